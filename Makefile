@@ -1,0 +1,40 @@
+# Every target sets up what it needs; `make help` lists them. The work is done by scripts/.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test quick lint format simulate bench kafka clean
+
+SEEDS ?= 2000
+python := .venv/bin/python
+
+help: ## say what can be made
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+setup: ## make .venv with the library and the development tools
+	@scripts/setup.sh
+
+demo: setup ## the main job on an embedded broker, with a live view
+	@.venv/bin/rkc demo
+
+test: setup ## lint and all tests, real Kafka included
+	@scripts/test.sh
+
+quick: setup ## the tests that need no real Kafka
+	@$(python) -m pytest -q -m "not kafka"
+
+lint: setup ## ruff and mypy
+	@scripts/lint.sh
+
+format: setup ## let ruff order imports and format the code
+	@.venv/bin/ruff check --fix-only --select I . && .venv/bin/ruff format .
+
+simulate: setup ## the simulation of whole consumers: make simulate SEEDS=50000
+	@$(python) -m tests.simulation --seeds $(SEEDS)
+
+bench: setup ## the benchmarks
+	@scripts/bench.sh
+
+kafka: setup ## a real Kafka until Ctrl-C, for KAFKA_BOOTSTRAP_SERVERS
+	@scripts/java.sh
+	@$(python) -m tests.support.kafka
+
+clean: ## remove what the other targets made in the checkout
+	@scripts/clean.sh

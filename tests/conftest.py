@@ -1,0 +1,100 @@
+"""Fixtures of the whole suite. What they hand out is described in `tests/support/__init__.py`."""
+
+import contextlib
+import os
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.kafka import Kafka, KafkaCluster
+from tests.support.names import Topics
+
+if TYPE_CHECKING:
+    from retriable_kafka_client.testing import MockKafka
+
+_FAILED = pytest.StashKey[bool]()
+_KEPT = pytest.StashKey[list[str]]()
+REAL_KAFKA = {"kafka", "own_kafka", "topics", "topic"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs real Kafka, so that `-m "not kafka"` is the quick part of the suite."""
+    for item in items:
+        if REAL_KAFKA.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.kafka)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember failures, for fixtures that keep logs of failed tests."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say where the logs of failed tests' brokers are."""
+    for folder in terminalreporter.config.stash.get(_KEPT, []):
+        terminalreporter.write_line(f"broker logs kept in {folder}")
+
+
+def _close(cluster: KafkaCluster, failed: bool, config: pytest.Config) -> None:
+    cluster.close(keep_logs=failed)
+    if failed:
+        config.stash.setdefault(_KEPT, []).append(str(cluster.log_dir))
+
+
+@pytest.fixture(scope="session")
+def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka]:
+    """The shared Kafka: KAFKA_BOOTSTRAP_SERVERS, else one broker started when first wanted. Never stop it."""
+    given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    if given:
+        shared = Kafka(given)
+        yield shared
+        shared.close()
+        return
+    failed_before = request.session.testsfailed
+    cluster = KafkaCluster().start()
+    try:
+        yield cluster
+    finally:
+        _close(cluster, request.session.testsfailed > failed_before, request.config)
+
+
+@pytest.fixture
+def own_kafka(request: pytest.FixtureRequest) -> Iterator[Callable[..., KafkaCluster]]:
+    """`own_kafka(brokers=1, users=…, acl=False, extra={…})` starts a cluster that the test may break."""
+    clusters: list[KafkaCluster] = []
+
+    def start(brokers: int = 1, **options: Any) -> KafkaCluster:
+        clusters.append(KafkaCluster(brokers, **options))
+        return clusters[-1].start()
+
+    try:
+        yield start
+    finally:
+        for cluster in clusters:
+            _close(cluster, request.node.stash.get(_FAILED, False), request.config)
+
+
+@pytest.fixture
+def topics(kafka: Kafka, request: pytest.FixtureRequest) -> Topics:
+    """This test's own topics and groups on the shared Kafka: `topics("orders", 4, {…})`, `.group`."""
+    return Topics(kafka, request.node.originalname or request.node.name)
+
+
+@pytest.fixture
+def topic(topics: Topics) -> str:
+    """One topic of this test's own with four partitions."""
+    return topics()
+
+
+@pytest.fixture
+def mock_kafka() -> Iterator[Callable[[Mapping[str, int]], "MockKafka"]]:
+    """`mock_kafka({"orders": 4})` starts librdkafka's mock cluster with these topics until the test's end."""
+    from retriable_kafka_client.testing import MockKafka
+
+    with contextlib.ExitStack() as stack:
+        yield lambda topics: stack.enter_context(MockKafka(topics=topics))
