@@ -1,0 +1,47 @@
+"""Run a function for every message of some Kafka topics, and lose none. See API.md's names below, grouped."""
+
+from retriable_kafka_client.config import DISCARD, Cluster, Discard, Exponential, Limits, Retry, Topic
+from retriable_kafka_client.consumer import Consumer, run_consumers
+from retriable_kafka_client.errors import (
+    ConfigError,
+    ConsumerFailed,
+    DecodeError,
+    DeliveryError,
+    QueueFull,
+    Reject,
+    RetriableKafkaError,
+    RetryAfter,
+)
+from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor
+from retriable_kafka_client.health import Health
+from retriable_kafka_client.message import JSON, STDLIB_JSON, Message, Record
+from retriable_kafka_client.stats import PartitionStats, Stats
+
+__all__ = [
+    "DISCARD",
+    "JSON",
+    "STDLIB_JSON",
+    "AsyncExecutor",
+    "Cluster",
+    "ConfigError",
+    "Consumer",
+    "ConsumerFailed",
+    "DecodeError",
+    "DeliveryError",
+    "Discard",
+    "Exponential",
+    "Health",
+    "Limits",
+    "Message",
+    "PartitionStats",
+    "ProcessExecutor",
+    "QueueFull",
+    "Record",
+    "Reject",
+    "RetriableKafkaError",
+    "Retry",
+    "RetryAfter",
+    "Stats",
+    "Topic",
+    "run_consumers",
+]

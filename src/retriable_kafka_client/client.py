@@ -1,0 +1,292 @@
+"""The border to confluent-kafka: client settings from a Cluster, guarded callbacks, the client's log, its
+errors.
+
+Nothing else in the library writes librdkafka's setting names or judges its error codes for users.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from retriable_kafka_client.errors import ConfigError, DeliveryError
+from retriable_kafka_client.settings import is_secret
+
+if TYPE_CHECKING:
+    from retriable_kafka_client.config import Cluster, Limits
+
+__all__ = [
+    "ClientLog",
+    "admin_settings",
+    "consumer_settings",
+    "delivery_error",
+    "is_retriable",
+    "open_client",
+    "producer_settings",
+    "without_secrets",
+]
+
+Client = TypeVar("Client")
+OnError = Callable[[KafkaError], None]
+
+log = logging.getLogger(__name__)
+_client_log = logging.getLogger("retriable_kafka_client.librdkafka")
+
+_LARGEST_KBYTES = 2_097_151  # what librdkafka takes for its queues
+_FETCH_BYTES = 52_428_800  # librdkafka's own default
+_RECEIVE_BYTES = 100_000_000  # librdkafka's own default
+_LARGEST_RECEIVE = 2_147_483_647
+_MESSAGE_BYTES = 1_000_000  # librdkafka's default of message.max.bytes
+_OVERHEAD = 64 * 1024  # a record's key and headers, and a response's framing
+
+# The consumer protocol of KIP-848 keeps these on the broker, and librdkafka refuses them there.
+_CLASSIC_ONLY = (
+    "session.timeout.ms",
+    "heartbeat.interval.ms",
+    "partition.assignment.strategy",
+    "group.protocol.type",
+)
+
+_RETRIABLE = frozenset(
+    (
+        *(KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT),
+        *(KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError._QUEUE_FULL),
+        *(KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._UNKNOWN_TOPIC),
+        *(KafkaError._RESOLVE, KafkaError._WAIT_COORD, KafkaError._RETRY, KafkaError._INTR),
+        *(KafkaError.BROKER_NOT_AVAILABLE, KafkaError.KAFKA_STORAGE_ERROR, KafkaError.LEADER_NOT_AVAILABLE),
+        *(
+            KafkaError.NETWORK_EXCEPTION,
+            KafkaError.NOT_LEADER_FOR_PARTITION,
+            KafkaError.REPLICA_NOT_AVAILABLE,
+        ),
+        *(KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND),
+        *(
+            KafkaError.REQUEST_TIMED_OUT,
+            KafkaError.THROTTLING_QUOTA_EXCEEDED,
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+        ),
+    )
+)
+
+
+def consumer_settings(
+    cluster: Cluster, limits: Limits, group_id: str, *, on_error: OnError | None = None
+) -> dict[str, Any]:
+    """Return a consumer's settings. ``on_error`` is told of the client's errors before the user's own
+    callback.
+    """
+    settings = {
+        "group.protocol": "classic",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "auto.offset.reset": "earliest",
+        "fetch.queue.backoff.ms": 10,  # librdkafka's 1000 holds a stream down to a tenth
+        **_guarded(cluster, on_error),
+        "group.id": group_id,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": False,
+        "isolation.level": "read_committed",
+        **_fetch_bounds(cluster, limits),
+    }
+    if str(settings["group.protocol"]).lower() == "consumer":
+        for name in _CLASSIC_ONLY:
+            settings.pop(name, None)
+    return settings
+
+
+def producer_settings(
+    cluster: Cluster, limits: Limits, *, hand_off: bool = False, on_error: OnError | None = None
+) -> dict[str, Any]:
+    """Return a producer's settings: idempotent, its queue bounded by ``limits.buffer_bytes``.
+
+    With ``hand_off`` a record never times out, because a time-out may mean "written".
+    """
+    settings = {
+        **_guarded(cluster, on_error),
+        "enable.idempotence": True,  # brings acks=all and unlimited retries
+        "queue.buffering.max.kbytes": _kbytes(max(limits.buffer_bytes, _largest_record(cluster))),
+    }
+    if hand_off:
+        settings["message.timeout.ms"] = 0
+    return settings
+
+
+def admin_settings(cluster: Cluster, *, on_error: OnError | None = None) -> dict[str, Any]:
+    """Return the settings of a client that only asks: whoever asks gets the answer, and the log only at
+    DEBUG.
+    """
+    return _guarded(cluster, on_error, highest=logging.DEBUG)
+
+
+def open_client(kind: Callable[[dict[str, Any]], Client], settings: Mapping[str, Any]) -> Client:
+    """Make a confluent-kafka client; what it refuses of ``settings`` is a ConfigError that names it.
+
+    It connects in the background. Blocks up to 10 s for the first token where there is an ``oauth_cb``.
+    """
+    try:
+        return kind(dict(settings))
+    except KafkaException as error:
+        told = error.args[0]
+        text = told.str() if isinstance(told, KafkaError) else str(told)
+        problem = without_secrets(text, settings)
+    except (TypeError, ValueError) as error:
+        problem = without_secrets(str(error), settings)
+    named = re.search(r'property[: ]+"([^"]+)"', problem)
+    # The client names an alias by its other name, and some troubles by no setting at all.
+    if named is None or named[1] not in settings:
+        raise ConfigError("Cluster.settings", None, f"the client refused them: {problem}", secret=True)
+    name = named[1]
+    remedy = f"the client refused it: {problem}"
+    raise ConfigError(f"Cluster.settings[{name!r}]", settings[name], remedy, secret=is_secret(name))
+
+
+def delivery_error(error: KafkaError, topic: str) -> DeliveryError:
+    """Return our error for a record that was not acknowledged."""
+    return DeliveryError(error.name(), is_retriable(error), error.str(), topic=topic)
+
+
+def is_retriable(error: KafkaError) -> bool:
+    """Whether the same request may succeed later without anybody's doing."""
+    return not error.fatal() and (error.retriable() or error.code() in _RETRIABLE)
+
+
+def without_secrets(text: str, settings: Mapping[str, Any]) -> str:
+    """Return ``text`` with the values of secret settings taken out."""
+    for name, value in settings.items():
+        if is_secret(name) and isinstance(value, str) and value:
+            text = text.replace(value, "(not shown)")
+    return text
+
+
+class ClientLog:
+    """Takes librdkafka's log lines into the logging module; never raises.
+
+    A broker outage repeats the same few lines up to twenty times a second: of each kind one line in
+    ``interval`` seconds keeps its level, the others go to DEBUG. Any of the client's threads may call.
+    """
+
+    def __init__(
+        self,
+        target: logging.Logger,
+        *,
+        interval: float = 60.0,
+        highest: int = logging.CRITICAL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._target = target
+        self._highest = highest
+        self._interval = interval
+        self._clock = clock
+        self._next: dict[object, float] = {}  # kind of line -> when it may stand out again; a few dozen kinds
+
+    def log(self, level: int, message: str, *args: object) -> None:
+        """Log one line; the client gives its kind ("FAIL"), the client's name and the text as ``args``."""
+        try:
+            self._target.log(self._level(level, args), message, *args)
+        except Exception:
+            log.exception("the logger of the Kafka client raised")
+
+    def _level(self, level: int, args: tuple[object, ...]) -> int:
+        kind = args[0] if args else ""
+        text = str(args[-1]) if args else ""
+        # Every client is given the cluster's settings, and says of each that is for another kind of client.
+        if kind == "CONFWARN" and "will be ignored by this" in text:
+            return logging.DEBUG
+        level = min(level, self._highest)
+        now = self._clock()
+        if now < self._next.get(kind, now):
+            return min(level, logging.DEBUG)
+        self._next[kind] = now + self._interval
+        return level
+
+
+def _guarded(
+    cluster: Cluster, on_error: OnError | None, *, highest: int = logging.CRITICAL
+) -> dict[str, Any]:
+    """Return the connection's settings with callbacks that cannot raise and a log that goes to logging."""
+    settings = cluster.connection()
+    settings.setdefault("client.id", "retriable-kafka-client")
+    for name in ("stats_cb", "throttle_cb"):
+        if name in settings:
+            settings[name] = _guard(name, settings[name])
+    if "oauth_cb" in settings:
+        settings["oauth_cb"] = _guard_oauth(settings["oauth_cb"])
+    users = settings.get("error_cb")
+    told = [one for one in (on_error, users) if one is not None]
+    # Without a callback librdkafka logs each error at once; the log has them already.
+    settings["error_cb"] = _guard("error_cb", lambda error: [one(error) for one in told])
+    settings["logger"] = ClientLog(settings.get("logger", _client_log), highest=highest)
+    return settings
+
+
+def _guard(name: str, callback: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Wrap a callback: an exception out of one, within consume(), would throw that call's messages away."""
+
+    def guarded(told: Any) -> None:
+        try:
+            callback(told)
+        except KeyboardInterrupt:
+            raise  # the user at the keyboard, not the callback
+        except BaseException:
+            log.exception("the callback %s in Cluster.settings raised", name)
+
+    return guarded
+
+
+def _guard_oauth(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Wrap a token callback. Here an exception is the way to say no: the client notes the failure and asks
+    again.
+
+    What it must not be given is anything but the tuple that it expects.
+    """
+
+    def guarded(config: Any) -> Any:
+        try:
+            answer = callback(config)
+            if (
+                not isinstance(answer, tuple)
+                or len(answer) not in (2, 3, 4)
+                or not isinstance(answer[0], str)
+            ):
+                raise TypeError(
+                    "oauth_cb must return a tuple: token, expiry, and optionally principal, extensions"
+                )
+            return answer[0], float(answer[1]), *answer[2:]
+        except Exception as error:
+            # The exception's text may hold the token.
+            log.error("the callback oauth_cb in Cluster.settings failed: %s", type(error).__name__)
+            raise
+
+    return guarded
+
+
+def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
+    """Bound what the client fetches ahead. One batch larger than all of this is fetched nevertheless."""
+    record = _largest_record(cluster)
+    fetch = max(min(limits.buffer_bytes, _FETCH_BYTES), record)
+    return {
+        "queued.max.messages.kbytes": _kbytes(limits.buffer_bytes),
+        "fetch.max.bytes": fetch,
+        "fetch.message.max.bytes": min(limits.buffer_bytes, 1024 * 1024),
+        # Not for memory: an answer above it ends the connection, and its batch would never be read.
+        "receive.message.max.bytes": min(
+            max(_RECEIVE_BYTES, fetch + _OVERHEAD, limits.largest_message + _OVERHEAD), _LARGEST_RECEIVE
+        ),
+    }
+
+
+def _largest_record(cluster: Cluster) -> int:
+    given = cluster.settings.get("message.max.bytes", _MESSAGE_BYTES)
+    try:
+        return int(given)
+    except ValueError:
+        return _MESSAGE_BYTES  # the client will say what is wrong with it
+
+
+def _kbytes(size: int) -> int:
+    return max(1, min(size // 1024, _LARGEST_KBYTES))

@@ -1,0 +1,358 @@
+"""Consumer: a function run for every message of some topics."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from datetime import timedelta
+from types import FrameType, TracebackType
+from typing import Any, Literal, Self
+
+from retriable_kafka_client.config import Cluster, Limits, Topic
+from retriable_kafka_client.core.engine import EngineConfig, Route
+from retriable_kafka_client.core.retry import Policy
+from retriable_kafka_client.errors import ConfigError, ConsumerFailed, seconds
+from retriable_kafka_client.events import Event
+from retriable_kafka_client.executor import check_executor, make_runner
+from retriable_kafka_client.health import Health
+from retriable_kafka_client.intake import Intake
+from retriable_kafka_client.loop import Control, Loop, LoopConfig
+from retriable_kafka_client.message import JSON, Deserializer, Message
+from retriable_kafka_client.notify import Notifier
+from retriable_kafka_client.stats import Stats
+from retriable_kafka_client.wiring import check_topics
+from retriable_kafka_client.workers.job import HandlerSpec
+
+__all__ = ["Consumer", "run_consumers"]
+
+STALLED_SECONDS = 60.0  # a loop that has not come round for so long is not alive
+
+
+class Consumer:
+    """Runs ``handler`` for every message of ``topics``, as a member of the group ``group_id``.
+
+    The constructor checks its values (ConfigError) and starts nothing. A consumer runs once: make a new one to run again.
+
+    - ``handler(message)``: an exception is a failed attempt, a return value is ignored. With AsyncExecutor it is an
+      ``async def``.
+    - ``executor``: a number of threads (the consumer's own), or a concurrent.futures.Executor, which may be shared and is
+      never shut down here.
+    - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled.
+    - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read.
+    - ``commit_interval``: seconds between commits.
+    - ``error_text``: put exception texts into dead letters and logs; they may hold payload.
+    - ``on_event``: called with each event (module ``events``) on a thread of its own.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        group_id: str,
+        topics: Sequence[Topic],
+        handler: Callable[[Message[Any]], object],
+        executor: int | Executor = 16,
+        guarantee: Literal["at_least_once", "exactly_once"] = "at_least_once",
+        ordering: Literal["unordered", "key", "partition"] = "unordered",
+        filter: Callable[[Message[Any]], bool] | None = None,
+        deserializer: Deserializer = JSON,
+        timeout: float | timedelta | None = None,
+        commit_interval: float | timedelta = 1.0,
+        limits: Limits = Limits(),  # noqa: B008 - it is immutable
+        error_text: bool = False,
+        on_event: Callable[[Event], object] | None = None,
+    ) -> None:
+        _instance("cluster", cluster, Cluster)
+        _instance("limits", limits, Limits)
+        _instance("error_text", error_text, bool)
+        _instance("group_id", group_id, str)
+        if not group_id:
+            raise ConfigError("Consumer.group_id", group_id, "must be a text that is not empty")
+        _callable("handler", handler)
+        _callable("deserializer", deserializer)
+        _callable("filter", filter, optional=True)
+        _callable("on_event", on_event, optional=True)
+        _refuse_later("guarantee", guarantee, "at_least_once", ("exactly_once",))
+        _refuse_later("ordering", ordering, "unordered", ("key", "partition"))
+        if timeout is not None:
+            raise ConfigError(
+                "Consumer.timeout", timeout, "leave it out: a time limit comes with a later release"
+            )
+        if limits.chunk_wait != Limits().chunk_wait:
+            raise ConfigError(
+                "Limits.chunk_wait",
+                limits.chunk_wait,
+                "leave it out: chunked messages come with a later release",
+            )
+        self.group_id = group_id
+        self.topics = check_topics(topics)
+        self._cluster = cluster
+        self._handler = handler
+        self._executor = check_executor(executor)
+        self._filter = filter
+        self._deserializer = deserializer
+        self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
+        self._limits = limits
+        self._error_text = error_text
+        self._on_event = on_event
+        self._control = Control()
+        self._lock = threading.Lock()  # covers _loop and _thread
+        self._loop: Loop | None = None
+        self._thread: threading.Thread | None = None
+        self._done = threading.Event()
+        self._failure: BaseException | None = None
+
+    def __repr__(self) -> str:
+        names = ", ".join(topic.name for topic in self.topics)
+        return f"<Consumer group {self.group_id!r} of {names}>"
+
+    # Running -----------------------------------------------------------------------------------------------------------
+
+    def run(self, *, signals: bool = True) -> None:
+        """Consume until stopped; blocks. Raises what made it fail.
+
+        In the main thread SIGINT and SIGTERM drain and stop, a second one stops without draining; ``signals=False`` leaves
+        signals alone. Brokers that cannot be reached, or refuse us, before the first assignment: ConsumerFailed within
+        30 s. RuntimeError if it ran before.
+        """
+        self._prepare()
+        with _signals([self]) if signals else _nothing():
+            self._work()
+        self._raise_failure()
+
+    async def run_async(self) -> None:
+        """Like ``run``, without blocking the event loop and without touching signals. Cancelling it stops and drains."""
+        self.start()
+        try:
+            while not await asyncio.to_thread(self._done.wait, 0.2):
+                pass
+        except asyncio.CancelledError:
+            self.stop()
+            while not await asyncio.to_thread(self._done.wait, 0.2):
+                pass
+            raise
+        self._raise_failure()
+
+    def start(self) -> None:
+        """Run in a thread. Returns at once; ``join`` tells how it ended. RuntimeError if it ran before."""
+        self._prepare()
+        self._start_thread()
+
+    def stop(self) -> None:
+        """Ask it to drain, commit and leave. From any thread, handler or signal handler, any number of times; returns at
+        once.
+        """
+        self._control.stop = True
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait at most ``timeout`` seconds for the end; whether it has ended. Raises what made it fail.
+
+        Not from a handler: the consumer waits for that. True for one that never started and was asked to stop.
+        """
+        with self._lock:
+            started = self._loop is not None
+        if not started and self._control.stop:
+            return True
+        if not self._done.wait(timeout):
+            return False
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._raise_failure()
+        return True
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop, wait for the end, and raise what made it fail, unless the block itself failed."""
+        self.stop()
+        try:
+            self.join()
+        except Exception:
+            if error is None:
+                raise
+
+    # Looking -----------------------------------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """Counts and what is held now, at most about 0.1 s old. From any thread; asks no broker."""
+        loop = self._loop
+        return Stats() if loop is None else loop.snapshot.stats
+
+    def health(self) -> Health:
+        """How it is, from what the loop last said. From any thread; asks no broker."""
+        loop = self._loop
+        if self._failure is not None:
+            return Health(alive=False, ready=False, reasons=(f"failed: {_told(self._failure)}",))
+        if self._done.is_set():
+            return Health(alive=False, ready=False, reasons=("stopped",))
+        if loop is None:
+            return Health(alive=True, ready=False, reasons=("not started",))
+        snapshot = loop.snapshot
+        age = time.monotonic() - snapshot.at
+        if age > STALLED_SECONDS:
+            return Health(alive=False, ready=False, reasons=(f"the loop has not come round for {age:.0f} s",))
+        reasons = snapshot.reasons + (("stopping",) if self._control.stop else ())
+        return Health(alive=True, ready=not reasons, reasons=reasons)
+
+    # Inside ------------------------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """Make everything that must exist before the first Kafka client of the process."""
+        with self._lock:
+            if self._loop is not None:
+                raise RuntimeError("a Consumer runs once; make a new one to run again")
+            routes = tuple(_route(topic) for topic in self.topics)
+            policies = tuple(route.policy for route in routes)
+            spec = HandlerSpec(
+                handler=self._handler,
+                deserializer=self._deserializer,
+                policies=policies,
+                error_text=self._error_text,
+            )
+            intake = Intake(
+                routes,
+                group=self.group_id,
+                message_bytes=self._limits.largest_message,
+                deserializer=self._deserializer,
+                keep=self._filter,
+                error_text=self._error_text,
+            )
+            config = LoopConfig(
+                engine=EngineConfig(
+                    group=self.group_id,
+                    routes=routes,
+                    in_flight=self._limits.in_flight,
+                    window=self._limits.window,
+                    buffer_bytes=self._limits.buffer_bytes,
+                    commit_interval=self._commit_interval,
+                    parking_interval=self._limits.parking_interval,
+                ),
+                topics=tuple(
+                    sorted({name for route in routes for name in (route.topic, route.retry_topic) if name})
+                ),
+                cluster=self._cluster,
+                limits=self._limits,
+            )
+            loop = Loop(
+                config,
+                intake,
+                make_runner(self._executor, spec),
+                Notifier(self._on_event, group=self.group_id),
+                self._control,
+            )
+            if not self._control.stop:
+                loop.prepare()
+            self._loop = loop
+
+    def _start_thread(self) -> None:
+        self._thread = threading.Thread(target=self._work, name=f"rkc-{self.group_id}")
+        self._thread.start()
+
+    def _work(self) -> None:
+        assert self._loop is not None
+        try:
+            if not self._control.stop or self._loop.prepared:
+                self._loop.run()
+        except BaseException as error:  # noqa: BLE001 - told by join, run and health
+            self._failure = error
+        finally:
+            self._done.set()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+def run_consumers(*consumers: Consumer, signals: bool = True) -> None:
+    """Run several consumers in this process, each in a thread of its own, until all have ended; blocks.
+
+    The first failure stops the others and is raised once they have ended. Signals as in ``Consumer.run``.
+    """
+    if not consumers:
+        raise ConfigError("consumers", consumers, "give at least one Consumer")
+    for consumer in consumers:
+        consumer._prepare()  # all pools before the first client: a pool may fork
+    with _signals(consumers) if signals else _nothing():
+        for consumer in consumers:
+            consumer._start_thread()
+        remaining = list(consumers)
+        while remaining:
+            for consumer in list(remaining):
+                if consumer._done.wait(0.05):
+                    remaining.remove(consumer)
+                    if consumer._failure is not None:
+                        for other in remaining:
+                            other.stop()
+    for consumer in consumers:
+        consumer.join()
+
+
+@contextmanager
+def _signals(consumers: Sequence[Consumer]) -> Iterator[None]:
+    """Let SIGINT and SIGTERM stop the consumers: the first with a drain, the second without."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        for consumer in consumers:
+            consumer._control.hard = consumer._control.stop_signalled
+            consumer._control.stop_signalled = True
+            consumer.stop()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _route(topic: Topic) -> Route:
+    retry = topic.retry
+    return Route(
+        topic=topic.name,
+        retry_topic=retry.topic if retry is not None else None,
+        dead_letter=topic.dead_letter if isinstance(topic.dead_letter, str) else None,
+        policy=None
+        if retry is None
+        else Policy(max_attempts=retry.max_attempts, delay=retry.delay, give_up_on=retry.give_up_on),
+    )
+
+
+def _instance(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ConfigError(f"Consumer.{name}", value, f"must be a {kind.__name__}")
+
+
+def _callable(name: str, value: object, *, optional: bool = False) -> None:
+    if not callable(value) and not (optional and value is None):
+        raise ConfigError(f"Consumer.{name}", value, "must be callable")
+
+
+def _refuse_later(name: str, value: object, allowed: str, later: tuple[str, ...]) -> None:
+    if value in later:
+        raise ConfigError(
+            f"Consumer.{name}", value, f"must be {allowed!r}: the others come with a later release"
+        )
+    if value != allowed:
+        raise ConfigError(f"Consumer.{name}", value, f"must be {allowed!r}")
+
+
+def _told(failure: BaseException) -> str:
+    return str(failure) if isinstance(failure, (ConsumerFailed, ConfigError)) else type(failure).__name__

@@ -1,0 +1,696 @@
+"""The consumer's decisions: ``handle(event, now)`` in, commands out. No I/O, no clock, no randomness.
+
+The engine owns every assignment, the counts and bytes that all of them share, hand-offs until they are acknowledged, and
+the one commit in flight. The shell performs the commands in order and reports what came of them as further events.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from retriable_kafka_client import events
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.entry import Entry, Verdict
+from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.schedule import ParkingRule
+
+__all__ = ["Counters", "Engine", "EngineConfig", "Route"]
+
+YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
+SHARE = 500  # messages that one partition hands out before the next has its turn
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One Topic entry of the consumer."""
+
+    topic: str
+    retry_topic: str | None
+    dead_letter: str | None  # None: exhausted messages are dropped and counted
+    policy: retry.Policy | None  # None: one attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What never changes while a consumer runs."""
+
+    group: str
+    routes: tuple[Route, ...]
+    in_flight: int  # messages with the workers at any time
+    window: int  # incomplete messages per partition
+    buffer_bytes: int  # half for what waits for its time, half for what is under way
+    commit_interval: float  # seconds
+    parking_interval: float  # seconds
+    map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
+
+
+@dataclass(slots=True)
+class Counters:
+    """Messages since the consumer began."""
+
+    handled: int = 0  # runs that succeeded
+    failed: int = 0  # runs that did not
+    retried: int = 0  # retry copies acknowledged
+    dead_lettered: int = 0  # dead letters acknowledged
+    dropped: int = 0  # would be dead letters, but the topic says DISCARD
+    filtered: int = 0
+    foreign: int = 0  # another group's retry copies
+    parked: int = 0
+    restored: int = 0  # done before, as the offset map told
+    refused: int = 0  # copies that were refused and sent again
+    arrived: int = 0
+
+
+class Engine:
+    """See the module's docstring. ``read`` makes an Entry of an opaque record; it must not raise."""
+
+    def __init__(self, config: EngineConfig, read: Callable[[Assignment, int, Any], Entry]) -> None:
+        self.counters = Counters()
+        self.stopping = False
+        self._config = config
+        self._read = read
+        self._retry_topics = frozenset(route.retry_topic for route in config.routes if route.retry_topic)
+        self._assignments: dict[p.Place, Assignment] = {}
+        self._out: list[p.Command] = []
+        self._in_flight = 0
+        self._overrun = 0  # of those in flight, the ones whose assignment has ended
+        self._turn = 0  # which partition hands out first
+        self._parking = ParkingRule(interval_ms=int(config.parking_interval * 1000))
+        self._map_units = config.map_units
+        self._handoffs = HandOffs()
+        self._commit: p.Commit | None = None
+        self._commit_at = 0.0
+
+    # What the shell may ask --------------------------------------------------------------------------------------------
+
+    @property
+    def assignments(self) -> Mapping[p.Place, Assignment]:
+        return self._assignments
+
+    @property
+    def in_flight(self) -> int:
+        """Messages with the workers, those of ended assignments included."""
+        return self._in_flight
+
+    @property
+    def overrun(self) -> int:
+        """Messages with the workers whose assignment has ended."""
+        return self._overrun
+
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """Topics that refuse copies at present, with the error code."""
+        return self._handoffs.refusals
+
+    @property
+    def commit_in_flight(self) -> bool:
+        return self._commit is not None
+
+    @property
+    def active_bytes(self) -> int:
+        return sum(assignment.active_bytes for assignment in self._assignments.values())
+
+    @property
+    def waiting_bytes(self) -> int:
+        return sum(assignment.waiting.bytes for assignment in self._assignments.values())
+
+    def appetite(self, most: int) -> int:
+        """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
+        room = most
+        for assignment in self._assignments.values():
+            if assignment.phase is Phase.RUNNING and not assignment.paused:
+                room = min(room, self._config.window - assignment.incomplete)
+        return max(1, room)
+
+    def drained(self, places: Iterable[p.Place]) -> bool:
+        """Whether nothing of these is with the workers or on its way to another topic."""
+        return all(self._assignments[place].drained for place in places if place in self._assignments)
+
+    def last_progress(self, places: Iterable[p.Place]) -> Sequence[p.Progress]:
+        """What a last commit of these has to say, whatever another commit in flight says; answer with CommitAnswered."""
+        found: list[p.Progress] = []
+        for place in places:
+            assignment = self._assignments.get(place)
+            if assignment is not None:
+                assignment.dirty = True  # a commit in flight may never be answered
+                progress = assignment.progress()
+                if progress is not None:
+                    found.append(progress)
+        return found
+
+    # Events ------------------------------------------------------------------------------------------------------------
+
+    def handle(self, event: p.EngineEvent, now: p.Now) -> list[p.Command]:
+        """Take note of ``event`` and return what is to be done, in order."""
+        match event:
+            case p.Arrived():
+                self._on_arrived(event, now)
+            case p.Finished():
+                self._on_finished(event, now)
+            case p.Tick():
+                self._on_tick(now)
+            case p.HandOffAnswered():
+                self._on_handoff_answered(event, now)
+            case p.CommitAnswered():
+                self._on_commit_answered(event)
+            case p.Withdrawn():
+                self._on_withdrawn(event)
+            case p.Assigned():
+                self._on_assigned(event)
+            case p.Restored():
+                self._on_restored(event)
+            case p.Idle():
+                self._on_idle(event)
+            case p.Revoking():
+                self._drain(event.places)
+            case p.Ended():
+                self._on_ended(event)
+            case p.TopicChanged():
+                self._on_topic_changed(event)
+            case p.Stopping():
+                self.stopping = True
+                self._drain(tuple(self._assignments))
+        if not self.stopping:
+            self._release(now)
+        out, self._out = self._out, []
+        return out
+
+    def _on_assigned(self, event: p.Assigned) -> None:
+        for place in event.places:
+            assert place not in self._assignments, f"{place} is assigned already"
+            self._assignments[place] = self._assignment(place)
+        if event.places:
+            self._out.append(p.FetchCommitted(event.places))
+
+    def _assignment(self, place: p.Place) -> Assignment:
+        return Assignment(place, parks=place.topic in self._retry_topics, budget_units=self._map_units)
+
+    def _on_restored(self, event: p.Restored) -> None:
+        assignment = self._assignments.get(event.place)
+        if assignment is None or assignment.phase is not Phase.STARTING:
+            return
+        assignment.uid = event.uid
+        assignment.retention_ms = event.retention_ms
+        assignment.restore(event.position, event.metadata)
+        if assignment.restore_problem is not None:
+            self._notify(
+                events.OffsetMapIgnored(
+                    topic=event.place.topic,
+                    partition=event.place.partition,
+                    reason=assignment.restore_problem,
+                )
+            )
+        self._notify(
+            events.AssignmentStarted(
+                topic=event.place.topic,
+                partition=event.place.partition,
+                position=event.position,
+                restored=assignment.restored,
+            )
+        )
+        self._out.append(p.Start(event.place, event.position))
+
+    def _on_arrived(self, event: p.Arrived, now: p.Now) -> None:
+        assignment = self._assignments.get(event.place)
+        if assignment is None or assignment.phase is not Phase.RUNNING:
+            return  # polled before it was taken away
+        offsets, raws = event.offsets, event.raws
+        for index in range(1, len(offsets)):
+            if offsets[index] <= offsets[index - 1]:  # the log was cut back within one poll
+                self._on_arrived(p.Arrived(event.place, offsets[:index], raws[:index]), now)
+                self._on_arrived(p.Arrived(event.place, offsets[index:], raws[index:]), now)
+                return
+        first = offsets[0]
+        if assignment.tracker is not None and first < assignment.tracker.next_offset:
+            assignment = self._reset(assignment, assignment.uid, assignment.retention_ms, first)
+        fresh = assignment.register(offsets)
+        self.counters.arrived += len(offsets)
+        if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
+            self._take_in(assignment, offsets, raws, now)
+        else:
+            kept = _within(offsets, fresh)
+            self.counters.restored += len(offsets) - len(kept)
+            self._take_in(assignment, [offsets[i] for i in kept], [raws[i] for i in kept], now)
+        if assignment.parks and assignment.waiting:
+            self._park(assignment, now)
+        self._throttle(assignment, self.active_bytes, self.waiting_bytes)
+
+    def _take_in(
+        self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any], now: p.Now
+    ) -> None:
+        """Sort fresh messages into ready and waiting."""
+        read = self._read
+        wall_ms = math.floor(now.wall * 1000)
+        ready = assignment.ready
+        active = 0
+        for offset, raw in zip(offsets, raws, strict=True):
+            entry = read(assignment, offset, raw)
+            if entry.not_before_ms is not None and entry.verdict is None:
+                if entry.not_before_ms > wall_ms + YEAR_MS:
+                    entry.verdict = Verdict(retry.REASON_NOT_BEFORE)
+                elif entry.not_before_ms > wall_ms:
+                    assignment.waiting.push(entry)
+                    continue
+                assignment.plain = False
+            elif entry.verdict is not None:
+                assignment.plain = False
+            ready.append(entry)
+            active += entry.size
+        assignment.active_bytes += active
+
+    def _on_idle(self, event: p.Idle) -> None:
+        assignment = self._assignments.get(event.place)
+        if assignment is None or assignment.phase is not Phase.RUNNING or assignment.tracker is None:
+            return
+        tracker = assignment.tracker
+        if tracker.incomplete == 0 and event.position > tracker.next_offset:
+            tracker.advance(
+                event.position
+            )  # transaction markers and compaction leave offsets without records
+            assignment.dirty = True
+
+    # Handing out -------------------------------------------------------------------------------------------------------
+
+    def _release(self, now: p.Now) -> None:
+        room = self._config.in_flight - self._in_flight
+        if room <= 0:
+            return
+        able = [a for a in self._assignments.values() if (a.ready or a.blocked) and a.phase is Phase.RUNNING]
+        if not able:
+            return
+        wall_ms = math.floor(now.wall * 1000)
+        self._turn += 1
+        while able and room > 0:
+            still: list[Assignment] = []
+            for index in range(len(able)):
+                assignment = able[(index + self._turn) % len(able)]
+                plain = assignment.plain
+                entries = assignment.take(min(room, SHARE) if len(able) > 1 else room, wall_ms)
+                self._tell_blocked(assignment)
+                if not plain:
+                    entries = self._settle(entries, now)
+                if entries:
+                    assignment.in_flight += len(entries)
+                    self._in_flight += len(entries)
+                    room -= len(entries)
+                    self._out.append(p.Run(entries))
+                if assignment.ready:
+                    still.append(assignment)
+                if room <= 0:
+                    return
+            able = still
+
+    def _settle(self, entries: Sequence[Entry], now: p.Now) -> list[Entry]:
+        """Complete or dead-letter what is not to be run, and return the rest."""
+        run: list[Entry] = []
+        for entry in entries:
+            verdict = entry.verdict
+            if verdict is None:
+                run.append(entry)
+            elif verdict.reason is None:
+                if verdict.counted:
+                    self.counters.filtered += 1
+                else:
+                    self.counters.foreign += 1
+                self._complete(entry)
+            else:
+                failure = retry.Failure(
+                    reason=verdict.reason, retry_in=None, error=verdict.error, text=verdict.text
+                )
+                self._dead_letter(entry, failure, entry.marks.failed)
+        return run
+
+    def _tell_blocked(self, assignment: Assignment) -> None:
+        blocked = bool(assignment.blocked)
+        if blocked and not assignment.told_blocked:
+            assert assignment.tracker is not None
+            self._notify(
+                events.AdmissionBlocked(
+                    topic=assignment.topic,
+                    partition=assignment.partition,
+                    position=assignment.tracker.position,
+                )
+            )
+        assignment.told_blocked = blocked
+
+    def _throttle(self, assignment: Assignment, active: int, waiting: int) -> None:
+        """Pause a partition that holds too much, resume one that has come down to half.
+
+        ``active`` and ``waiting`` are the bytes of all partitions: each kind has half of the budget, so that what waits
+        for its time cannot starve what is at hand.
+        """
+        if assignment.phase is not Phase.RUNNING:
+            return
+        config = self._config
+        share = config.buffer_bytes // 2
+        holds = len(assignment.waiting) > 0
+        if not assignment.paused:
+            if assignment.incomplete >= config.window or active >= share or (holds and waiting >= share):
+                assignment.paused = True
+                self._out.append(p.Pause(assignment.place))
+        elif (
+            assignment.incomplete <= config.window // 2
+            and active <= share // 2
+            and not (holds and waiting > share // 2)
+        ):
+            assignment.paused = False
+            self._out.append(p.Resume(assignment.place))
+
+    # Outcomes ----------------------------------------------------------------------------------------------------------
+
+    def _on_finished(self, event: p.Finished, now: p.Now) -> None:
+        self._on_done(event.done)
+        for entry, failure in event.failed:
+            if self._back(entry):
+                self.counters.failed += 1
+                self._failed(entry, failure, now)
+        for entry in event.died:
+            if self._back(entry):
+                self.counters.failed += 1
+                self._notify(
+                    events.WorkerDied(
+                        topic=entry.assignment.topic,
+                        partition=entry.assignment.partition,
+                        offset=entry.offset,
+                        attempt=entry.attempt,
+                    )
+                )
+                entry.alone = True
+                policy = self._config.routes[entry.route].policy
+                self._failed(entry, retry.judge_death(policy, entry.attempt, event.chance), now)
+
+    def _on_done(self, done: Sequence[Entry]) -> None:
+        """Complete entries, run by run: neighbours in a partition mostly finish together."""
+        if not done:
+            return
+        assignment, first, size = done[0].assignment, done[0].offset, 0
+        stop = first
+        for entry in done:
+            offset = entry.offset
+            if offset != stop or entry.assignment is not assignment:
+                self._complete_run(assignment, first, stop, size)
+                assignment, first, size = entry.assignment, offset, 0
+            stop = offset + 1
+            size += entry.size
+        self._complete_run(assignment, first, stop, size)
+
+    def _complete_run(self, assignment: Assignment, first: int, stop: int, size: int) -> None:
+        count = stop - first
+        self._in_flight -= count
+        assignment.in_flight -= count
+        if assignment.phase is Phase.ENDED:
+            self._overrun -= count
+            return
+        self.counters.handled += count
+        assignment.complete(first, stop, size)
+
+    def _back(self, entry: Entry) -> bool:
+        """An entry came back from the workers; whether its assignment still lives."""
+        assignment = entry.assignment
+        self._in_flight -= 1
+        assignment.in_flight -= 1
+        if assignment.phase is Phase.ENDED:
+            self._overrun -= 1
+            return False
+        return True
+
+    def _complete(self, entry: Entry) -> None:
+        entry.assignment.complete(entry.offset, entry.offset + 1, entry.size)
+
+    def _on_withdrawn(self, event: p.Withdrawn) -> None:
+        for entry in event.entries:
+            if self._back(entry):
+                entry.assignment.active_bytes -= entry.size  # its assignment drains: the next owner runs it
+
+    # Hand-offs ---------------------------------------------------------------------------------------------------------
+
+    def _failed(self, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
+        route = self._config.routes[entry.route]
+        if failure.retry_in is None or route.retry_topic is None:
+            self._dead_letter(entry, failure, entry.attempt)
+        elif failure.retry_in * 1000 > YEAR_MS:
+            too_far = retry.Failure(
+                reason=retry.REASON_NOT_BEFORE, retry_in=None, error=failure.error, text=failure.text
+            )
+            self._dead_letter(entry, too_far, entry.attempt)
+        else:
+            # Rounded up: a copy may run later by a millisecond, never earlier.
+            not_before_ms = math.ceil((now.wall + failure.retry_in) * 1000)
+            now_ms = math.floor(now.wall * 1000)
+            target = route.retry_topic
+            self._send(retry_copy(entry, failure, target, self._config.group, now_ms, not_before_ms))
+
+    def _dead_letter(self, entry: Entry, failure: retry.Failure, attempts: int) -> None:
+        target = self._config.routes[entry.route].dead_letter
+        if target is not None:
+            self._send(dead_letter(entry, failure, target, self._config.group, attempts))
+            return
+        self.counters.dropped += 1
+        self._notify(
+            events.MessageDropped(
+                topic=entry.assignment.topic,
+                partition=entry.assignment.partition,
+                offset=entry.offset,
+                attempts=attempts,
+                reason=failure.reason,
+                error=failure.error,
+            )
+        )
+        self._complete(entry)
+
+    def _park(self, assignment: Assignment, now: p.Now) -> None:
+        """Make room in the window when three quarters of it, or of another bound, wait for a later time."""
+        config = self._config
+        tracker = assignment.tracker
+        assert tracker is not None
+        window, share = config.window, config.buffer_bytes // 2
+        if (
+            len(assignment.waiting) * 4 >= window * 3
+            or self.waiting_bytes * 4 >= share * 3
+            or tracker.code_share >= 0.75
+        ):
+            wall_ms = math.floor(now.wall * 1000)
+            taken = assignment.waiting.take_furthest(window // 2, share // 2, wall_ms, self._parking)
+            self._send_parked(assignment, taken, wall_ms)
+
+    def _park_ageing(self, assignment: Assignment, now: p.Now) -> None:
+        """Re-publish what has used up a quarter of its topic's retention while it waits."""
+        retention_ms = assignment.retention_ms
+        if retention_ms is None or not assignment.waiting:
+            return
+        age_ms = retention_ms // 4
+        if now.mono < assignment.scanned_at + min(60.0, age_ms / 10_000):
+            return
+        assignment.scanned_at = now.mono
+        wall_ms = math.floor(now.wall * 1000)
+        self._send_parked(
+            assignment, assignment.waiting.take_older(wall_ms - age_ms, wall_ms, self._parking), wall_ms
+        )
+
+    def _send_parked(self, assignment: Assignment, taken: Sequence[Entry], wall_ms: int) -> None:
+        for entry in taken:
+            assignment.active_bytes += entry.size
+            self._send(parked(entry, self._config.group, wall_ms))
+
+    def _send(self, handoff: p.HandOff) -> None:
+        handoff.entry.assignment.sending += 1
+        self._out.append(p.Produce(handoff))
+
+    def _on_handoff_answered(self, event: p.HandOffAnswered, now: p.Now) -> None:
+        handoff, code = event.handoff, event.code
+        entry, assignment = handoff.entry, handoff.entry.assignment
+        assignment.sending -= 1
+        if assignment.phase is Phase.ENDED:
+            return
+        if code is None:
+            self._handoffs.accepted(handoff)
+            self._count_handoff(handoff, now)
+            self._complete(entry)
+            return
+        self.counters.refused += 1
+        again_in = self._handoffs.refused(handoff, code, now)
+        self._notify(
+            events.HandOffRefused(
+                topic=assignment.topic,
+                partition=assignment.partition,
+                offset=entry.offset,
+                target=handoff.target,
+                code=code,
+                again_in=again_in,
+            )
+        )
+
+    def _count_handoff(self, handoff: p.HandOff, now: p.Now) -> None:
+        entry, failure = handoff.entry, handoff.failure
+        topic, partition = entry.assignment.place
+        if handoff.kind is p.HandOffKind.PARK:
+            self.counters.parked += 1
+            self._notify(events.MessageParked(topic=topic, partition=partition, offset=entry.offset))
+            return
+        assert failure is not None
+        if handoff.kind is p.HandOffKind.RETRY:
+            assert handoff.marks.not_before_ms is not None
+            self.counters.retried += 1
+            self._notify(
+                events.MessageRetried(
+                    topic=topic,
+                    partition=partition,
+                    offset=entry.offset,
+                    attempt=handoff.attempts,
+                    error=failure.error,
+                    delay=max(0.0, handoff.marks.not_before_ms / 1000 - now.wall),
+                    retry_topic=handoff.target,
+                )
+            )
+            return
+        self.counters.dead_lettered += 1
+        self._notify(
+            events.MessageDeadLettered(
+                topic=topic,
+                partition=partition,
+                offset=entry.offset,
+                attempts=handoff.attempts,
+                reason=failure.reason,
+                error=failure.error,
+                dead_letter_topic=handoff.target,
+            )
+        )
+
+    # Time and commits --------------------------------------------------------------------------------------------------
+
+    def _on_tick(self, now: p.Now) -> None:
+        wall_ms = math.floor(now.wall * 1000)
+        for handoff in self._handoffs.due(now):
+            self._send(handoff)
+        for assignment in self._assignments.values():
+            if assignment.phase is Phase.RUNNING and assignment.waiting:
+                assignment.wake(wall_ms)
+                if assignment.parks:
+                    self._park(assignment, now)
+                    self._park_ageing(assignment, now)
+        active, waiting = self.active_bytes, self.waiting_bytes
+        for assignment in self._assignments.values():
+            self._throttle(assignment, active, waiting)
+        if self._commit is None and now.mono >= self._commit_at:
+            self._commit_at = now.mono + self._config.commit_interval
+            progress = [one for a in self._assignments.values() if (one := a.progress()) is not None]
+            if progress:
+                self._commit = p.Commit(progress)
+                self._out.append(self._commit)
+
+    def _on_commit_answered(self, event: p.CommitAnswered) -> None:
+        if event.commit is self._commit:
+            self._commit = None
+        for progress in event.commit.progress:
+            assignment = progress.token
+            assert isinstance(assignment, Assignment)
+            topic, partition = progress.place
+            code = event.codes.get(progress.place)
+            if code is None:
+                self._notify(
+                    events.Committed(
+                        topic=topic,
+                        partition=partition,
+                        position=progress.position,
+                        map_units=len(progress.metadata),
+                    )
+                )
+                continue
+            assignment.dirty = True
+            if code == "OFFSET_METADATA_TOO_LARGE":
+                self._shorten_maps(progress)
+            else:
+                self._notify(events.CommitFailed(topic=topic, partition=partition, code=code))
+
+    def _shorten_maps(self, progress: p.Progress) -> None:
+        """The broker takes less than we sent: halve the budget, for all partitions."""
+        self._map_units = min(self._map_units, len(progress.metadata) // 2)
+        for assignment in self._assignments.values():
+            assignment.shorten_map(self._map_units)
+        self._commit_at = 0.0
+        self._notify(
+            events.OffsetMapShortened(
+                topic=progress.place.topic, partition=progress.place.partition, budget_units=self._map_units
+            )
+        )
+
+    # Ends --------------------------------------------------------------------------------------------------------------
+
+    def _drain(self, places: Sequence[p.Place]) -> None:
+        draining = [self._assignments[place] for place in places if place in self._assignments]
+        for assignment in draining:
+            assignment.drain()
+        if draining:
+            self._out.append(p.Withdraw())
+
+    def _on_ended(self, event: p.Ended) -> None:
+        ending = [self._assignments.pop(place) for place in event.places if place in self._assignments]
+        if event.reason == "lost" and ending:
+            for assignment in ending:
+                assignment.drain()
+            self._out.append(p.Withdraw())
+        for assignment in ending:
+            self._end(assignment, event.reason)
+
+    def _end(self, assignment: Assignment, reason: str) -> None:
+        topic, partition = assignment.place
+        unfinished = assignment.incomplete
+        assignment.end()
+        self._handoffs.forget(assignment)
+        self._overrun += assignment.in_flight
+        if assignment.in_flight and reason in ("revoked", "stopped"):
+            self._notify(events.DrainOverrun(topic=topic, partition=partition, running=assignment.in_flight))
+        self._notify(
+            events.AssignmentEnded(topic=topic, partition=partition, reason=reason, unfinished=unfinished)
+        )
+
+    def _reset(self, old: Assignment, uid: str, retention_ms: int | None, position: int | None) -> Assignment:
+        """The log is another one: what we know of the old one does not hold for it."""
+        place = old.place
+        self._out.append(p.Withdraw())
+        self._end(old, "reset")
+        new = self._assignment(place)
+        new.uid, new.retention_ms, new.paused = uid, retention_ms, old.paused
+        new.restore(None, "")
+        self._assignments[place] = new
+        self._notify(events.TopicReset(topic=place.topic, partition=place.partition, position=position))
+        return new
+
+    def _on_topic_changed(self, event: p.TopicChanged) -> None:
+        old = self._assignments.get(event.place)
+        if old is None or old.phase is not Phase.RUNNING or old.uid == event.uid:
+            return
+        new = self._reset(old, event.uid, event.retention_ms, None)
+        new.paused, new.earliest = False, True
+        self._out.append(p.Start(event.place, None, earliest=True))
+
+    def _notify(self, event: events.Event) -> None:
+        self._out.append(p.Notify(event))
+
+    def validate(self) -> None:
+        """Check the invariants; for tests, after every step."""
+        assert self._in_flight == sum(a.in_flight for a in self._assignments.values()) + self._overrun
+        assert 0 <= self._overrun <= self._in_flight <= self._config.in_flight
+        for place, assignment in self._assignments.items():
+            assert assignment.place == place and assignment.phase is not Phase.ENDED
+            assignment.validate()
+
+
+def _within(offsets: Sequence[int], runs: Sequence[tuple[int, int]]) -> list[int]:
+    """Indexes of the offsets that lie in one of ``runs``; both increase."""
+    kept: list[int] = []
+    remaining = iter(runs)
+    run = next(remaining, None)
+    for index, offset in enumerate(offsets):
+        while run is not None and offset >= run[1]:
+            run = next(remaining, None)
+        if run is None:
+            break
+        if offset >= run[0]:
+            kept.append(index)
+    return kept

@@ -1,0 +1,78 @@
+"""One message on its way through a consumer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retriable_kafka_client.core.partition import Assignment
+    from retriable_kafka_client.wire import Marks
+
+__all__ = ["FILTERED", "FOREIGN", "Entry", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a message is not run: it completes quietly, or is dead-lettered for ``reason``."""
+
+    reason: str | None = None  # one of retry.REASON_*; None: completes, nothing is sent
+    counted: bool = False  # the user's filter dropped it, which is counted
+    error: str | None = None  # the filter's exception type
+    text: str | None = None
+
+
+FILTERED = Verdict(counted=True)
+FOREIGN = Verdict()  # another group's retry copy
+
+
+class Entry:
+    """A message between its arrival and its completion.
+
+    Mutable and without dataclass machinery because one is built for every message: 0.25 us against 0.6 us for a frozen
+    dataclass. Only the engine changes it; workers read ``raw``, ``marks``, ``route`` and ``alone``.
+    """
+
+    __slots__ = (
+        "alone",
+        "assignment",
+        "born_ms",
+        "marks",
+        "not_before_ms",
+        "offset",
+        "raw",
+        "route",
+        "size",
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        offset: int,
+        size: int,
+        raw: Any,
+        marks: Marks,
+        route: int,
+        not_before_ms: int | None = None,
+        verdict: Verdict | None = None,
+        born_ms: int = 0,
+    ) -> None:
+        self.assignment = assignment
+        self.offset = offset
+        self.size = size  # bytes that holding this entry costs: body, key and headers
+        self.raw = raw  # opaque to the core; the shell's record
+        self.marks = marks
+        self.route = route  # index of the Topic entry that it belongs to
+        self.not_before_ms = not_before_ms  # wall clock; None: at once
+        self.born_ms = born_ms  # when the log took the record; 0: not known, or of no interest
+        self.verdict = verdict  # None: to be run
+        self.alone = marks.alone  # a worker died under it before: it runs in a slice of its own
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first run."""
+        return self.marks.failed + 1
+
+    def __repr__(self) -> str:
+        return f"<Entry {self.assignment.topic}/{self.assignment.partition}/{self.offset} attempt {self.attempt}>"

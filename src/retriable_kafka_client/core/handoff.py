@@ -1,0 +1,129 @@
+"""Copies on their way to retry and dead-letter topics, until the broker has them.
+
+A copy that was refused is sent again with growing pauses, for ever; its message's offset is held meanwhile.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+from dataclasses import replace
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.wire import Marks, Origin
+
+__all__ = ["HandOffs", "dead_letter", "parked", "retry_copy"]
+
+FIRST_BACKOFF = 0.25  # seconds until a refused copy is sent again; doubled by each refusal
+LONGEST_BACKOFF = 15.0
+
+
+def retry_copy(
+    entry: Entry, failure: Failure, target: str, group: str, now_ms: int, not_before_ms: int
+) -> HandOff:
+    """The copy that makes the next attempt."""
+    marks = replace(
+        _identity(entry, group),
+        failed=entry.attempt,
+        not_before_ms=not_before_ms,
+        first_failure_ms=entry.marks.first_failure_ms if entry.marks.first_failure_ms is not None else now_ms,
+        alone=entry.alone,
+    )
+    return HandOff(
+        entry=entry,
+        kind=HandOffKind.RETRY,
+        target=target,
+        marks=marks,
+        failure=failure,
+        attempts=entry.attempt,
+    )
+
+
+def dead_letter(entry: Entry, failure: Failure, target: str, group: str, attempts: int) -> HandOff:
+    """The copy that is kept for people."""
+    return HandOff(
+        entry=entry,
+        kind=HandOffKind.DEAD_LETTER,
+        target=target,
+        marks=_identity(entry, group),
+        failure=failure,
+        attempts=attempts,
+    )
+
+
+def parked(entry: Entry, group: str, now_ms: int) -> HandOff:
+    """The same message again, at its retry topic's end."""
+    marks = replace(
+        _identity(entry, group),
+        failed=entry.marks.failed,
+        not_before_ms=entry.not_before_ms,
+        alone=entry.alone,
+        parked_ms=now_ms,
+    )
+    return HandOff(
+        entry=entry,
+        kind=HandOffKind.PARK,
+        target=entry.assignment.topic,
+        marks=marks,
+        failure=None,
+        attempts=entry.marks.failed,
+    )
+
+
+def _identity(entry: Entry, group: str) -> Marks:
+    """What every copy says of its message. A missing origin timestamp is the record's own, which the shell knows."""
+    marks, assignment = entry.marks, entry.assignment
+    return Marks(
+        group=group,
+        origin=marks.origin or Origin(assignment.topic, assignment.partition, entry.offset),
+        origin_timestamp_ms=marks.origin_timestamp_ms,
+        id=marks.id or f"{assignment.uid}-{assignment.partition}-{entry.offset}",
+        first_failure_ms=marks.first_failure_ms,
+    )
+
+
+class HandOffs:
+    """Which copies wait to be sent again, and which topics refuse at present."""
+
+    def __init__(self) -> None:
+        self._again: list[tuple[float, int, HandOff]] = []  # heap by monotonic time
+        self._sequence = 0  # makes its order total
+        self._refusals: dict[str, str] = {}
+
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """Topics whose latest answer was a refusal, with its code."""
+        return self._refusals
+
+    @property
+    def waiting(self) -> int:
+        """Copies that wait to be sent again."""
+        return len(self._again)
+
+    def accepted(self, handoff: HandOff) -> None:
+        self._refusals.pop(handoff.target, None)
+
+    def refused(self, handoff: HandOff, code: str, now: Now) -> float:
+        """Keep the copy for another try; returns in how many seconds."""
+        pause = float(min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(handoff.tries, 10)))
+        handoff.tries += 1
+        self._refusals[handoff.target] = code
+        self._sequence += 1
+        heapq.heappush(self._again, (now.mono + pause, self._sequence, handoff))
+        return pause
+
+    def due(self, now: Now) -> list[HandOff]:
+        """Remove and return what is to be sent again now."""
+        due: list[HandOff] = []
+        while self._again and self._again[0][0] <= now.mono:
+            due.append(heapq.heappop(self._again)[2])
+        return due
+
+    def forget(self, handoffs_of: object) -> None:
+        """Drop the copies of an assignment that has ended; the next owner makes them anew."""
+        self._again = [item for item in self._again if item[2].entry.assignment is not handoffs_of]
+        heapq.heapify(self._again)
+        targets = {item[2].target for item in self._again}
+        self._refusals = {target: code for target, code in self._refusals.items() if target in targets}

@@ -1,0 +1,244 @@
+"""One assignment: the period from when a partition is given to us until it is taken away.
+
+It composes the offset tracker, the due queue and the ready queue of that partition. What concerns all partitions together
+(slots, bytes, hand-offs, commits) is the engine's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
+from retriable_kafka_client.core.offsets import Tracker
+from retriable_kafka_client.core.protocol import Place, Progress
+from retriable_kafka_client.core.schedule import DueQueue
+
+__all__ = ["Assignment", "Phase"]
+
+
+class Phase(Enum):
+    """How far an assignment has come."""
+
+    STARTING = "starting"  # position and map are being asked for; nothing is consumed
+    RUNNING = "running"
+    DRAINING = "draining"  # hands out nothing more; what runs may finish
+    ENDED = "ended"  # commits nothing; late results are dropped
+
+
+class Assignment:
+    """State of one partition. Only the engine calls it, on the loop's thread."""
+
+    __slots__ = (
+        "active_bytes",
+        "blocked",
+        "budget_units",
+        "dirty",
+        "earliest",
+        "in_flight",
+        "parks",
+        "paused",
+        "phase",
+        "place",
+        "plain",
+        "ready",
+        "restore_problem",
+        "restored",
+        "retention_ms",
+        "scanned_at",
+        "sending",
+        "told_blocked",
+        "tracker",
+        "uid",
+        "waiting",
+    )
+
+    def __init__(self, place: Place, *, parks: bool, budget_units: int) -> None:
+        self.place = place
+        self.parks = parks  # a retry topic: far-off messages may be re-published to its end
+        self.phase = Phase.STARTING
+        self.uid = ""  # names the topic's incarnation
+        self.retention_ms: int | None = None
+        self.tracker: Tracker | None = None  # None until the first offset is known
+        self.budget_units = budget_units  # of the offset map
+        self.ready: deque[Entry] = deque()  # may be handed out as soon as there is room
+        self.plain = True  # nothing in `ready` has a not-before or a verdict
+        self.blocked: deque[Entry] = deque()  # ready, but above what the offset map can hold
+        self.waiting = DueQueue()
+        self.in_flight = 0  # handed to the workers
+        self.sending = 0  # copies produced and not answered
+        self.active_bytes = 0  # of all incomplete entries that are not in `waiting`
+        self.paused = False
+        self.told_blocked = False  # the user knows that `blocked` is not empty
+        self.dirty = False  # there is progress that no acknowledged commit holds
+        self.earliest = False  # without a position, begin where the log does
+        self.restored = 0  # messages that the restored map knows as done
+        self.restore_problem: str | None = None
+        self.scanned_at = 0.0  # monotonic; when `waiting` was last searched for what retention nears
+
+    @property
+    def topic(self) -> str:
+        return self.place.topic
+
+    @property
+    def partition(self) -> int:
+        return self.place.partition
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether its messages may still be started. Read by other threads, once per withdrawal."""
+        return self.phase is Phase.RUNNING
+
+    @property
+    def binding(self) -> bytes:
+        """What an offset map of this partition is bound to."""
+        return f"{self.uid}/{self.place.topic}/{self.place.partition}".encode()
+
+    @property
+    def incomplete(self) -> int:
+        return self.tracker.incomplete if self.tracker is not None else 0
+
+    @property
+    def drained(self) -> bool:
+        return self.in_flight == 0 and self.sending == 0
+
+    # Beginning ---------------------------------------------------------------------------------------------------------
+
+    def restore(self, position: int | None, metadata: str) -> None:
+        """Begin at the committed position with the completed offsets that its map names."""
+        self.phase = Phase.RUNNING
+        if position is None:
+            return
+        restored: OffsetMap | None = None
+        if metadata:
+            try:
+                restored = decode(metadata, base=position, binding=self.binding)
+            except OffsetMapError as error:
+                self.restore_problem = error.reason
+        self.tracker = Tracker(position, restored, budget_units=self.budget_units)
+        self.restored = restored.completed if restored is not None else 0
+
+    def register(self, offsets: Sequence[int]) -> list[tuple[int, int]]:
+        """Take note of delivered offsets (increasing) and return the runs of them that are not done already."""
+        if self.tracker is None:
+            self.tracker = Tracker(offsets[0], budget_units=self.budget_units)
+        self.dirty = True
+        first = offsets[0]
+        if offsets[-1] - first + 1 == len(offsets):
+            return self.tracker.register(first, first + len(offsets))
+        fresh: list[tuple[int, int]] = []
+        start = previous = first
+        for offset in offsets[1:]:
+            if offset != previous + 1:
+                fresh += self.tracker.register(start, previous + 1)
+                start = offset
+            previous = offset
+        fresh += self.tracker.register(start, previous + 1)
+        return fresh
+
+    # Handing out -------------------------------------------------------------------------------------------------------
+
+    def take(self, room: int, wall_ms: int) -> list[Entry]:
+        """Remove and return up to ``room`` ready messages that the offset map can hold."""
+        tracker = self.tracker
+        assert tracker is not None
+        if self.blocked:
+            self.ready.extendleft(reversed(self.blocked))
+            self.blocked.clear()
+        frontier = tracker.admit(tracker.next_offset)
+        ready = self.ready
+        if self.plain and frontier >= tracker.next_offset and len(ready) <= room:
+            everything = list(ready)
+            ready.clear()
+            return everything
+        taken: list[Entry] = []
+        while ready and len(taken) < room:
+            entry = ready.popleft()
+            if entry.offset >= frontier:
+                self.blocked.append(entry)
+            elif entry.not_before_ms is not None and entry.not_before_ms > wall_ms and entry.verdict is None:
+                self.put_off(entry)  # the wall clock was set back meanwhile
+            else:
+                taken.append(entry)
+        if not ready and not self.blocked:
+            self.plain = True
+        return taken
+
+    def put_off(self, entry: Entry) -> None:
+        """Move a message that is not due from the active ones to the waiting ones."""
+        self.active_bytes -= entry.size
+        self.waiting.push(entry)
+
+    def wake(self, wall_ms: int) -> bool:
+        """Move what has become due to the ready queue; whether there was any."""
+        due = self.waiting.pop_due(wall_ms)
+        for entry in due:
+            self.active_bytes += entry.size
+        if due:
+            self.plain = False
+            self.ready.extend(due)
+        return bool(due)
+
+    # Progress ----------------------------------------------------------------------------------------------------------
+
+    def complete(self, first: int, stop: int, size: int) -> None:
+        """These offsets, of active messages of ``size`` bytes, need no more work."""
+        assert self.tracker is not None
+        self.tracker.complete(first, stop)
+        self.active_bytes -= size
+        self.dirty = True
+
+    def progress(self) -> Progress | None:
+        """What a commit should say now; None when there is nothing to say. Marks the progress as on its way."""
+        if self.tracker is None or not self.dirty or self.phase is Phase.ENDED:
+            return None
+        self.dirty = False
+        return Progress(
+            place=self.place,
+            position=self.tracker.position,
+            metadata=self.tracker.encode(self.binding),
+            token=self,
+        )
+
+    def shorten_map(self, budget_units: int) -> None:
+        """The broker takes no more than this for an offset map."""
+        self.budget_units = budget_units
+        if self.tracker is not None:
+            self.tracker.set_budget(budget_units)
+        self.dirty = True
+
+    def drain(self) -> None:
+        """Hand out nothing more and forget what has not been handed out."""
+        if self.phase is Phase.ENDED:
+            return
+        self.phase = Phase.DRAINING
+        for queue in (self.ready, self.blocked):
+            for entry in queue:
+                self.active_bytes -= entry.size
+            queue.clear()
+        self.waiting.clear()
+
+    def end(self) -> None:
+        self.drain()
+        self.phase = Phase.ENDED
+
+    def validate(self) -> None:
+        """Check the invariants that no single step can break unnoticed."""
+        self.waiting.validate()
+        assert self.active_bytes >= 0 and self.in_flight >= 0 and self.sending >= 0
+        if self.tracker is None:
+            assert not self.ready and not self.blocked and not len(self.waiting)
+            return
+        self.tracker.validate()
+        held = len(self.ready) + len(self.blocked) + len(self.waiting) + self.in_flight
+        if self.phase is Phase.RUNNING:
+            # What is neither queued nor in flight is being handed off.
+            assert held + self.sending <= self.tracker.incomplete, (
+                held,
+                self.sending,
+                self.tracker.incomplete,
+            )
+        for entry in self.ready:
+            assert self.tracker.is_incomplete(entry.offset)

@@ -1,0 +1,281 @@
+"""What the engine is told (events) and what it wants done (commands)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, NamedTuple
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.events import Event
+from retriable_kafka_client.wire import Marks
+
+__all__ = [
+    "Arrived",
+    "Assigned",
+    "Command",
+    "Commit",
+    "CommitAnswered",
+    "Ended",
+    "EngineEvent",
+    "FetchCommitted",
+    "Finished",
+    "HandOff",
+    "HandOffAnswered",
+    "HandOffKind",
+    "Idle",
+    "Notify",
+    "Now",
+    "Pause",
+    "Place",
+    "Produce",
+    "Progress",
+    "Restored",
+    "Resume",
+    "Revoking",
+    "Run",
+    "Start",
+    "Stopping",
+    "Tick",
+    "TopicChanged",
+    "Withdraw",
+    "Withdrawn",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """One instant on both clocks, in seconds. Not-before is wall time; intervals and backoff are monotonic."""
+
+    wall: float
+    mono: float
+
+
+class Place(NamedTuple):
+    """A partition's name."""
+
+    topic: str
+    partition: int
+
+
+# Events --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Assigned:
+    """These partitions are ours; each stands paused until its Start."""
+
+    places: Sequence[Place]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restored:
+    """What the broker holds of the group for one partition, and what the topic is."""
+
+    place: Place
+    position: int | None  # None: nothing is committed
+    metadata: str
+    uid: str  # names the topic's incarnation: its topic id, or cluster id and name
+    retention_ms: int | None = None  # None: unknown or unlimited
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """Records that were polled from one partition, in log order. ``raws[i]`` stands at ``offsets[i]``."""
+
+    place: Place
+    offsets: Sequence[int]
+    raws: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What workers are done with."""
+
+    done: Sequence[Entry] = ()
+    failed: Sequence[tuple[Entry, Failure]] = ()
+    died: Sequence[Entry] = ()  # their worker process ended while it ran them
+    chance: float = 0.5  # in [0, 1), for the jitter of the delays after a worker's death
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    """Entries that were handed out and come back unstarted."""
+
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class HandOffAnswered:
+    """The broker acknowledged a copy (``code`` None), or refused it for good: it is certainly not in the log."""
+
+    handoff: HandOff
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CommitAnswered:
+    """The answer to the Commit in flight: an error code for each partition that was not committed."""
+
+    commit: Commit
+    codes: Mapping[Place, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """A poll came back empty while the client stood at this position: what lies below has been read."""
+
+    place: Place
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Revoking:
+    """These partitions are to be given away after a drain."""
+
+    places: Sequence[Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """These assignments are over: nothing is committed for them any more. ``reason`` as in AssignmentEnded."""
+
+    places: Sequence[Place]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicChanged:
+    """The topic behind a partition is another one than before."""
+
+    place: Place
+    uid: str
+    retention_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """Hand out nothing more; what runs may finish."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+EngineEvent = (
+    Assigned
+    | Restored
+    | Arrived
+    | Finished
+    | Withdrawn
+    | HandOffAnswered
+    | CommitAnswered
+    | Idle
+    | Revoking
+    | Ended
+    | TopicChanged
+    | Stopping
+    | Tick
+)
+
+# Commands ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FetchCommitted:
+    """Ask the broker for position and metadata of these, until Restored or Ended."""
+
+    places: Sequence[Place]
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Consume from ``offset`` (None: where ``auto.offset.reset`` says; EARLIEST: the log's beginning), not paused."""
+
+    place: Place
+    offset: int | None
+    earliest: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Let the client fetch nothing more of this partition."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Undo Pause."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Hand these to the workers, in this order where they can take them."""
+
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Give back (as Withdrawn) what has not started of assignments that stopped handing out."""
+
+
+class HandOffKind(Enum):
+    """Why a copy is made."""
+
+    RETRY = "retry"
+    DEAD_LETTER = "dead-letter"
+    PARK = "park"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class HandOff:
+    """One copy on its way to another topic; the engine owns it, and changes only ``tries``."""
+
+    entry: Entry
+    kind: HandOffKind
+    target: str
+    marks: Marks  # the copy's; on a dead letter: group, origin, id and first failure only
+    failure: Failure | None  # None for parking
+    attempts: int  # runs so far
+    tries: int = 0  # refusals so far
+
+
+@dataclass(frozen=True, slots=True)
+class Produce:
+    """Send the copy; answer with HandOffAnswered once it is certain whether it is in the log."""
+
+    handoff: HandOff
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """One partition's part of a commit."""
+
+    place: Place
+    position: int
+    metadata: str
+    token: object = field(repr=False)  # the assignment that it belongs to
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Commit all of these in one request; one is in flight at a time."""
+
+    progress: Sequence[Progress]
+
+
+@dataclass(frozen=True, slots=True)
+class Notify:
+    """Tell the user."""
+
+    event: Event
+
+
+Command = FetchCommitted | Start | Pause | Resume | Run | Withdraw | Produce | Commit | Notify

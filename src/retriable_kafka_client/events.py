@@ -1,0 +1,167 @@
+"""What ``on_event`` is given: frozen values, one type for each thing that can happen.
+
+None holds a payload, a key or a secret. They are made on the consumer's loop and handed over on a thread of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "AdmissionBlocked",
+    "AssignmentEnded",
+    "AssignmentStarted",
+    "BrokerTrouble",
+    "CommitFailed",
+    "Committed",
+    "DrainOverrun",
+    "Event",
+    "HandOffRefused",
+    "MessageDeadLettered",
+    "MessageDropped",
+    "MessageParked",
+    "MessageRetried",
+    "OffsetMapIgnored",
+    "OffsetMapShortened",
+    "TopicReset",
+    "WorkerDied",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """The common root. ``topic`` and ``partition`` name where the record stands that this is about."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentStarted(Event):
+    """A partition is ours and consuming begins at ``position``; ``restored`` messages above it are known as done."""
+
+    position: int | None  # None: nothing is committed, auto.offset.reset decides
+    restored: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentEnded(Event):
+    """A partition is no longer ours. ``reason``: "revoked", "lost", "stopped" or "reset"."""
+
+    reason: str
+    unfinished: int  # messages that were begun or waiting and are left to the next owner
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed(Event):
+    """The broker acknowledged ``position``, with an offset map of ``map_units`` UTF-16 units (0: a bare position)."""
+
+    position: int
+    map_units: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitFailed(Event):
+    """The broker refused a commit, or did not answer; the next one carries the same progress."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetMapIgnored(Event):
+    """The committed metadata is not this library's map for this position; messages above it may run again."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetMapShortened(Event):
+    """The broker takes less commit metadata than asked for: the budget is now ``budget_units``."""
+
+    budget_units: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdmissionBlocked(Event):
+    """New messages wait because one that is not complete would let the offset map overflow."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicReset(Event):
+    """The log is another one than before (re-created or cut back); it is read from ``position`` on."""
+
+    position: int | None  # None: from its beginning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRetried(Event):
+    """Run number ``attempt`` failed; the copy in ``retry_topic`` is acknowledged and runs ``delay`` seconds later."""
+
+    offset: int
+    attempt: int
+    error: str | None
+    delay: float
+    retry_topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDeadLettered(Event):
+    """The message is in ``dead_letter_topic``, acknowledged."""
+
+    offset: int
+    attempts: int
+    reason: str
+    error: str | None
+    dead_letter_topic: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageDropped(Event):
+    """The message is gone by configuration: ``reason`` would have dead-lettered it, but the topic says DISCARD."""
+
+    offset: int
+    attempts: int
+    reason: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageParked(Event):
+    """A message that is due far off was re-published to its retry topic's end, to make room in the window."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOffRefused(Event):
+    """``target`` refused a copy. The offset is held and the copy is sent again in ``again_in`` seconds, for ever."""
+
+    offset: int
+    target: str
+    code: str
+    again_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerDied(Event):
+    """A worker process ended while it ran this message."""
+
+    offset: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainOverrun(Event):
+    """The partition had to be given away while ``running`` handlers of it were still at work."""
+
+    running: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerTrouble(Event):
+    """The client reported an error; ``topic`` is empty and ``partition`` -1 where it concerns no partition."""
+
+    code: str
+    fatal: bool

@@ -1,0 +1,56 @@
+"""The executors that come with the library, and which runner serves which executor."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Executor
+
+from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.workers.coroutines import AsyncExecutor, AsyncRunner
+from retriable_kafka_client.workers.futures import FuturesRunner
+from retriable_kafka_client.workers.job import HandlerSpec
+from retriable_kafka_client.workers.processes import ProcessExecutor, ProcessRunner
+from retriable_kafka_client.workers.runner import Harvest, Runner, Running
+from retriable_kafka_client.workers.threads import DaemonThreads
+
+__all__ = [
+    "AsyncExecutor",
+    "Harvest",
+    "ProcessExecutor",
+    "Runner",
+    "Running",
+    "check_executor",
+    "make_runner",
+]
+
+
+def check_executor(executor: object) -> int | Executor:
+    """Return a Consumer's ``executor`` if it can be one. Raises ConfigError; starts nothing."""
+    if isinstance(executor, Executor):
+        return executor
+    if isinstance(executor, int) and not isinstance(executor, bool) and executor >= 1:
+        return executor
+    raise ConfigError(
+        "Consumer.executor",
+        executor,
+        "must be a number of threads, 1 or more, or a concurrent.futures.Executor",
+    )
+
+
+def make_runner(executor: int | Executor, spec: HandlerSpec, *, slots: int | None = None) -> Runner:
+    """Make the runner for one consumer. Starts nothing: ``Runner.start`` does.
+
+    ``slots``: how many slices to keep with an executor that is not the library's; default: as many as it has
+    workers, or, where it does not say (a cluster), four for each core here.
+    """
+    if isinstance(executor, int):
+        return FuturesRunner(DaemonThreads(executor), spec, executor, owned=True)
+    if isinstance(executor, AsyncExecutor):
+        return AsyncRunner(executor, spec)
+    if isinstance(executor, ProcessExecutor):
+        return ProcessRunner(executor, spec)
+    if slots is None:
+        # The stdlib's pools have no public name for it.
+        workers = getattr(executor, "_max_workers", None)
+        slots = workers if isinstance(workers, int) and workers > 0 else 4 * (os.cpu_count() or 1)
+    return FuturesRunner(executor, spec, slots)

@@ -1,0 +1,19 @@
+"""How something is, as a probe wants to know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Health"]
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """``alive``: it works, or will again by itself. ``ready``: it can do its work now.
+
+    ``reasons`` says in words what keeps either from being true; no secret stands in them.
+    """
+
+    alive: bool
+    ready: bool
+    reasons: tuple[str, ...] = ()

@@ -1,0 +1,110 @@
+"""From a polled record to an Entry: which Topic entry it belongs to, when it may run, and whether it is run at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.entry import FILTERED, FOREIGN, Entry, Verdict
+from retriable_kafka_client.message import Message
+from retriable_kafka_client.wire import PLAIN, MalformedHeader, Marks, read_marks
+
+if TYPE_CHECKING:
+    from retriable_kafka_client.core.engine import Route
+    from retriable_kafka_client.core.partition import Assignment
+
+__all__ = ["Intake"]
+
+ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
+
+
+@dataclass(frozen=True, slots=True)
+class _Role:
+    """What a consumed topic is to this consumer."""
+
+    route: int  # of what says nothing of its origin
+    by_origin: dict[str, int] | None  # None: a base topic
+
+
+class Intake:
+    """Reads records on the loop's thread; never raises, whatever a record or the user's filter does."""
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        *,
+        group: str,
+        message_bytes: int,
+        deserializer: Callable[[bytes, Message[Any]], Any],
+        keep: Callable[[Message[Any]], bool] | None,
+        error_text: bool,
+    ) -> None:
+        self._group = group
+        self._message_bytes = message_bytes
+        self._deserializer = deserializer
+        self._keep = keep
+        self._error_text = error_text
+        self._roles = {route.topic: _Role(index, None) for index, route in enumerate(routes)}
+        for retry_topic in {route.retry_topic for route in routes if route.retry_topic}:
+            users = [index for index, route in enumerate(routes) if route.retry_topic == retry_topic]
+            # A scheduled job says nothing of an origin, and its own later copies name the retry topic itself.
+            by_origin = {retry_topic: users[0]} | {routes[index].topic: index for index in users}
+            self._roles[retry_topic] = _Role(users[0], by_origin)
+
+    def read(self, assignment: Assignment, offset: int, raw: Any) -> Entry:
+        """Make the entry of one record."""
+        role = self._roles[assignment.place.topic]
+        key = raw.key()
+        size = len(raw) + ENTRY_BYTES if key is None else len(raw) + len(key) + ENTRY_BYTES
+        headers = raw.headers()
+        if headers is None:
+            entry = Entry(assignment, offset, size, raw, PLAIN, role.route)
+        else:
+            for name, value in headers:
+                size += len(name) + (len(value) if value is not None else 0)
+            entry = self._read_marked(assignment, offset, size, raw, headers, role)
+        if len(raw) > self._message_bytes and entry.verdict is None:
+            entry.verdict = Verdict(retry.REASON_TOO_LARGE)
+        if self._keep is not None and entry.verdict is None:
+            entry.verdict = self._filter(self._keep, entry)
+        return entry
+
+    def _read_marked(
+        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: _Role
+    ) -> Entry:
+        try:
+            marks = read_marks(headers)
+        except MalformedHeader as error:
+            verdict = Verdict(retry.REASON_MALFORMED, text=str(error))
+            return Entry(assignment, offset, size, raw, PLAIN, role.route, None, verdict)
+        if marks is PLAIN:
+            return Entry(assignment, offset, size, raw, PLAIN, role.route)
+        route, verdict_or_none = self._route(marks, role)
+        born_ms = max(0, raw.timestamp()[1]) if marks.not_before_ms is not None else 0
+        return Entry(
+            assignment, offset, size, raw, marks, route, marks.not_before_ms, verdict_or_none, born_ms
+        )
+
+    def _route(self, marks: Marks, role: _Role) -> tuple[int, Verdict | None]:
+        route, verdict = role.route, None
+        if role.by_origin is not None:
+            if marks.group is not None and marks.group != self._group:
+                return route, FOREIGN
+            if marks.origin is not None:
+                found = role.by_origin.get(marks.origin.topic)
+                if found is None:
+                    return route, Verdict(retry.REASON_NO_ORIGIN)
+                route = found
+        if marks.chunk is not None and marks.chunk.count > 1:
+            verdict = Verdict(retry.REASON_CHUNKED)
+        return route, verdict
+
+    def _filter(self, keep: Callable[[Message[Any]], bool], entry: Entry) -> Verdict | None:
+        message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
+        try:
+            return None if keep(message) else FILTERED
+        except Exception as error:  # noqa: BLE001 - the filter is the user's
+            failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
+            return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)

@@ -1,0 +1,591 @@
+"""The loop: the only thread that touches the Kafka consumer, the hand-off producer and the core.
+
+Each round takes what workers and brokers have answered, tells the engine, performs its commands, and polls. It never waits
+for a worker, for the answer to a commit, or for a flush; rebalance callbacks, which run inside a poll, are the one place
+that waits, for the drain, and they go on serving workers and the producer meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from retriable_kafka_client import topics
+from retriable_kafka_client.assigning import Assigner, is_eager
+from retriable_kafka_client.client import admin_settings, consumer_settings, open_client, producer_settings
+from retriable_kafka_client.config import Cluster, Limits
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.engine import Engine, EngineConfig
+from retriable_kafka_client.errors import ConsumerFailed
+from retriable_kafka_client.intake import Intake
+from retriable_kafka_client.notify import Notifier
+from retriable_kafka_client.sender import Sender
+from retriable_kafka_client.stats import PartitionStats, Stats
+from retriable_kafka_client.troubles import Troubles
+from retriable_kafka_client.workers.runner import Runner
+
+__all__ = ["Control", "Loop", "LoopConfig", "Snapshot"]
+
+log = logging.getLogger("retriable_kafka_client")
+
+BATCH = 500  # records polled at once, at most
+POLL_SECONDS = 0.02  # an idle poll: what a due message or a stop may have to wait
+SERVE_SECONDS = 0.01  # a round while draining
+COMMITTED_SECONDS = 0.1  # one try to read the group's positions
+BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
+LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
+CLOSE_SECONDS = 5.0
+SNAPSHOT_SECONDS = 0.1
+IDLE_SECONDS = 0.5  # between looks at how far the client has read without records
+
+
+@dataclass(slots=True)
+class Control:
+    """What other threads ask of the loop; single flags, so that a signal handler can set them."""
+
+    stop: bool = False
+    stop_signalled: bool = False  # a signal has asked for it; the next one means hard
+    hard: bool = False  # without drain
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """What the loop is made with."""
+
+    engine: EngineConfig
+    topics: tuple[str, ...]
+    cluster: Cluster
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """What the loop publishes for other threads."""
+
+    at: float  # monotonic
+    assigned: bool  # there has been an assignment, if only an empty one
+    stats: Stats
+    reasons: tuple[str, ...]  # why it is not ready
+
+
+class Loop:
+    """One run of a consumer. ``run`` blocks; ``snapshot`` may be read by any thread."""
+
+    def __init__(
+        self, config: LoopConfig, intake: Intake, runner: Runner, notifier: Notifier, control: Control
+    ) -> None:
+        self.snapshot = Snapshot(at=time.monotonic(), assigned=False, stats=Stats(), reasons=("starting",))
+        self.prepared = False
+        self._config = config
+        self._runner = runner
+        self._notifier = notifier
+        self._control = control
+        self._engine = Engine(config.engine, intake.read)
+        self._troubles = Troubles(config.engine.group)
+        self._pending: set[p.Place] = set()  # assigned, position not known yet
+        self._starts: list[p.Start] = []
+        self._commits: deque[p.Commit] = deque()  # asynchronous, not answered
+        self._assigned = False
+        self._began = time.monotonic()
+        self._idle_at = 0.0
+        self._probe_at = 0.0
+        self._closing = False
+        self._callback_failure: BaseException | None = None
+        self._consumer: Any = None
+        self._assigner: Assigner
+        self._sender: Sender
+        self._directory: topics.Directory
+
+    # The run -----------------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Start the executor. Before the first Kafka client of the process has threads: a pool may fork here."""
+        self._runner.start()
+        self.prepared = True
+
+    def run(self) -> None:
+        """Consume until stopped. Raises ConfigError and ConsumerFailed; nothing of it is left running afterwards."""
+        self._notifier.start()
+        try:
+            directory = self._check_topics()
+            if directory is not None:
+                self._directory = directory
+                self._consume()
+        finally:
+            self._runner.close(0.0 if self._control.hard else 1.0)
+            self._publish(force=True)
+            self._notifier.close(5.0)
+
+    def _check_topics(self) -> topics.Directory | None:
+        complaints: list[str] = []
+        settings = admin_settings(
+            self._config.cluster,
+            on_error=lambda error: complaints.append(f"{error.name()}: {error.str()}"),
+        )
+        return topics.check(
+            open_client(AdminClient, settings),
+            self._config.engine.routes,
+            bootstrap_servers=self._config.cluster.bootstrap_servers,
+            timeout=BEFORE_ASSIGNMENT_SECONDS,
+            stopped=lambda: self._control.stop,
+            refused_by=lambda: next((c for c in reversed(complaints) if "ALL_BROKERS_DOWN" not in c), None),
+        )
+
+    def _consume(self) -> None:
+        config = self._config
+        settings = consumer_settings(
+            config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._client_error)
+        )
+        settings["on_commit"] = self._guarded(self._committed)
+        self._sender = Sender(producer_settings(config.cluster, config.limits, hand_off=True), time.time)
+        self._consumer = open_client(KafkaConsumer, settings)
+        self._assigner = Assigner(self._consumer, eager=is_eager(settings))
+        self._began = time.monotonic()
+        failed = True
+        try:
+            self._consumer.subscribe(
+                list(self._config.topics),
+                on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
+                on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
+                on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
+            )
+            while not self._control.stop:
+                self._round()
+            failed = False
+        finally:
+            self._finish(0.0 if failed else self._config.limits.drain_timeout)
+
+    def _round(self) -> None:
+        self._serve()
+        self._restore()
+        self._refresh_topics()
+        self._start()
+        if not self._poll():
+            self._look_idle()
+
+    def _serve(self) -> None:
+        """Take what workers and brokers have answered, and what time has brought. Also inside rebalance callbacks."""
+        if self._callback_failure is not None:
+            raise self._callback_failure
+        runner = self._runner
+        runner.sweep(time.monotonic())
+        harvest = runner.take()
+        if harvest:
+            self._tell(
+                p.Finished(
+                    done=harvest.done, failed=harvest.failed, died=harvest.died, chance=random.random()
+                )
+            )
+        if runner.failure is not None:
+            raise ConsumerFailed(
+                f"the executor broke and runs nothing any more: {type(runner.failure).__name__}: {runner.failure}"
+            ) from runner.failure
+        for answer in self._sender.poll():
+            self._tell(p.HandOffAnswered(answer.handoff, answer.code))
+        self._tell(p.Tick())
+        self._publish()
+
+    def _finish(self, drain: float) -> None:
+        """Drain, commit, leave the group. Bounded, whatever the brokers and the handlers do."""
+        deadline = time.monotonic() + drain
+        try:
+            self._tell(p.Stopping())
+            self._pause_all()
+            while not self._drained() and time.monotonic() < deadline and not self._control.hard:
+                self._serve()
+                self._consumer.poll(0)
+                self._runner.wait(SERVE_SECONDS)
+            self._last_commit(
+                tuple(self._engine.assignments), max(deadline, time.monotonic() + LAST_COMMIT_SECONDS)
+            )
+        finally:
+            self._tell(p.Ended(tuple(self._engine.assignments), "stopped"))
+            self._pending.clear()
+            self._sender.close(0.0 if self._control.hard else 1.0)
+            self._close()
+
+    def _close(self) -> None:
+        """Leave the group. A client with an unanswered request may take a minute; it is left to itself after a while."""
+        self._closing = True
+        closing = threading.Thread(target=self._consumer.close, name="rkc-close", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
+        if closing.is_alive():
+            log.error(
+                "group %s: the brokers do not answer; left without saying so", self._config.engine.group
+            )
+
+    def _drained(self) -> bool:
+        return self._engine.drained(self._engine.assignments)
+
+    def _pause_all(self) -> None:
+        places = [TopicPartition(*place) for place in self._engine.assignments]
+        if places:
+            self._consumer.pause(places)
+
+    # Events and commands -----------------------------------------------------------------------------------------------
+
+    def _tell(self, event: p.EngineEvent) -> None:
+        for command in self._engine.handle(event, p.Now(time.time(), time.monotonic())):
+            self._perform(command)
+
+    def _perform(self, command: p.Command) -> None:
+        match command:
+            case p.Run():
+                self._runner.push(command.entries)
+            case p.Notify():
+                self._notifier.tell(command.event)
+            case p.Produce():
+                self._sender.send(command.handoff)
+            case p.Commit():
+                self._commit(command)
+            case p.Pause():
+                self._assigner.pause(command.place)
+            case p.Resume():
+                self._assigner.resume(command.place)
+            case p.Withdraw():
+                self._tell(p.Withdrawn(self._runner.withdraw(lambda entry: not entry.assignment.hands_out)))
+            case p.FetchCommitted():
+                self._pending.update(command.places)
+            case p.Start():
+                self._starts.append(command)
+
+    # Records -----------------------------------------------------------------------------------------------------------
+
+    def _poll(self) -> bool:
+        """Poll once; whether any record came."""
+        consumer = self._consumer
+        most = self._engine.appetite(BATCH)
+        try:
+            batch = consumer.consume(most, 0)
+            if not batch:
+                first = consumer.poll(POLL_SECONDS)
+                if first is not None:
+                    batch = [first]
+        except KafkaException as error:
+            # The records that were on their way to us are lost, and the gap would look like compaction.
+            self._troubles.note("poll", f"polling failed: {_name(error)}")
+            self._assigner.restart(self._engine.assignments)
+            return False
+        if not batch:
+            return False
+        for place, (offsets, raws) in self._by_place(batch).items():
+            self._tell(p.Arrived(place, offsets, raws))
+            self._troubles.clear("brokers", "poll", f"topic {place.topic}")
+        return True
+
+    def _by_place(self, batch: Sequence[Any]) -> dict[p.Place, tuple[list[int], list[Any]]]:
+        """Sort a batch by partition; what is not a record is dealt with at once."""
+        groups: dict[p.Place, tuple[list[int], list[Any]]] = {}
+        topic: str | None = None
+        partition = -1
+        offsets: list[int] = []
+        raws: list[Any] = []
+        for raw in batch:
+            if raw.error() is not None:
+                self._record_error(raw)
+                continue
+            if raw.partition() != partition or raw.topic() != topic:
+                topic, partition = raw.topic(), raw.partition()
+                offsets, raws = groups.setdefault(p.Place(raw.topic(), partition), ([], []))
+            offsets.append(raw.offset())
+            raws.append(raw)
+        return groups
+
+    def _look_idle(self) -> None:
+        """Nothing came: offsets without records (transaction markers) may have been passed, which a commit must tell."""
+        now = time.monotonic()
+        if now < self._idle_at:
+            return
+        self._idle_at = now + IDLE_SECONDS
+        still = [
+            place
+            for place, one in self._engine.assignments.items()
+            if one.hands_out and not one.paused and one.tracker is not None and one.incomplete == 0
+        ]
+        for place, position in self._assigner.positions(still).items():
+            self._tell(p.Idle(place, position))
+
+    # Positions ---------------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Ask for the group's positions, of new partitions and of one while the brokers are in doubt."""
+        places = [place for place in self._pending if self._directory.facts(place.topic) is not None]
+        probing = not places and self._troubles.known("brokers") and time.monotonic() >= self._probe_at
+        if probing:
+            self._probe_at = time.monotonic() + 1.0
+            places = list(self._engine.assignments)[:1]
+        if not places:
+            return
+        try:
+            answers = self._consumer.committed(
+                [TopicPartition(*place) for place in places], COMMITTED_SECONDS
+            )
+        except KafkaException as error:
+            if _name(error) != "_TIMED_OUT":
+                self._refusal(f"group {self._config.engine.group}", _name(error))
+            return
+        self._troubles.clear("brokers", f"group {self._config.engine.group}")
+        if probing:
+            return
+        for answer in answers:
+            place = p.Place(answer.topic, answer.partition)
+            facts = self._directory.facts(place.topic)
+            if answer.error is not None or facts is None:
+                continue  # for instance locked by an open transaction: asked again in the next round
+            self._pending.discard(place)
+            self._tell(
+                p.Restored(
+                    place=place,
+                    position=answer.offset if answer.offset >= 0 else None,
+                    metadata=answer.metadata or "",
+                    uid=facts.uid,
+                    retention_ms=facts.retention_ms,
+                )
+            )
+
+    def _start(self) -> None:
+        if self._starts:
+            starts, self._starts = self._starts, []
+            live = [start for start in starts if start.place in self._engine.assignments]
+            if live:
+                self._assigner.start(live, self._engine.assignments)
+
+    def _refresh_topics(self) -> None:
+        names = {place.topic for place in self._engine.assignments}
+        changed = self._directory.refresh(names, time.monotonic(), urgent=self._troubles.topics())
+        for name in changed:
+            facts = self._directory.facts(name)
+            assert facts is not None
+            for place in [place for place in self._engine.assignments if place.topic == name]:
+                self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
+        for name in self._config.topics:
+            if name in self._directory.missing:
+                self._troubles.note(f"topic {name}", f"topic {name} does not exist")
+            elif name in names:
+                self._troubles.clear(f"topic {name}")
+
+    # Commits -----------------------------------------------------------------------------------------------------------
+
+    def _commit(self, commit: p.Commit) -> None:
+        try:
+            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
+        except KafkaException as error:
+            self._tell(p.CommitAnswered(commit, {one.place: _name(error) for one in commit.progress}))
+            return
+        self._commits.append(commit)
+
+    def _committed(self, error: KafkaError | None, partitions: Sequence[Any]) -> None:
+        """The answer to an asynchronous commit; inside a poll."""
+        answered = {(one.topic, one.partition, one.offset) for one in partitions or ()}
+        for commit in self._commits:
+            if {(*one.place, one.position) for one in commit.progress} == answered or not answered:
+                break
+        else:
+            return  # the last commit of a partition: its effect was read back
+        self._commits.remove(commit)
+        codes: dict[p.Place, str] = {}
+        for one in partitions or ():
+            if one.error is not None:
+                codes[p.Place(one.topic, one.partition)] = str(one.error.name())
+        if error is not None and not codes:
+            codes = {one.place: str(error.name()) for one in commit.progress}
+        self._tell(p.CommitAnswered(commit, codes))
+        if len(codes) < len(commit.progress):
+            self._troubles.clear("brokers", f"group {self._config.engine.group}")
+        for code in codes.values():
+            if code.endswith("AUTHORIZATION_FAILED"):
+                self._refusal(f"group {self._config.engine.group}", code)
+
+    def _last_commit(self, places: Sequence[p.Place], deadline: float) -> None:
+        """Commit and read back until it is in, or ``deadline``. Inside a callback no answer to a commit can arrive."""
+        while True:
+            commit = p.Commit(self._engine.last_progress(places))
+            if not commit.progress:
+                return
+            until = min(deadline, time.monotonic() + 2.0)
+            landed = self._commit_landed(commit, until)
+            code = {} if landed else {one.place: "_TIMED_OUT" for one in commit.progress}
+            self._tell(p.CommitAnswered(commit, code))
+            if landed or time.monotonic() >= deadline or self._control.hard:
+                return
+
+    def _commit_landed(self, commit: p.Commit, deadline: float) -> bool:
+        try:
+            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
+        except KafkaException:
+            return False
+        wanted = {one.place: (one.position, one.metadata) for one in commit.progress}
+        asked = [TopicPartition(*place) for place in wanted]
+        while True:
+            try:
+                answers = self._consumer.committed(asked, COMMITTED_SECONDS)
+            except KafkaException:
+                answers = []
+            found = {p.Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers}
+            if found == wanted:
+                return True
+            if time.monotonic() >= deadline or self._control.hard:
+                return False
+            self._runner.wait(SERVE_SECONDS)
+
+    # Rebalances: inside a poll, on this thread -------------------------------------------------------------------------
+
+    def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
+        """A callback that raises would make the client throw away the records of its poll: keep it for after."""
+
+        def call(*args: Any) -> None:
+            if self._closing:
+                return  # everything has ended; the client closes on another thread
+            try:
+                callback(*args)
+            except BaseException as error:  # noqa: BLE001
+                self._callback_failure = error
+
+        return call
+
+    def _on_assign(self, given: Sequence[Any]) -> None:
+        self._assigned = True
+        self._troubles.clear("brokers")
+        places = [p.Place(one.topic, one.partition) for one in given]
+        self._assigner.accept(places)
+        self._directory.expire(place.topic for place in places)
+        self._tell(p.Assigned(places))
+
+    def _on_revoke(self, taken: Sequence[Any]) -> None:
+        places = [p.Place(one.topic, one.partition) for one in taken]
+        deadline = time.monotonic() + (0.0 if self._control.hard else self._config.limits.drain_timeout)
+        try:
+            self._tell(p.Revoking(places))
+            while not self._engine.drained(places) and time.monotonic() < deadline and not self._control.hard:
+                self._serve()
+                self._runner.wait(SERVE_SECONDS)
+            self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
+        finally:
+            self._end(places, "revoked")
+
+    def _on_lost(self, taken: Sequence[Any]) -> None:
+        self._end([p.Place(one.topic, one.partition) for one in taken], "lost")
+
+    def _end(self, places: Sequence[p.Place], reason: str) -> None:
+        self._pending.difference_update(places)
+        self._starts = [start for start in self._starts if start.place not in places]
+        self._tell(p.Ended(places, reason))
+
+    # Trouble -----------------------------------------------------------------------------------------------------------
+
+    def _record_error(self, raw: Any) -> None:
+        error: KafkaError = raw.error()
+        code = str(error.name())
+        topic = raw.topic()
+        if code == "_PARTITION_EOF":
+            return
+        if error.fatal():
+            raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
+        if code == "_MAX_POLL_EXCEEDED":
+            log.error(
+                "group %s: the loop did not poll in time and lost its partitions", self._config.engine.group
+            )
+        elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
+            self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
+        elif code.endswith("AUTHORIZATION_FAILED"):
+            what = (
+                f"topic {topic}"
+                if topic and code.startswith("TOPIC")
+                else f"group {self._config.engine.group}"
+            )
+            self._refusal(what, code)
+        else:
+            self._troubles.note("poll", f"polling reports {code}")
+
+    def _client_error(self, error: KafkaError) -> None:
+        code = str(error.name())
+        if error.fatal():
+            raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
+        if code.endswith("AUTHORIZATION_FAILED"):
+            self._refusal(f"group {self._config.engine.group}", code)
+        elif code in ("_ALL_BROKERS_DOWN", "_AUTHENTICATION", "_SSL"):
+            self._troubles.note("brokers", f"the brokers cannot be used: {code}")
+        if not self._assigned and time.monotonic() > self._began + BEFORE_ASSIGNMENT_SECONDS:
+            raise ConsumerFailed(
+                f"no assignment from the brokers at {self._config.cluster.bootstrap_servers}: {code}: {error.str()}"
+            )
+
+    def _refusal(self, what: str, code: str) -> None:
+        """The brokers refuse us something: fatal before the first assignment, waited out later."""
+        if not self._assigned:
+            raise ConsumerFailed(f"the brokers refuse {what}: {code}")
+        self._troubles.note(what, f"the brokers refuse {what}: {code}")
+
+    # What others see ---------------------------------------------------------------------------------------------------
+
+    def _publish(self, *, force: bool = False) -> None:
+        now = time.monotonic()
+        if now < self.snapshot.at + SNAPSHOT_SECONDS and not force:
+            return
+        engine = self._engine
+        refusals = dict(engine.refusals)
+        self._notifier.accepted(frozenset(refusals))
+        reasons = list(self._troubles.reasons())
+        reasons += [f"topic {target} refuses copies: {code}" for target, code in refusals.items()]
+        if not self._assigned:
+            reasons.append("no assignment yet")
+        elif self._pending:
+            reasons.append(f"the positions of {len(self._pending)} partitions are not known yet")
+        if engine.overrun * 2 >= self._runner.slots:
+            reasons.append(f"{engine.overrun} handlers of partitions that were given away hold the workers")
+        counters = engine.counters
+        self.snapshot = Snapshot(
+            at=now,
+            assigned=self._assigned,
+            reasons=tuple(reasons),
+            stats=Stats(
+                handled=counters.handled,
+                failed=counters.failed,
+                retried=counters.retried,
+                dead_lettered=counters.dead_lettered,
+                dropped=counters.dropped,
+                filtered=counters.filtered,
+                foreign=counters.foreign,
+                parked=counters.parked,
+                restored=counters.restored,
+                refused=counters.refused,
+                arrived=counters.arrived,
+                lost_events=self._notifier.lost,
+                in_flight=engine.in_flight,
+                overrun=engine.overrun,
+                buffered_bytes=engine.active_bytes + engine.waiting_bytes,
+                partitions=MappingProxyType(
+                    {
+                        (place.topic, place.partition): PartitionStats(
+                            position=None if one.tracker is None else one.tracker.position,
+                            incomplete=one.incomplete,
+                            waiting=len(one.waiting),
+                            in_flight=one.in_flight,
+                            paused=one.paused,
+                        )
+                        for place, one in engine.assignments.items()
+                    }
+                ),
+            ),
+        )
+
+
+def _positions(commit: p.Commit) -> list[TopicPartition]:
+    return [TopicPartition(*one.place, one.position, one.metadata) for one in commit.progress]
+
+
+def _name(error: KafkaException) -> str:
+    reason = error.args[0]
+    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__

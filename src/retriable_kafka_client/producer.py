@@ -1,0 +1,314 @@
+"""Sending records: one path for ``send`` and ``asend``, and a thread that serves the client."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from datetime import datetime, timedelta
+from functools import partial
+from types import TracebackType
+from typing import Any, Self
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Producer as Client
+
+from retriable_kafka_client.bridge import LoopBridge, LoopBridges
+from retriable_kafka_client.checks import check_topic_name, instance
+from retriable_kafka_client.client import open_client, producer_settings, without_secrets
+from retriable_kafka_client.config import Cluster, Limits
+from retriable_kafka_client.delivery import Delivery, DeliveryFuture, UnreadFailures
+from retriable_kafka_client.errors import ConfigError, QueueFull, RetriableKafkaError, seconds
+from retriable_kafka_client.health import Health
+from retriable_kafka_client.message import JSON
+from retriable_kafka_client.outgoing import (
+    GivenHeaders,
+    Serializer,
+    body_of,
+    is_file,
+    key_of,
+    own_headers_of,
+    schedule_headers,
+)
+
+__all__ = ["Producer"]
+
+log = logging.getLogger(__name__)
+
+_POLL = 0.1  # seconds; how long a failure may stay unlogged, and how long close() may wait for the thread
+_ROOM = 0.01  # seconds between two looks for room in the full queue
+_PROBE = 1.0  # seconds that health() may ask the brokers
+_KNOWN_TOPICS = 10_000
+
+OnDelivery = Callable[[KafkaError | None, Any], None]
+# As the client takes it: topic, value, key, partition, callback (twice: it has two names), timestamp,
+# headers.
+_Record = tuple[
+    str, bytes | None, bytes | None, int, OnDelivery, None, int, list[tuple[str, str | bytes | None]] | None
+]
+
+
+class Producer:
+    """Sends records and says what became of each.
+
+    Idempotent, acknowledged by all in-sync replicas. The constructor does no I/O; the client and the thread
+    that serves it start with the first call that needs them, so that one made before a fork is not shared by
+    accident. Thread-safe. Close it, or use it in ``with``: what is still on its way when the process ends may
+    be lost.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        split: bool = False,
+        chunk_bytes: int | None = None,
+        serializer: Serializer = JSON,
+        queue_timeout: float | timedelta = 10.0,
+    ) -> None:
+        instance("Producer.cluster", cluster, Cluster, "must be a Cluster")
+        if split is not False:
+            raise ConfigError("Producer.split", split, "leave it out: splitting comes with a later release")
+        if chunk_bytes is not None:
+            remedy = "leave it out: splitting comes with a later release"
+            raise ConfigError("Producer.chunk_bytes", chunk_bytes, remedy)
+        if not callable(serializer):
+            raise ConfigError("Producer.serializer", serializer, "must be callable")
+        self._cluster = cluster
+        self._serializer = serializer
+        self._queue_timeout = seconds("Producer.queue_timeout", queue_timeout)
+        self._unread = UnreadFailures()
+        self._bridges = LoopBridges()
+        self._known_topics: set[str] = set()
+        self._lock = threading.Lock()  # guards starting and closing
+        self._client: Client | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False  # takes nothing more
+        self._ended = False  # the thread is gone
+        self._serving = False  # some sender is at it; two at once do no harm
+        self._stop = threading.Event()
+        self._fatal = ""  # the client's last words; it takes nothing any more
+        self._trouble = "no broker has answered yet"  # empty once one has, until the next trouble
+
+    # Sending
+    # -----------------------------------------------------------------------------------------------------
+
+    def send(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | bytes | None = None,
+        headers: GivenHeaders = (),
+        not_before: datetime | None = None,
+        delay: float | timedelta | None = None,
+    ) -> Future[Delivery]:
+        """Send a record; the future gives its Delivery once the brokers have it, or raises DeliveryError.
+
+        Waits only while the local queue is full, at most ``queue_timeout`` seconds, and then raises
+        QueueFull. A file is read from where it stands to its end. ``not_before`` and ``delay`` are kept by
+        the library's consumers.
+        """
+        future = DeliveryFuture()
+        future.topic = topic
+        future.unread = self._unread
+        record = self._record(topic, value, key, headers, not_before, delay, future.settle)
+        if not self._produce(record):
+            self._wait_for_room(record)
+        return future
+
+    async def asend(
+        self,
+        topic: str,
+        value: Any,
+        *,
+        key: str | bytes | None = None,
+        headers: GivenHeaders = (),
+        not_before: datetime | None = None,
+        delay: float | timedelta | None = None,
+    ) -> Delivery:
+        """Send a record and return when the brokers have it; raises as ``send`` and its future do.
+
+        Never blocks the event loop, also while the queue is full: those who wait for room get it in their
+        order. Cancelling does not call a record back.
+        """
+        if is_file(value):
+            value = await asyncio.to_thread(body_of, value, self._serializer)
+        bridge = self._bridges.here()
+        future: asyncio.Future[Delivery] = bridge.loop.create_future()
+        settle = partial(bridge.settle, future, topic)
+        record = self._record(topic, value, key, headers, not_before, delay, settle)
+        if bridge.waiting or not self._produce(record):
+            await self._stand_in_line(bridge, record)
+        return await future
+
+    def _record(
+        self,
+        topic: str,
+        value: Any,
+        key: str | bytes | None,
+        headers: GivenHeaders,
+        not_before: datetime | None,
+        delay: float | timedelta | None,
+        settle: OnDelivery,
+    ) -> _Record:
+        """Return the record's wire form, ``settle`` to be told what became of it."""
+        if topic not in self._known_topics:
+            check_topic_name("Producer.send.topic", topic)
+            if len(self._known_topics) < _KNOWN_TOPICS:
+                self._known_topics.add(topic)
+        pairs = own_headers_of(headers) if headers else None
+        if not_before is not None or delay is not None:
+            pairs = [*(pairs or ()), *schedule_headers(not_before, delay)]
+        # In the order of the client's own parameters: given by position it costs 0.3 us less.
+        return topic, body_of(value, self._serializer), key_of(key), -1, settle, None, 0, pairs
+
+    def _produce(self, record: _Record) -> bool:
+        """Give the client a record; False when its queue is full. A record that it refuses is settled."""
+        client = self._client or self._start()
+        if self._closed:
+            raise RetriableKafkaError("the producer is closed")
+        try:
+            client.produce(*record)
+        except BufferError:
+            return False
+        except KafkaException as error:
+            record[4](error.args[0], None)
+        if not self._serving:
+            # Serving reports here keeps them from the thread, which would need the GIL for each: twice the
+            # throughput. Not within a report's callback: one that sends would nest without end.
+            self._serving = True
+            try:
+                client.poll(0)
+            finally:
+                self._serving = False
+        if self._ended:
+            # Closed by another thread in between: nobody serves the client any more.
+            client.purge()
+            client.flush(_POLL)
+        return True
+
+    def _wait_for_room(self, record: _Record) -> None:
+        deadline = time.monotonic() + self._queue_timeout
+        while (left := deadline - time.monotonic()) > 0.0:
+            # Serves the client as well, for one who sends from a future's callback keeps the thread from
+            # doing it.
+            self._started().poll(min(_ROOM, left))
+            if self._produce(record):
+                return
+        raise QueueFull(record[0], self._queue_timeout)
+
+    async def _stand_in_line(self, bridge: LoopBridge, record: _Record) -> None:
+        bridge.waiting += 1
+        try:
+            async with asyncio.timeout(self._queue_timeout), bridge.line:
+                while not self._produce(record):  # noqa: ASYNC110 - no event tells of room in the client's queue
+                    await asyncio.sleep(_ROOM)
+        except TimeoutError:
+            raise QueueFull(record[0], self._queue_timeout) from None
+        finally:
+            bridge.waiting -= 1
+
+    # The client and its thread
+    # -----------------------------------------------------------------------------------
+
+    def _start(self) -> Client:
+        with self._lock:
+            if self._closed:
+                raise RetriableKafkaError("the producer is closed")
+            if self._client is None:
+                settings = producer_settings(self._cluster, Limits(), on_error=self._on_error)
+                client = open_client(Client, settings)
+                self._thread = threading.Thread(
+                    target=self._serve, args=(client,), name="retriable-kafka-producer", daemon=True
+                )
+                self._thread.start()
+                self._client = client
+            return self._client
+
+    def _started(self) -> Client:
+        assert self._client is not None
+        return self._client
+
+    def _serve(self, client: Client) -> None:
+        while not self._stop.is_set():
+            try:
+                client.poll(_POLL)
+            except Exception:
+                log.exception("a callback of the producer's client raised")
+            self._unread.report()
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = f"{error.name()}: {error.str()}"
+        else:
+            self._trouble = f"{error.name()}: {error.str()}"
+
+    # Ends and health
+    # ---------------------------------------------------------------------------------------------
+
+    def flush(self, timeout: float | timedelta) -> int:
+        """Wait until every record is settled, at most ``timeout`` seconds; return how many are not."""
+        limit = seconds("Producer.flush.timeout", timeout)
+        return 0 if self._client is None else self._client.flush(limit)
+
+    def close(self, timeout: float | timedelta = 30.0) -> None:
+        """Take no more records, wait for those on their way, at most ``timeout`` seconds, and stop.
+
+        The futures of what is not acknowledged by then raise DeliveryError. Calling it again does nothing.
+        """
+        limit = seconds("Producer.close.timeout", timeout)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        client = self._client
+        if client is not None and self._thread is not None:
+            if client.flush(limit):
+                client.purge()
+                client.flush(_PROBE)
+            self._stop.set()
+            self._thread.join()
+            self._ended = True
+        self._unread.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def health(self) -> Health:
+        """Say how it is, from any thread.
+
+        Asks the brokers only where none has answered yet or the client has met trouble since, for at most one
+        second.
+        """
+        if self._closed:
+            return Health(alive=False, ready=False, reasons=("the producer is closed",))
+        if self._fatal:
+            return Health(alive=False, ready=False, reasons=(f"the client ended: {self._fatal}",))
+        trouble = self._trouble
+        if not trouble:
+            return Health(alive=True, ready=True)
+        try:
+            (self._client or self._start()).list_topics(timeout=_PROBE)
+        except KafkaException as error:
+            said = self._trouble or error.args[0].str()
+            return Health(
+                alive=True, ready=False, reasons=(without_secrets(said, self._cluster.connection()),)
+            )
+        except RetriableKafkaError as error:
+            return Health(alive=False, ready=False, reasons=(str(error),))
+        if self._trouble == trouble:
+            self._trouble = ""
+        return Health(alive=True, ready=True)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "not started" if self._client is None else "running"
+        return f"<Producer to {self._cluster.bootstrap_servers} {state}>"

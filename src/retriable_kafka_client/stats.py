@@ -1,0 +1,42 @@
+"""Figures of a consumer at one instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+__all__ = ["PartitionStats", "Stats"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionStats:
+    """One partition that is ours."""
+
+    position: int | None  # the lowest offset that is not complete; None: nothing has been read yet
+    incomplete: int  # messages that were read and are not complete
+    waiting: int  # of these, the ones that are not due yet
+    in_flight: int  # of these, the ones with the workers
+    paused: bool  # the window or the byte budget is full
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stats:
+    """Counts of messages since the consumer began, and what it holds now. A snapshot: it never changes."""
+
+    handled: int = 0  # runs that succeeded
+    failed: int = 0  # runs that did not
+    retried: int = 0  # copies acknowledged by a retry topic
+    dead_lettered: int = 0  # copies acknowledged by a dead-letter topic
+    dropped: int = 0  # would be dead letters, but their topic says DISCARD
+    filtered: int = 0
+    foreign: int = 0  # retry copies of other groups, passed over
+    parked: int = 0  # re-published because they are due far off
+    restored: int = 0  # passed over because the offset map says that they are done
+    refused: int = 0  # copies that were refused and are sent again
+    arrived: int = 0  # records read
+    lost_events: int = 0  # not handed to on_event, which was too slow
+    in_flight: int = 0  # with the workers now
+    overrun: int = 0  # of these, the ones whose partition is no longer ours
+    buffered_bytes: int = 0  # held in memory for messages that are not complete
+    partitions: Mapping[tuple[str, int], PartitionStats] = field(default_factory=lambda: MappingProxyType({}))

@@ -1,0 +1,256 @@
+"""What the brokers say of topics: whether they exist, which incarnation they are, and whether they keep what they must.
+
+``check`` runs once before consuming. ``Directory`` then answers from memory and asks again in the background, because a
+topic that was deleted and made anew under the same name must not be read on from the old position.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+from retriable_kafka_client.core.engine import Route
+from retriable_kafka_client.errors import ConfigError, ConsumerFailed
+
+__all__ = ["Directory", "TopicFacts", "check"]
+
+log = logging.getLogger(__name__)
+
+REFRESH_SECONDS = 5.0  # how long a re-created topic may go unnoticed
+ASK_SECONDS = 5.0  # time-out of one question
+STEP_SECONDS = 0.05
+_UNSUPPORTED = frozenset({"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION", "_TIMED_OUT", "_INVALID_ARG"})
+_REFUSED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
+_MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"})
+
+
+@dataclass(frozen=True, slots=True)
+class TopicFacts:
+    """What a consumer must know of a topic that it reads."""
+
+    uid: str  # differs when a topic of the same name is made anew, where the brokers tell
+    retention_ms: int | None  # None: unlimited, or not known
+
+
+def check(
+    admin: AdminClient,
+    routes: Sequence[Route],
+    *,
+    bootstrap_servers: str,
+    timeout: float,
+    stopped: Callable[[], bool],
+    refused_by: Callable[[], str | None],
+) -> Directory | None:
+    """Make sure that every topic is there and keeps what is put into it; returns a directory that knows them.
+
+    Blocks at most about ``timeout`` seconds; None if ``stopped`` became true. Raises ConfigError for a topic that is
+    missing, compacts or forgets too early, and ConsumerFailed if no broker answers or one refuses us. ``refused_by`` tells
+    what the client last complained of.
+    """
+    deadline = time.monotonic() + timeout
+    cluster_id, known = None, None
+    while known is None:
+        if stopped():
+            return None
+        try:
+            metadata = admin.list_topics(timeout=1.0)
+            cluster_id, known = str(metadata.cluster_id), set(metadata.topics)
+        except KafkaException as error:
+            complaint = refused_by()
+            if time.monotonic() > deadline or (complaint is not None and "AUTHENTICATION" in complaint):
+                reason = complaint or _code(error)
+                raise ConsumerFailed(
+                    f"the brokers at {bootstrap_servers} cannot be used: {reason}"
+                ) from error
+    directory = Directory(admin, cluster_id or "")
+    names = sorted(
+        {name for route in routes for name in (route.topic, route.retry_topic, route.dead_letter) if name}
+    )
+    answers = directory.ask_now(names, stopped)
+    if answers is None:
+        return None
+    for name, answer in answers.items():
+        if answer.code in _MISSING or (answer.code in _UNSUPPORTED and name not in known):
+            raise ConfigError(
+                "topic",
+                name,
+                "does not exist; make it: kafka-topics.sh --bootstrap-server "
+                f"{bootstrap_servers} --create --topic {name} --partitions 4",
+            )
+    if not _sees_settings(answers):
+        log.warning(
+            "the brokers do not tell the settings of %s: whether retry and dead-letter topics keep what is put into them "
+            "cannot be checked",
+            ", ".join(names),
+        )
+        return directory
+    for route in routes:
+        _check_settings(route, answers, bootstrap_servers)
+    return directory
+
+
+def _sees_settings(answers: Mapping[str, _Answer]) -> bool:
+    return all(answer.settings is not None for answer in answers.values())
+
+
+def _check_settings(route: Route, answers: Mapping[str, _Answer], bootstrap_servers: str) -> None:
+    for name, role in ((route.retry_topic, "retry"), (route.dead_letter, "dead-letter")):
+        settings = answers[name].settings if name else None
+        if name and settings is not None and "compact" in settings.get("cleanup.policy", ""):
+            raise ConfigError(
+                f"{role} topic",
+                name,
+                "is compacted, so of messages with one key only the last would survive; "
+                + _alter(bootstrap_servers, name, "cleanup.policy=delete"),
+            )
+    if route.retry_topic is None or route.policy is None:
+        return
+    settings = answers[route.retry_topic].settings or {}
+    retention_ms = _retention(settings)
+    longest = max(
+        (
+            route.policy.delay.delay(attempt, 1.0)
+            for attempt in range(1, min(route.policy.max_attempts, 1000))
+        ),
+        default=0.0,
+    )
+    if retention_ms is not None and retention_ms <= longest * 1000:
+        enough = math.ceil(longest * 2000)
+        raise ConfigError(
+            "retry topic",
+            route.retry_topic,
+            f"keeps records for {retention_ms / 1000:g} s and the longest delay is {longest:g} s; "
+            + _alter(bootstrap_servers, route.retry_topic, f"retention.ms={max(enough, 86_400_000)}"),
+        )
+
+
+def _alter(bootstrap_servers: str, name: str, setting: str) -> str:
+    return (
+        f"mend it: kafka-configs.sh --bootstrap-server {bootstrap_servers} --alter --entity-type topics "
+        f"--entity-name {name} --add-config {setting}"
+    )
+
+
+def _retention(settings: Mapping[str, str]) -> int | None:
+    try:
+        value = int(settings["retention.ms"])
+    except (KeyError, ValueError):
+        return None
+    if value < 0 or "delete" not in settings.get("cleanup.policy", "delete"):
+        return None
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What one question brought: an error code, or the topic's id and (if they may be read) its settings."""
+
+    code: str | None
+    topic_id: str | None = None
+    settings: Mapping[str, str] | None = None
+
+
+class Directory:
+    """Facts of topics, asked for in the background. Only the loop's thread calls it; nothing but ``ask_now`` blocks."""
+
+    def __init__(self, admin: AdminClient, cluster_id: str) -> None:
+        self._admin = admin
+        self._cluster_id = cluster_id
+        self._facts: dict[str, TopicFacts] = {}
+        self._asked_at: dict[str, float] = {}
+        self._questions: dict[str, tuple[Future[Any], Future[Any]]] = {}
+        self._missing: set[str] = set()
+        self._stale: set[str] = set()  # known from before a partition of it was given to us
+        self._tells_ids: bool | None = None  # None: not known yet
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """Topics that did not exist when last asked for."""
+        return frozenset(self._missing)
+
+    def facts(self, name: str) -> TopicFacts | None:
+        """What is known of the topic; None until an answer is in."""
+        return None if name in self._stale else self._facts.get(name)
+
+    def expire(self, names: Iterable[str]) -> None:
+        """A partition of these is about to begin: what is known may be of a topic that is gone."""
+        if self._tells_ids:
+            self._stale.update(names)
+
+    def ask_now(self, names: Iterable[str], stopped: Callable[[], bool]) -> dict[str, _Answer] | None:
+        """Ask and wait for the answers; None if ``stopped`` became true."""
+        answers: dict[str, _Answer] = {}
+        for name in names:
+            self._ask(name)
+        while self._questions:
+            if stopped():
+                return None
+            answers |= self._collect()
+            time.sleep(STEP_SECONDS)
+        return answers
+
+    def refresh(self, names: Iterable[str], now: float, *, urgent: Iterable[str] = ()) -> list[str]:
+        """Ask for what was not asked for lately, and take in what has been answered; returns whose id has changed."""
+        before = dict(self._facts)
+        self._collect()
+        if self._tells_ids is not False:
+            hurried = set(urgent)
+            for name in names:
+                pause = 0.5 if name in hurried or name in self._missing else REFRESH_SECONDS
+                pause = 0.0 if name in self._stale and name not in self._missing else pause
+                if name not in self._questions and now >= self._asked_at.get(name, -math.inf) + pause:
+                    self._asked_at[name] = now
+                    self._ask(name)
+        return [
+            name for name, facts in self._facts.items() if name in before and before[name].uid != facts.uid
+        ]
+
+    def _ask(self, name: str) -> None:
+        described = self._admin.describe_topics(TopicCollection([name]), request_timeout=ASK_SECONDS)[name]
+        resource = ConfigResource(ResourceType.TOPIC, name)
+        configured = self._admin.describe_configs([resource], request_timeout=ASK_SECONDS)[resource]
+        self._questions[name] = (described, configured)
+
+    def _collect(self) -> dict[str, _Answer]:
+        answers: dict[str, _Answer] = {}
+        for name, (described, configured) in list(self._questions.items()):
+            if described.done() and configured.done():
+                del self._questions[name]
+                answers[name] = self._answer(name, described, configured)
+        return answers
+
+    def _answer(self, name: str, described: Future[Any], configured: Future[Any]) -> _Answer:
+        self._stale.discard(name)
+        try:
+            topic_id = str(described.result().topic_id)
+        except KafkaException as error:
+            code = _code(error)
+            if code in _MISSING:
+                self._missing.add(name)
+            elif (code in _UNSUPPORTED and self._tells_ids is None) or code in _REFUSED:
+                # The mock cluster, or no right to look: a re-created topic cannot be told from the old one.
+                self._tells_ids = False if code in _UNSUPPORTED else self._tells_ids
+                self._facts.setdefault(name, TopicFacts(f"{self._cluster_id}.{name}", None))
+            return _Answer(code)
+        self._tells_ids = True
+        self._missing.discard(name)
+        try:
+            settings = {key: str(entry.value) for key, entry in configured.result().items()}
+        except KafkaException:
+            settings = None
+        retention = _retention(settings) if settings is not None else None
+        self._facts[name] = TopicFacts(topic_id, retention)
+        return _Answer(None, topic_id, settings)
+
+
+def _code(error: KafkaException) -> str:
+    reason = error.args[0]
+    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__

@@ -1,0 +1,40 @@
+"""What is wrong at present, told once when it begins and once when it is over."""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["Troubles"]
+
+log = logging.getLogger("retriable_kafka_client")
+
+
+class Troubles:
+    """Keyed by what is in trouble ("brokers", "topic orders"). Only the loop's thread calls it."""
+
+    def __init__(self, group: str) -> None:
+        self._group = group
+        self._known: dict[str, str] = {}
+
+    def note(self, key: str, reason: str) -> None:
+        """It is in trouble: one ERROR line when that is news."""
+        if key not in self._known:
+            log.error("group %s: %s; it keeps trying", self._group, reason)
+        self._known[key] = reason
+
+    def clear(self, *keys: str) -> None:
+        """These are well: one line for those that were not."""
+        if self._known:
+            for key in keys:
+                if self._known.pop(key, None) is not None:
+                    log.warning("group %s: %s: well again", self._group, key)
+
+    def known(self, key: str) -> bool:
+        return key in self._known
+
+    def reasons(self) -> tuple[str, ...]:
+        return tuple(self._known.values())
+
+    def topics(self) -> tuple[str, ...]:
+        """Names of topics in trouble."""
+        return tuple(key.removeprefix("topic ") for key in self._known if key.startswith("topic "))

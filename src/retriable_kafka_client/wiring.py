@@ -1,0 +1,72 @@
+"""Which topics may stand together in one consumer: no message may come back to where it came from by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retriable_kafka_client.config import DISCARD, Topic
+from retriable_kafka_client.errors import ConfigError
+
+__all__ = ["check_topics"]
+
+
+def check_topics(topics: object) -> tuple[Topic, ...]:
+    """Return a consumer's topics as a tuple. Raises ConfigError for what is no list of Topic, and for circles."""
+    if not isinstance(topics, Sequence) or isinstance(topics, (str, bytes)) or not topics:
+        raise ConfigError("Consumer.topics", topics, "must be a list of at least one Topic")
+    for index, topic in enumerate(topics):
+        if not isinstance(topic, Topic):
+            raise ConfigError(f"Consumer.topics[{index}]", topic, "must be a Topic")
+    given = tuple(topics)
+    _check_names(given)
+    _check_retry_topics(given)
+    _check_circles(given)
+    return given
+
+
+def _check_names(topics: tuple[Topic, ...]) -> None:
+    seen: set[str] = set()
+    for topic in topics:
+        if topic.name in seen:
+            raise ConfigError("Topic.name", topic.name, "stands in two entries; give each topic once")
+        seen.add(topic.name)
+
+
+def _check_retry_topics(topics: tuple[Topic, ...]) -> None:
+    names = {topic.name for topic in topics}
+    dead_letter_of: dict[str, object] = {}
+    for topic in topics:
+        if topic.retry is None:
+            continue
+        retry_topic = topic.retry.topic
+        if retry_topic in names:
+            raise ConfigError(
+                "Retry.topic", retry_topic, "is handled as a topic of its own; give retries another one"
+            )
+        if dead_letter_of.setdefault(retry_topic, topic.dead_letter) != topic.dead_letter:
+            raise ConfigError(
+                "Topic.dead_letter",
+                topic.dead_letter,
+                f"must be the same for all topics that share the retry topic {retry_topic!r}",
+            )
+    for topic in topics:
+        if topic.dead_letter in dead_letter_of:
+            raise ConfigError(
+                "Topic.dead_letter", topic.dead_letter, "is a retry topic; dead letters would run again"
+            )
+
+
+def _check_circles(topics: tuple[Topic, ...]) -> None:
+    onward = {topic.name: topic.dead_letter for topic in topics if topic.dead_letter is not DISCARD}
+    for start in onward:
+        path = [start]
+        while (following := onward.get(path[-1])) is not None:
+            path.append(str(following))
+            if following == start:
+                raise ConfigError(
+                    "Topic.dead_letter",
+                    start,
+                    f"dead letters would go round in a circle: {' -> '.join(path)}",
+                )
+            if len(path) > len(onward) + 1:
+                break

@@ -1,0 +1,1 @@
+"""How slices of messages reach threads, processes and coroutines, and what a worker does with a message."""

@@ -1,0 +1,319 @@
+"""An event loop in a thread of its own, a task for each message."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any, ParamSpec, TypeVar
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.message import Message
+from retriable_kafka_client.workers.job import HandlerSpec, check_async, run_async
+from retriable_kafka_client.workers.runner import Harvest, Running
+
+__all__ = ["AsyncExecutor", "AsyncRunner", "Host"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class AsyncExecutor(Executor):
+    """Runs ``async def`` handlers on an event loop of its own, in a daemon thread that starts with the first
+    use.
+
+    At most ``concurrency`` messages of all its consumers together run at once; ``submit`` does not count. A
+    handler that blocks holds up the others, and nothing else. ``loop``: not in this release.
+    """
+
+    def __init__(self, concurrency: int = 1000, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        number: object = concurrency
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ConfigError("AsyncExecutor.concurrency", concurrency, "must be a whole number, 1 or more")
+        if loop is not None:
+            raise ConfigError(
+                "AsyncExecutor.loop", loop, "comes with a later release; the executor has its own loop"
+            )
+        self.concurrency = concurrency
+        self.host = Host(concurrency)
+        """Internal: what its consumers' runners talk to."""
+
+    def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:
+        """Call ``fn`` on the loop and await what it returns. Raises RuntimeError after shutdown."""
+        future: Future[Any] = Future()
+
+        async def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result: Any = fn(*args, **kwargs)
+                future.set_result(await result if inspect.isawaitable(result) else result)
+            except BaseException as error:  # noqa: BLE001 - it belongs to the future
+                future.set_exception(error)
+
+        self.host.call(lambda: self.host.adopt(call()))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the loop once what it runs has ended, cancelled first with ``cancel_futures``. See
+        concurrent.futures.
+        """
+        self.host.shutdown(wait=wait, cancel=cancel_futures)
+
+
+class Host:
+    """The event loop, its thread, and the room on it that consumers share."""
+
+    def __init__(self, room: int) -> None:
+        self._lock = threading.Lock()  # covers the three below
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        # Only the event loop's thread touches what follows.
+        self._room = room
+        self._runners: list[AsyncRunner] = []
+        self._adopted: set[asyncio.Task[Any]] = set()
+        self._ended = False
+
+    def call(self, function: Callable[[], object]) -> None:
+        """Have ``function`` called on the loop; starts the loop. Raises RuntimeError after shutdown. Any
+        thread.
+        """
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the AsyncExecutor was shut down")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._loop,), name="rkc-event-loop", daemon=True
+                )
+                self._thread.start()
+            self._loop.call_soon_threadsafe(function)
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """See AsyncExecutor. Any thread."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None:
+            return
+        if first:
+            loop.call_soon_threadsafe(lambda: self.adopt(self._end(cancel)))
+        if wait and thread is not threading.current_thread():
+            thread.join()
+
+    # On the loop ------------------------------------------------------------------------------------------
+
+    def adopt(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run it, and hold it while it runs."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._adopted.add(task)
+        task.add_done_callback(self._adopted.discard)
+
+    def join(self, runner: AsyncRunner) -> None:
+        """Serve ``runner`` from now on."""
+        self._runners.append(runner)
+
+    def leave(self, runner: AsyncRunner) -> None:
+        """Serve ``runner`` no more."""
+        if runner in self._runners:
+            self._runners.remove(runner)
+
+    def feed(self) -> None:
+        """Start messages while there is room, one of each consumer in turn."""
+        while self._room > 0:
+            started = 0
+            for runner in self._runners:
+                if self._room > 0 and runner.start_next():
+                    self._room -= 1
+                    started += 1
+            if not started:
+                return
+
+    def freed(self) -> None:
+        """One message ended."""
+        self._room += 1
+        self.feed()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        while not self._ended:
+            try:
+                loop.run_forever()
+            except BaseException as error:  # noqa: BLE001 - e.g. SystemExit in a task that a handler began
+                logger.error(
+                    "a task on the AsyncExecutor's loop raised %s; the loop goes on", type(error).__name__
+                )
+        try:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        finally:
+            loop.close()
+
+    async def _end(self, cancel: bool) -> None:
+        for runner in self._runners:
+            runner.lose(RuntimeError("the AsyncExecutor was shut down while a consumer used it"))
+        me = asyncio.current_task()
+        ours = [task for runner in self._runners for task in runner.tasks()]
+        ours += [task for task in self._adopted if task is not me]
+        if cancel:
+            for task in ours:
+                task.cancel()
+        await asyncio.gather(*ours, return_exceptions=True)
+        rest = [task for task in asyncio.all_tasks() if task is not me]
+        for task in rest:  # what handlers left behind
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        self._ended = True
+        asyncio.get_running_loop().stop()
+
+
+class AsyncRunner:
+    """A consumer's messages on an AsyncExecutor. See Runner.
+
+    No lock: each list and deque has one side that adds and one that takes, by single atomic calls.
+    """
+
+    _NOTHING = Harvest()
+
+    def __init__(self, executor: AsyncExecutor, spec: HandlerSpec) -> None:
+        self.slots = executor.concurrency
+        self.failure: BaseException | None = None
+        self._host = executor.host
+        self._spec = spec
+        self._ready: deque[Entry] = deque()  # the consumer's thread adds, the event loop takes
+        self._poked = False  # a feed is scheduled that has not looked at _ready yet
+        self._closed = False
+        self._dropping = False  # what fails from now on fails because we cancelled it
+        self._tasks: dict[asyncio.Task[None], Entry] = {}  # only the event loop changes it
+        self._done: list[Entry] = []
+        self._failed: list[tuple[Entry, Failure]] = []
+        self._bell = threading.Event()  # there may be something to take
+        self._ended = threading.Event()  # closed, and no task is left
+
+    def start(self) -> None:
+        """See Runner."""
+        check_async(self._spec.handler)
+        self._host.call(lambda: self._host.join(self))
+
+    def push(self, entries: Sequence[Entry]) -> None:
+        """See Runner."""
+        self._ready.extend(entries)
+        self._poke()
+
+    def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
+        """See Runner."""
+        given: list[Entry] = []
+        kept: list[Entry] = []
+        while self._ready:
+            try:
+                entry = self._ready.pop()
+            except IndexError:  # the event loop was quicker
+                break
+            (given if which(entry) else kept).append(entry)
+        self._ready.extendleft(kept)  # after whatever the loop took meanwhile, and in their order
+        given.reverse()
+        self._poke()
+        return given
+
+    def sweep(self, now: float) -> None:
+        """Nothing to do: no message waits behind another one."""
+
+    def take(self) -> Harvest:
+        """See Runner."""
+        if not self._bell.is_set():
+            return self._NOTHING
+        self._bell.clear()
+        harvest = Harvest(self._done.copy(), self._failed.copy())
+        del self._done[: len(harvest.done)]
+        del self._failed[: len(harvest.failed)]
+        return harvest
+
+    def wait(self, timeout: float) -> None:
+        """See Runner."""
+        self._bell.wait(timeout)
+
+    def running(self) -> Running:
+        """See Runner."""
+        return Running(queued=len(self._ready), busy=tuple(self._tasks.copy().values()))
+
+    def close(self, timeout: float) -> None:
+        """See Runner."""
+        self._closed = True
+        self._ready.clear()
+        try:
+            self._host.call(self._cancel)
+        except RuntimeError:
+            return
+        self._ended.wait(timeout)
+
+    # On the event loop ------------------------------------------------------------------------------------
+
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What runs."""
+        return list(self._tasks)
+
+    def lose(self, error: BaseException) -> None:
+        """The loop ends."""
+        self.failure = error
+        self._bell.set()
+
+    def start_next(self) -> bool:
+        """Start one message if there is one."""
+        if self.failure is not None or self._closed:
+            return False
+        try:
+            entry = self._ready.popleft()
+        except IndexError:
+            return False
+        task = asyncio.get_running_loop().create_task(self._one(entry))
+        self._tasks[task] = entry
+        task.add_done_callback(self._end)
+        return True
+
+    async def _one(self, entry: Entry) -> None:
+        spec = self._spec
+        message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, spec.deserializer)
+        failure = await run_async(spec, message, entry.route)
+        if failure is None:
+            self._done.append(entry)
+        elif not self._dropping:
+            self._failed.append((entry, failure))
+        if not self._bell.is_set():
+            self._bell.set()
+
+    def _end(self, task: asyncio.Task[None]) -> None:
+        del self._tasks[task]
+        if self._closed and not self._tasks:
+            self._ended.set()
+        self._host.freed()
+
+    def _feed(self) -> None:
+        self._poked = False
+        self._host.feed()
+
+    def _cancel(self) -> None:
+        self._dropping = True
+        self._host.leave(self)
+        if not self._tasks:
+            self._ended.set()
+        for task in self.tasks():
+            task.cancel()
+
+    # On the consumer's thread -----------------------------------------------------------------------------
+
+    def _poke(self) -> None:
+        if self._poked or self._closed or not self._ready:
+            return
+        self._poked = True
+        try:
+            self._host.call(self._feed)
+        except RuntimeError as error:
+            self.lose(error)

@@ -1,0 +1,421 @@
+"""The library's own process pool: it survives its workers and knows which message each of them runs."""
+
+from __future__ import annotations
+
+import atexit
+import pickle
+import queue
+import threading
+import time
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.workers import child
+from retriable_kafka_client.workers.job import HandlerSpec, check_sync, dump, item_of
+from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
+from retriable_kafka_client.workers.seat import MAIN_GUARD, Seat, WorkerEnded
+
+__all__ = ["Pool", "ProcessExecutor", "ProcessRunner"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_FUTILE = 3  # workers in a row that ended before they began anything: the next one would too
+_IDLE_SECONDS = 1.0  # how often an idle worker is looked after
+
+
+class ProcessExecutor(Executor):
+    """Runs handlers in ``workers`` processes, started with the first use and replaced when they die.
+
+    Unlike the stdlib's pool it is not broken by a worker's death: only the message that was running is in
+    doubt. One executor may serve several consumers. ``initializer`` is called once in each new worker; when
+    it raises, the executor is broken. Workers are spawned, never forked: handlers, deserializer and
+    initializer must pickle, and the program's main module is imported in each worker.
+    """
+
+    def __init__(self, workers: int, *, initializer: Callable[[], object] | None = None) -> None:
+        number: object = workers
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+            raise ConfigError("ProcessExecutor.workers", workers, "must be a whole number, 1 or more")
+        if initializer is not None and not callable(initializer):
+            raise ConfigError(
+                "ProcessExecutor.initializer", initializer, "must be a function without parameters"
+            )
+        self.workers = workers
+        self.pool = Pool(workers, initializer)
+        """Internal: what its consumers' runners talk to."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """See concurrent.futures. A worker's death fails this one future with BrokenExecutor.
+
+        Raises RuntimeError after shutdown, BrokenExecutor when no worker can be started.
+        """
+        future: Future[T] = Future()
+        self.pool.begin()
+        self.pool.give(_CallJob(future, (fn, args, kwargs)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the workers once they have ended what they run. See concurrent.futures."""
+        self.pool.shutdown(wait=wait, cancel=cancel_futures)
+
+
+class Job(ABC):
+    """Something for one worker to do. Its last call is ``run`` that returns, ``abandoned`` or ``refused``."""
+
+    @abstractmethod
+    def run(self, seat: Seat) -> None:
+        """Do it on the worker. Raises WorkerEnded. In the worker's keeper thread."""
+
+    @abstractmethod
+    def abandoned(self, ended: WorkerEnded) -> bool:
+        """The worker ended in ``run``. Returns whether anything had been begun."""
+
+    @abstractmethod
+    def refused(self, error: BaseException) -> None:
+        """The pool will never run it."""
+
+
+class Pool:
+    """Jobs, and one keeper thread for each worker process: it starts the process, hands it one job after
+    another, and replaces it when it dies. Keepers share nothing but the queue, so a worker that is stuck
+    holds up nobody else.
+    """
+
+    def __init__(self, workers: int, initializer: Callable[[], object] | None) -> None:
+        self.workers = workers
+        self._initializer = initializer
+        self._lock = threading.Lock()  # covers the seven below
+        self._keepers: list[threading.Thread] = []
+        self._seats: set[Seat] = set()
+        self._runners: list[ProcessRunner] = []
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._killed = False
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+
+    def begin(self) -> None:
+        """Start the keepers, and they the workers; does not wait for them. Raises ConfigError,
+        BrokenExecutor.
+        """
+        if child.being_imported_by_worker():
+            raise ConfigError("ProcessExecutor", self.workers, MAIN_GUARD)
+        try:
+            pickle.dumps(self._initializer)
+        except Exception as error:
+            raise ConfigError(
+                "ProcessExecutor.initializer", self._initializer, "must be a function at a module's top level"
+            ) from error
+        with self._lock:
+            self._check()
+            if not self._keepers:
+                _pools.add(self)
+                for number in range(self.workers):
+                    keeper = threading.Thread(target=self._keep, name=f"rkc-keeper-{number}", daemon=True)
+                    self._keepers.append(keeper)
+                    keeper.start()
+
+    def join(self, runner: ProcessRunner) -> None:
+        """Tell ``runner`` when the pool breaks."""
+        with self._lock:
+            self._runners.append(runner)
+
+    def leave(self, runner: ProcessRunner) -> None:
+        """The opposite of ``join``."""
+        with self._lock:
+            if runner in self._runners:
+                self._runners.remove(runner)
+
+    def give(self, job: Job) -> None:
+        """Queue a job. Raises BrokenExecutor, and RuntimeError after shutdown."""
+        with self._lock:
+            self._check()
+            self._jobs.put(job)
+
+    def shutdown(self, *, wait: bool, cancel: bool) -> None:
+        """See ProcessExecutor."""
+        with self._lock:
+            first, self._closed = not self._closed, True
+            refused = self._drained() if cancel else []
+            if first:
+                for _ in self._keepers:
+                    self._jobs.put(None)
+        for job in refused:
+            job.refused(RuntimeError("the ProcessExecutor was shut down"))
+        if wait:
+            for keeper in self._keepers:
+                keeper.join()
+
+    def kill(self) -> None:
+        """End all workers at once and start none: the interpreter ends."""
+        with self._lock:
+            self._closed = self._killed = True
+            for seat in self._seats:
+                seat.kill()
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise BrokenExecutor(str(self._failure)) from self._failure
+        if self._closed:
+            raise RuntimeError("the ProcessExecutor was shut down")
+
+    def _drained(self) -> list[Job]:
+        jobs: list[Job] = []
+        while True:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return jobs
+            if job is not None:
+                jobs.append(job)
+
+    def _break(self, failure: BaseException) -> None:
+        with self._lock:
+            if self._failure is None:
+                self._failure = failure
+            refused, runners = self._drained(), self._runners.copy()
+            for _ in self._keepers:
+                self._jobs.put(None)
+        for job in refused:
+            job.refused(failure)
+        for runner in runners:
+            runner.fail(failure)
+
+    # A keeper's thread ------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        futile = 0
+        reason: WorkerEnded | None = None
+        while futile < _FUTILE:
+            try:
+                with self._seat() as seat:
+                    while (job := self._next(seat)) is not None:
+                        try:
+                            job.run(seat)
+                        except WorkerEnded as ended:
+                            if job.abandoned(ended):
+                                futile = -1  # it was the job, not the start
+                            raise
+                        futile = 0
+                    return
+            except WorkerEnded as ended:
+                reason = ended
+                futile = _FUTILE if ended.hopeless else futile + 1
+                if self._killed:
+                    return
+        self._break(BrokenExecutor(f"the ProcessExecutor cannot go on: {reason}"))
+
+    @contextmanager
+    def _seat(self) -> Iterator[Seat]:
+        """A worker that is ready; ended on leaving. Raises WorkerEnded."""
+        try:
+            seat = Seat(self._initializer)
+        except Exception as error:
+            raise WorkerEnded(
+                f"a worker process could not be started: {type(error).__name__}: {error}"
+            ) from error
+        with self._lock:
+            self._seats.add(seat)
+            if self._killed:
+                seat.kill()
+        try:
+            seat.await_ready()
+            yield seat
+        finally:
+            with self._lock:
+                self._seats.discard(seat)
+            seat.end()
+
+    def _next(self, seat: Seat) -> Job | None:
+        while True:
+            try:
+                return self._jobs.get(timeout=_IDLE_SECONDS)
+            except queue.Empty:
+                seat.check()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+@atexit.register
+def _kill_workers() -> None:
+    # Registered after multiprocessing's own exit function, so it runs before that one, which would wait for
+    # them.
+    for pool in list(_pools):
+        pool.kill()
+
+
+class _CallJob(Job):
+    """One ``submit``."""
+
+    def __init__(self, future: Future[Any], call: tuple[Any, ...]) -> None:
+        self._future = future
+        self._call = call
+
+    def run(self, seat: Seat) -> None:
+        if not self._future.set_running_or_notify_cancel():
+            return
+        try:
+            order = child.Call(pickle.dumps(self._call))
+        except Exception as error:  # noqa: BLE001 - whatever a foreign __reduce__ raises
+            self._future.set_exception(error)
+            return
+        seat.send(order)
+        reply = seat.receive()
+        try:
+            value = pickle.loads(reply.pickled)  # noqa: S301 - from our own worker
+        except Exception as error:  # noqa: BLE001 - whatever a foreign class raises
+            self._future.set_exception(error)
+            return
+        if isinstance(reply, child.Raised):
+            self._future.set_exception(value)
+        else:
+            self._future.set_result(value)
+
+    def abandoned(self, ended: WorkerEnded) -> bool:
+        self._future.set_exception(BrokenExecutor(str(ended)))
+        return True
+
+    def refused(self, error: BaseException) -> None:
+        if self._future.set_running_or_notify_cancel():
+            self._future.set_exception(error)
+
+
+class _ProcessSlice(Slice, Job):
+    """A slice that a worker process works off. See child.Board for how the two sides keep apart."""
+
+    def __init__(self, runner: ProcessRunner, pickled_spec: bytes, entries: list[Entry]) -> None:
+        super().__init__()
+        self._runner = runner
+        self._pickled_spec = pickled_spec
+        self._guard = threading.Lock()  # covers all below; taken inside the runner's lock, never around it
+        self._entries = entries  # what is taken back is cut off its end
+        self._seat: Seat | None = None  # the worker has it
+        self._claimed = 0  # begun, and ended, when the worker was through with it
+        self._done = 0
+        self._gathered = 0
+        self._failures: dict[int, Failure] = {}  # received; by index
+
+    # Job, in the keeper's thread
+
+    def run(self, seat: Seat) -> None:
+        with self._guard:
+            self.started = time.monotonic()
+            entries = self._entries.copy()
+            seat.begin(len(entries))
+            self._seat = seat
+        if not entries:  # all taken back while it was queued
+            self._leave(seat)
+            self._runner.settle(self, seconds=0.0)
+            return
+        seat.send(child.Batch(self._pickled_spec, [item_of(entry) for entry in entries]))
+        reply = seat.receive()
+        while isinstance(reply, child.Failed):
+            with self._guard:
+                self._failures[reply.index] = reply.failure
+            reply = seat.receive()
+        self._leave(seat)
+        if isinstance(reply, child.Unloadable):
+            self._runner.fail(
+                ConfigError(
+                    "handler", self._runner.handler, f"cannot be loaded in a worker process: {reply.error}"
+                ),
+                self,
+            )
+        else:
+            self._runner.settle(self, seconds=reply.seconds)
+
+    def abandoned(self, ended: WorkerEnded) -> bool:  # noqa: ARG002 - to the slice they are all the same
+        with self._guard:
+            seat, started = self._seat, self.started
+            assert seat is not None
+            assert started is not None
+        died = self._leave(seat)
+        self._runner.settle(self, seconds=time.monotonic() - started, died=died)
+        return self._claimed > 0
+
+    def refused(self, error: BaseException) -> None:
+        self._runner.fail(error, self)
+
+    def _leave(self, seat: Seat) -> list[Entry]:
+        """The worker is through with the slice, or gone: note how far it came; returns what is in doubt."""
+        with self._guard:
+            self._seat = None
+            self._claimed, self._done = seat.claimed, seat.done
+            if self._done < self._claimed and self._done in self._failures:
+                self._done += 1  # it died between saying so and counting it
+            return self._entries[self._done : self._claimed]
+
+    # Slice
+
+    def take_back(self) -> list[Entry]:
+        with self._guard:
+            claimed = self._claimed if self._seat is None else self._seat.recall()
+            if claimed is None:
+                return []
+            taken = self._entries[claimed:]
+            del self._entries[claimed:]
+        taken.reverse()
+        return taken
+
+    def gather(self, harvest: Harvest) -> int:
+        with self._guard:
+            done = self._done
+            if self._seat is not None:
+                done = self._seat.done
+                if self._seat.failed > len(self._failures):
+                    return self._gathered  # a failure is still in the pipe: which one is not known
+            for index in range(self._gathered, done):
+                failure = self._failures.get(index)
+                if failure is None:
+                    harvest.done.append(self._entries[index])
+                else:
+                    harvest.failed.append((self._entries[index], failure))
+            self._gathered = max(self._gathered, done)
+            return self._gathered
+
+    def pending(self) -> int:
+        with self._guard:
+            return len(self._entries) - (self._claimed if self._seat is None else self._seat.claimed)
+
+    def busy(self) -> tuple[Entry, ...]:
+        with self._guard:
+            if self._seat is None:
+                return ()
+            done = self._seat.done
+            return tuple(self._entries[done : self._seat.claimed])
+
+
+class ProcessRunner(SliceRunner):
+    """Slices to a ProcessExecutor."""
+
+    def __init__(self, executor: ProcessExecutor, spec: HandlerSpec) -> None:
+        super().__init__(executor.workers, shares_interpreter=False)
+        self.handler = spec.handler
+        self._pool = executor.pool
+        self._spec = spec
+        self._pickled_spec = b""
+
+    def start(self) -> None:
+        """See Runner."""
+        check_sync(self._spec.handler)
+        self._pickled_spec = dump(self._spec)
+        self._pool.begin()
+        self._pool.join(self)
+
+    def _cut(self, entries: list[Entry]) -> Slice:
+        return _ProcessSlice(self, self._pickled_spec, entries)
+
+    def _launch(self, part: Slice) -> None:
+        assert isinstance(part, _ProcessSlice)
+        self._pool.give(part)
+
+    def _release(self) -> None:
+        self._pool.leave(self)

@@ -1,0 +1,296 @@
+"""What a consumer's loop says to the pool that runs its messages, and what it hears back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.workers.pace import Pace
+
+__all__ = ["Harvest", "Runner", "Running", "Slice", "SliceRunner"]
+
+OVERDUE_SECONDS = 0.010  # a slice older than this gives back what it has not started
+
+
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """What ended since the last ``take``. An entry stands in one list, and in one harvest only."""
+
+    done: list[Entry] = field(default_factory=list)
+    failed: list[tuple[Entry, Failure]] = field(default_factory=list)
+    died: list[Entry] = field(default_factory=list)  # their worker process ended while it ran them
+
+    def __bool__(self) -> bool:
+        return bool(self.done or self.failed or self.died)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """What a runner holds at one instant."""
+
+    queued: int  # pushed and not started: ``withdraw`` can give them back
+    busy: tuple[
+        Entry, ...
+    ]  # started and not ended; a stdlib process pool or cluster: the whole slices that it holds
+
+
+class Runner(Protocol):
+    """Runs messages for one consumer. All methods but ``running`` are for the consumer's loop thread alone.
+
+    An entry that was pushed comes back exactly once, from ``take`` or from ``withdraw``, unless ``failure``
+    is set or the runner is closed: then what has not come back is not handled.
+    """
+
+    slots: int  # how many messages can run at once
+    failure: BaseException | None  # the pool broke: nothing is started any more, and nobody will repair it
+
+    def start(self) -> None:
+        """Check and pickle the handler, start the pool. Before the first Kafka client exists: a pool may fork
+        here.
+
+        Raises ConfigError for a handler that this executor cannot run, and BrokenExecutor or RuntimeError for
+        a pool that is broken or shut down. Does not wait for worker processes.
+        """
+
+    def push(self, entries: Sequence[Entry]) -> None:
+        """Hand over ready entries; they start in this order. Never blocks, raises nothing."""
+
+    def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
+        """Give back what has not started and ``which`` is true of. Never waits for a worker."""
+
+    def sweep(self, now: float) -> None:
+        """Every 10 to 20 ms, with ``time.monotonic()``: free what waits behind a slow message, gather its
+        forerunners.
+        """
+
+    def take(self) -> Harvest:
+        """Everything that ended since the last call; a constant, empty harvest costs nothing."""
+
+    def wait(self, timeout: float) -> None:
+        """Block until there may be something to take, or the pool failed, at most ``timeout`` seconds."""
+
+    def running(self) -> Running:
+        """What is held now. From any thread."""
+
+    def close(self, timeout: float) -> None:
+        """Start nothing more, cancel coroutines, wait at most ``timeout`` seconds for what runs, let go of
+        the pool.
+
+        A pool that the consumer made is closed, a given one is not. What ended can still be taken.
+        """
+
+
+class Slice(ABC):
+    """A run of entries that a pool works off in order. Its runner's lock covers every method."""
+
+    __slots__ = ("overdue", "started")
+
+    def __init__(self) -> None:
+        self.started: float | None = None  # monotonic; None: no worker has begun it
+        self.overdue = False  # it no longer counts against the width
+
+    @abstractmethod
+    def take_back(self) -> list[Entry]:
+        """Remove and return what has not started, the last first. Never waits for a worker."""
+
+    @abstractmethod
+    def gather(self, harvest: Harvest) -> int:
+        """Move what ended since the last call into ``harvest``; returns how many have ended in all."""
+
+    @abstractmethod
+    def pending(self) -> int:
+        """How many have not started."""
+
+    @abstractmethod
+    def busy(self) -> tuple[Entry, ...]:
+        """Started and not ended."""
+
+
+class SliceRunner(ABC):
+    """Cuts slices off a ready queue and keeps at most ``slots`` of them with a pool.
+
+    Subclasses hand a slice to their pool and call ``settle`` when the pool is through with it. There is one
+    lock for each runner, taken a few times for each slice and never while a handler runs.
+    """
+
+    _NOTHING = Harvest()
+
+    def __init__(self, slots: int, *, shares_interpreter: bool) -> None:
+        self.slots = slots
+        self.failure: BaseException | None = None
+        self._lock = threading.Lock()
+        self._ready: deque[Entry] = deque()
+        self._out: dict[Slice, None] = {}  # with the pool; in the order of their launch
+        self._overdue = 0  # of _out
+        self._harvest = Harvest()
+        self._pace = Pace(slots, shares_interpreter=shares_interpreter)
+        self._pumping = (
+            False  # one thread launches at a time: slices keep their order, an inline executor no recursion
+        )
+        self._closed = False
+        self._bell = threading.Event()  # there may be something to take
+        self._idle = threading.Event()  # nothing is with the pool
+        self._idle.set()
+
+    # For subclasses and their pools -----------------------------------------------------------------------
+
+    @abstractmethod
+    def start(self) -> None:
+        """See Runner."""
+
+    @abstractmethod
+    def _cut(self, entries: list[Entry]) -> Slice:
+        """Make a slice. The lock is held."""
+
+    @abstractmethod
+    def _launch(self, part: Slice) -> None:
+        """Give a slice to the pool. What this raises becomes the runner's failure. The lock is not held."""
+
+    def _release(self) -> None:  # noqa: B027 - most pools are not ours to close
+        """Let go of the pool."""
+
+    def settle(self, part: Slice, *, seconds: float, cpu: float = 0.0, died: Sequence[Entry] = ()) -> None:
+        """The pool is through with ``part`` (any thread): gather the outcomes, launch the next slice."""
+        with self._lock:
+            self._forget(part)
+            ended = part.gather(self._harvest)
+            self._harvest.died.extend(died)
+            self._ready.extendleft(part.take_back())
+            self._pace.note(ended, seconds)
+            self._pace.note_cpu(cpu, time.monotonic())
+        self._bell.set()
+        self._pump()
+
+    def fail(self, error: BaseException, part: Slice | None = None) -> None:
+        """The pool broke (any thread). What has not ended never will; the first reason stays."""
+        with self._lock:
+            if part is not None:
+                self._forget(part)
+                part.gather(self._harvest)
+                self._ready.extendleft(part.take_back())
+            if self.failure is None:
+                self.failure = error
+        self._bell.set()
+
+    def _forget(self, part: Slice) -> None:
+        if part in self._out:
+            del self._out[part]
+            self._overdue -= part.overdue
+            if not self._out:
+                self._idle.set()
+
+    def _pump(self) -> None:
+        """Launch slices until the pool has enough."""
+        with self._lock:
+            if self._pumping:
+                return  # whoever pumps looks once more before it stops
+            self._pumping = True
+        while True:
+            with self._lock:
+                part = self._next()
+                if part is None:
+                    self._pumping = False
+                    return
+                self._out[part] = None
+                self._idle.clear()
+            try:
+                self._launch(part)
+            except BaseException as error:  # noqa: BLE001 - a broken pool ends the consumer, not this thread
+                self.fail(error, part)
+
+    def _next(self) -> Slice | None:
+        out = len(self._out)
+        if self._closed or self.failure is not None or not self._ready or out >= self.slots:
+            return None
+        if out - self._overdue >= self._pace.width:
+            return None
+        ready = self._ready
+        entries = [ready.popleft()]
+        if not entries[0].alone:
+            for _ in range(self._pace.length(len(ready) + 1) - 1):
+                entry = ready.popleft()
+                if entry.alone:
+                    ready.appendleft(entry)
+                    break
+                entries.append(entry)
+        return self._cut(entries)
+
+    # Runner -----------------------------------------------------------------------------------------------
+
+    def push(self, entries: Sequence[Entry]) -> None:
+        """See Runner."""
+        with self._lock:
+            self._ready.extend(entries)
+        self._pump()
+
+    def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
+        """See Runner."""
+        with self._lock:
+            for part in reversed(self._out):
+                self._ready.extendleft(part.take_back())
+            given: list[Entry] = []
+            kept: deque[Entry] = deque()
+            for entry in self._ready:
+                (given if which(entry) else kept).append(entry)
+            self._ready = kept
+        self._pump()
+        return given
+
+    def sweep(self, now: float) -> None:
+        """See Runner."""
+        with self._lock:
+            before = len(self._harvest.done) + len(self._harvest.failed)
+            for part in reversed(self._out):
+                ended = part.gather(self._harvest)
+                if part.started is not None and now - part.started > OVERDUE_SECONDS:
+                    if (
+                        not part.overdue
+                    ):  # once: a stuck message must not keep the others' slices short for ever
+                        self._pace.note(ended + 1, now - part.started)
+                        self._overdue += 1
+                        part.overdue = True
+                    self._ready.extendleft(part.take_back())
+            gathered = len(self._harvest.done) + len(self._harvest.failed) - before
+        if gathered:
+            self._bell.set()
+        self._pump()
+
+    def take(self) -> Harvest:
+        """See Runner."""
+        if not self._bell.is_set():
+            return self._NOTHING
+        with self._lock:
+            self._bell.clear()
+            harvest, self._harvest = self._harvest, Harvest()
+        return harvest
+
+    def wait(self, timeout: float) -> None:
+        """See Runner."""
+        self._bell.wait(timeout)
+
+    def running(self) -> Running:
+        """See Runner."""
+        with self._lock:
+            queued = len(self._ready)
+            busy: list[Entry] = []
+            for part in self._out:
+                queued += part.pending()
+                busy.extend(part.busy())
+        return Running(queued=queued, busy=tuple(busy))
+
+    def close(self, timeout: float) -> None:
+        """See Runner."""
+        with self._lock:
+            self._closed = True
+            for part in self._out:
+                part.take_back()
+            self._ready.clear()
+        self._idle.wait(timeout)
+        self._release()

@@ -1,0 +1,333 @@
+"""What every executor promises a consumer, whatever its workers are."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from retriable_kafka_client.core.retry import REASON_REJECTED, REASON_UNDECODABLE
+from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor, check_executor, make_runner
+from retriable_kafka_client.wire import Marks
+from tests.support.waiting import WAIT, wait_until
+from tests.workers import handlers
+from tests.workers.driving import Driven, entries, entry, orders, spec
+
+
+class Elsewhere(Executor):
+    """An executor of a kind that the library does not know, with its workers in other processes."""
+
+    def __init__(self, pool: ProcessPoolExecutor) -> None:
+        self._pool = pool
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._pool.submit(fn, *args, **kwargs)
+
+
+class Inline(Executor):
+    """Runs everything at once, in the thread that submits it."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+ALL = ["int", "ThreadPoolExecutor", "ProcessExecutor", "ProcessPoolExecutor", "Elsewhere", "AsyncExecutor"]
+OWN = ["int", "ThreadPoolExecutor", "ProcessExecutor", "AsyncExecutor"]  # with taking back
+SHARED = [kind for kind in ALL if kind != "int"]
+
+
+class Kinds:
+    """Executors with two workers, made when first wanted, and one of each kind with a single worker."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, int], int | Executor] = {}
+        self._stack = ExitStack()
+
+    def get(self, kind: str, workers: int = 2) -> int | Executor:
+        if (kind, workers) not in self._made:
+            self._made[kind, workers] = self._make(kind, workers)
+        return self._made[kind, workers]
+
+    def _make(self, kind: str, workers: int) -> int | Executor:
+        match kind:
+            case "int":
+                return workers
+            case "ThreadPoolExecutor":
+                return self._stack.enter_context(ThreadPoolExecutor(workers))
+            case "ProcessExecutor":
+                return self._stack.enter_context(ProcessExecutor(workers))
+            case "AsyncExecutor":
+                return self._stack.enter_context(AsyncExecutor(workers if workers == 1 else 100))
+            case "ProcessPoolExecutor":
+                return self._stack.enter_context(
+                    ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+                )
+            case _:
+                pool = self.get("ProcessPoolExecutor", workers)
+                assert isinstance(pool, ProcessPoolExecutor)
+                return Elsewhere(pool)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+@pytest.fixture(scope="module")
+def kinds() -> Iterator[Kinds]:
+    made = Kinds()
+    yield made
+    made.close()
+
+
+class Told:
+    """Handlers that do as their messages say, of the kind that an executor takes."""
+
+    def __init__(self, folder: Path) -> None:
+        self.said = folder / "said"
+        self.gate = folder / "gate"
+
+    def handler(self, kind: str) -> Callable[..., object]:
+        function = handlers.do_as_told_async if kind == "AsyncExecutor" else handlers.do_as_told
+        return partial(function, str(self.said), str(self.gate))
+
+    def begun(self, order: str) -> list[int]:
+        """The offsets of messages with this order, as they were begun."""
+        return [int(line.split()[1]) for line in handlers.lines(self.said) if line.split()[0] == order]
+
+    def open(self) -> None:
+        self.gate.touch()
+
+
+@pytest.fixture
+def told(tmp_path: Path) -> Iterator[Told]:
+    made = Told(tmp_path)
+    yield made
+    made.open()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_everything_comes_back_once(kinds: Kinds, kind: str) -> None:
+    handler = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
+    count = 100_000 if kind in ("int", "ThreadPoolExecutor") else 20_000
+    driven = Driven(kinds.get(kind), spec(handler))
+    for first in range(0, count, 500):
+        driven.push(entries(500, first))
+    driven.until_ended(count)
+    assert len(driven.done) == count
+    assert driven.runner.running().queued == 0
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_failures_come_back_with_their_verdict_and_neighbours_do_not_notice(
+    kinds: Kinds, kind: str, told: Told
+) -> None:
+    driven = Driven(kinds.get(kind), spec(told.handler(kind)))
+    driven.push(orders("ok", "fail", "reject", "retry-after", "interrupt", "exit", "generator-exit", "ok"))
+    driven.push([entry(100, b"{"), entry(101, b"", marks=Marks(failed=1)), entry(102, b'{"do": "ok"}')])
+    driven.push(
+        [entry(103, b'{"do": "fail"}', marks=Marks(failed=2)), entry(104, b'{"do": "fail"}', route=1)]
+    )
+    driven.until_ended(13)
+    assert sorted(one.offset for one in driven.done) == [0, 7, 102]
+    assert [driven.failure_of(offset).retry_in for offset in (1, 2, 3)] == [5.0, None, 7.0]
+    assert [driven.failure_of(offset).retry_in for offset in (4, 5, 6)] == [5.0, 5.0, 5.0]
+    assert driven.failure_of(1).error == "ValueError"
+    assert driven.failure_of(1).text is None
+    assert driven.failure_of(2).reason == REASON_REJECTED
+    assert driven.failure_of(100).reason == driven.failure_of(101).reason == REASON_UNDECODABLE
+    assert [driven.failure_of(offset).retry_in for offset in (103, 104)] == [None, None]
+    driven.push(orders("ok", first=200))
+    driven.until_ended(14)
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_one_worker_keeps_the_order(kinds: Kinds, kind: str, told: Told) -> None:
+    driven = Driven(kinds.get(kind, 1), spec(told.handler(kind)))
+    for first in range(0, 2000, 250):
+        driven.push(orders(*["ok"] * 250, first=first))
+    driven.until_ended(2000)
+    assert told.begun("ok") == list(range(2000))
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_what_waits_behind_a_slow_message_runs_elsewhere(kinds: Kinds, kind: str, told: Told) -> None:
+    driven = Driven(kinds.get(kind), spec(told.handler(kind)))
+    driven.warm_up()
+    driven.push(orders("hold", *["ok"] * 300))
+    driven.until(lambda: len(driven.done) == 300)
+    busy = driven.runner.running().busy
+    assert [one.offset for one in busy] == [0]
+    told.open()
+    driven.until_ended(301)
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ["int", "ThreadPoolExecutor", "ProcessExecutor"])
+def test_forerunners_of_a_slow_message_come_back_before_it_ends(kinds: Kinds, kind: str, told: Told) -> None:
+    driven = Driven(kinds.get(kind, 1), spec(told.handler(kind)))
+    driven.warm_up()
+    driven.push(orders("ok", "fail", "ok", "hold", "ok"))
+    driven.until(lambda: driven.ended == 3)
+    assert [one.offset for one in driven.done] == [0, 2]
+    assert driven.runner.running().queued == 1
+    told.open()
+    driven.until_ended(5)
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_withdrawn_is_what_has_not_started(kinds: Kinds, kind: str, told: Told) -> None:
+    driven = Driven(kinds.get(kind, 1), spec(told.handler(kind)))
+    driven.warm_up()
+    driven.push(orders("hold", *["ok"] * 100))
+    wait_until(lambda: told.begun("hold"))
+    before = time.monotonic()
+    given = driven.runner.withdraw(lambda one: one.offset % 2 == 0)
+    assert time.monotonic() - before < 1.0
+    assert [one.offset for one in given] == list(range(2, 101, 2))
+    assert driven.runner.running().queued == 50
+    told.open()
+    driven.until_ended(51)
+    assert told.begun("ok")[-50:] == list(range(1, 100, 2))
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_two_consumers_share_a_pool(kinds: Kinds, kind: str, told: Told) -> None:
+    executor = kinds.get(kind)
+    quiet = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
+    first, second = Driven(executor, spec(told.handler(kind))), Driven(executor, spec(quiet))
+    for number in range(20):
+        first.push(orders(*["ok", "fail"] * 25, first=number * 50))
+        second.push(entries(100, number * 100))
+    first.until(lambda: first.ended == 1000)
+    second.until(lambda: second.ended == 2000)
+    assert (len(first.done), len(first.failed), len(second.done)) == (500, 500, 2000)
+    first.close()
+    second.push(entries(100, 5000))  # it does not notice that the other one left
+    second.until_ended(2100)
+    second.close()
+
+
+@pytest.mark.parametrize("kind", OWN)
+def test_closing_starts_nothing_more_and_does_not_wait_for_long(kinds: Kinds, kind: str, told: Told) -> None:
+    driven = Driven(kinds.get(kind, 1), spec(told.handler(kind)))
+    driven.push(orders("hold", "ok", "ok"))
+    wait_until(lambda: told.begun("hold"))
+    before = time.monotonic()
+    driven.close(0.2)
+    assert time.monotonic() - before < 5.0
+    told.open()
+    after = Driven(kinds.get(kind, 1), spec(told.handler(kind)))
+    after.push(orders("ok", first=10))
+    after.until_ended(1)
+    after.close()
+    assert told.begun("ok") == [10]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_nothing_to_take_is_no_work(kinds: Kinds, kind: str) -> None:
+    handler = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
+    driven = Driven(kinds.get(kind), spec(handler))
+    assert driven.runner.take() is driven.runner.take()
+    assert not driven.runner.take()
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ALL if kind != "AsyncExecutor"])
+def test_coroutine_functions_are_refused_and_coroutines_fail(kinds: Kinds, kind: str) -> None:
+    with pytest.raises(ConfigError, match="AsyncExecutor"):
+        Driven(kinds.get(kind), spec(handlers.nothing_async))
+    driven = Driven(kinds.get(kind), spec(handlers.returns_coroutine))
+    driven.push(entries(3))
+    driven.until_ended(3)
+    assert len(driven.failed) == 3
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ["ProcessExecutor", "ProcessPoolExecutor"])
+def test_what_does_not_pickle_is_named_at_the_start(kinds: Kinds, kind: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Driven(kinds.get(kind), spec(lambda message: None))
+    assert caught.value.field == "handler"
+
+
+def test_an_unknown_executor_says_so_when_it_pickles(kinds: Kinds) -> None:
+    driven = Driven(kinds.get("Elsewhere"), spec(lambda message: None))
+    driven.push(entries(1))
+    driven.until(lambda: driven.runner.failure is not None)
+    assert isinstance(driven.runner.failure, ConfigError)
+    assert driven.ended == 0
+    driven.close()
+
+
+def test_an_executor_may_run_inline() -> None:
+    driven = Driven(Inline(), spec(lambda message: None))
+    driven.push(entries(50_000))  # no recursion from slice to slice
+    driven.until_ended(50_000)
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_an_executor_that_was_shut_down_fails_the_runner(kind: str) -> None:
+    made = Kinds()
+    executor = made.get(kind)
+    handler = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
+    driven = Driven(executor, spec(handler))
+    driven.push(entries(10))
+    driven.until_ended(10)
+    made.close()
+    driven.push(entries(10, 100))
+    driven.until(lambda: driven.runner.failure is not None)
+    assert driven.ended == 10
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_submit_and_shutdown_work_as_with_any_executor(kind: str) -> None:
+    made = Kinds()
+    executor = made.get(kind)
+    assert isinstance(executor, Executor)
+    assert executor.submit(int, "12").result(WAIT) == 12
+    failed = executor.submit(int, "x")
+    with pytest.raises(ValueError, match="invalid literal"):
+        failed.result(WAIT)
+    assert list(executor.map(abs, [-1, -2, -3])) == [1, 2, 3]
+    made.close()
+    with pytest.raises(RuntimeError):
+        executor.submit(int)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "4", None, object()])
+def test_a_wrong_executor_is_a_config_error(wrong: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_executor(wrong)
+    assert caught.value.field == "Consumer.executor"
+
+
+@pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "4", None])
+def test_wrong_sizes_are_config_errors(wrong: Any) -> None:
+    with pytest.raises(ConfigError):
+        ProcessExecutor(wrong)
+    with pytest.raises(ConfigError):
+        AsyncExecutor(wrong)
+
+
+def test_slots_are_the_workers() -> None:
+    handled = spec(handlers.nothing)
+    assert make_runner(7, handled).slots == 7
+    assert make_runner(ThreadPoolExecutor(3), handled).slots == 3
+    assert make_runner(ProcessExecutor(5), handled).slots == 5
+    assert make_runner(AsyncExecutor(50), handled).slots == 50
+    assert make_runner(Inline(), handled).slots > 0
+    assert make_runner(Inline(), handled, slots=2).slots == 2

@@ -1,0 +1,130 @@
+"""Entries to push, and a stand-in for the consumer's loop."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor
+from types import SimpleNamespace
+from typing import Any
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.retry import Failure, Policy
+from retriable_kafka_client.executor import Runner, make_runner
+from retriable_kafka_client.message import JSON, PlainRecord
+from retriable_kafka_client.wire import PLAIN, Marks
+from retriable_kafka_client.workers.job import HandlerSpec
+from tests.support.waiting import WAIT
+
+__all__ = ["Driven", "Seconds", "entries", "entry", "orders", "spec"]
+
+ROUND = 0.015
+
+
+class Seconds:
+    """A delay that is always the same."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def delay(self, attempt: int, chance: float) -> float:
+        """See core.retry.Delay."""
+        assert 0.0 <= chance < 1.0
+        return self.seconds * attempt
+
+
+def spec(handler: Callable[..., object], **changes: Any) -> HandlerSpec:
+    """The handler with three attempts, five seconds times the attempt apart."""
+    policies = (Policy(max_attempts=3, delay=Seconds(5.0)), None)
+    return HandlerSpec(**{"handler": handler, "deserializer": JSON, "policies": policies, **changes})
+
+
+def entry(offset: int, body: bytes | None = b"{}", *, marks: Marks = PLAIN, route: int = 0) -> Entry:
+    """One entry of the topic "orders"."""
+    assignment: Any = SimpleNamespace(uid="uid", topic="orders", partition=0)
+    raw = PlainRecord(body, None, None, "orders", 0, offset)
+    return Entry(assignment, offset, len(body or b""), raw, marks, route, None)
+
+
+def entries(count: int, first: int = 0) -> list[Entry]:
+    """So many entries with growing offsets."""
+    return [entry(first + offset) for offset in range(count)]
+
+
+def orders(*told: str, first: int = 0) -> list[Entry]:
+    """Entries for handlers.do_as_told."""
+    return [entry(first + index, json.dumps({"do": order}).encode()) for index, order in enumerate(told)]
+
+
+class Driven:
+    """A runner driven as the consumer's loop does it, by the test's own thread."""
+
+    def __init__(self, executor: int | Executor, handled: HandlerSpec, *, start: bool = True) -> None:
+        self.runner: Runner = make_runner(executor, handled)
+        self.done: list[Entry] = []
+        self.failed: list[tuple[Entry, Failure]] = []
+        self.died: list[Entry] = []
+        if start:
+            self.runner.start()
+
+    def push(self, pushed: Sequence[Entry]) -> None:
+        """Push all."""
+        self.runner.push(pushed)
+
+    def turn(self) -> None:
+        """One round of the loop."""
+        self.runner.wait(ROUND)
+        self.runner.sweep(time.monotonic())
+        harvest = self.runner.take()
+        self.done += harvest.done
+        self.failed += harvest.failed
+        self.died += harvest.died
+
+    def until(self, predicate: Callable[[], object], timeout: float = WAIT) -> None:
+        """Turn until ``predicate`` is true."""
+        deadline = time.monotonic() + timeout
+        while not predicate():
+            assert time.monotonic() < deadline, f"not in time; {self}"
+            self.turn()
+
+    def until_ended(self, count: int, timeout: float = WAIT) -> None:
+        """Turn until so many entries came back, none of them twice, and not more."""
+        self.until(lambda: self.ended >= count or self.runner.failure is not None, timeout)
+        assert self.runner.failure is None, self.runner.failure
+        assert self.ended == count
+        assert len(self.offsets()) == count
+
+    def warm_up(self, count: int = 2000) -> None:
+        """Teach the runner that messages are cheap, so that its slices are long."""
+        before = self.ended
+        self.push(orders(*["ok"] * count, first=1_000_000 + before))
+        self.until(lambda: self.ended == before + count)
+        self.done.clear()
+
+    @property
+    def ended(self) -> int:
+        """How many came back."""
+        return len(self.done) + len(self.failed) + len(self.died)
+
+    def offsets(self) -> set[int]:
+        """Of all that came back."""
+        return {one.offset for one in [*self.done, *(failed for failed, _ in self.failed), *self.died]}
+
+    def failure_of(self, offset: int) -> Failure:
+        """How one failed."""
+        (failure,) = [failure for one, failure in self.failed if one.offset == offset]
+        return failure
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Close the runner."""
+        self.runner.close(timeout)
+
+    def __str__(self) -> str:
+        running = self.runner.running()
+        return (
+            f"{len(self.done)} done, failed {_shown(one for one, _ in self.failed)}, died {_shown(self.died)},"
+            f" {running.queued} queued, busy {_shown(running.busy)}, failure {self.runner.failure!r}"
+        )
+
+
+def _shown(some: Iterable[Entry]) -> list[int]:
+    return [one.offset for one in some][:20]

@@ -1,0 +1,123 @@
+"""Handlers that a worker process can import, and that say what they did in a file."""
+
+import asyncio
+import ctypes
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from retriable_kafka_client.errors import Reject, RetryAfter
+from retriable_kafka_client.message import Message
+
+__all__ = [
+    "do_as_told",
+    "do_as_told_async",
+    "fail_to_initialize",
+    "generator",
+    "initialize",
+    "lines",
+    "nothing",
+    "nothing_async",
+    "read_nothing",
+    "returns_coroutine",
+    "say",
+]
+
+
+def say(path: str, line: str) -> None:
+    """Append a line with one write, so that lines of several processes do not mix."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        os.write(descriptor, f"{line}\n".encode())
+    finally:
+        os.close(descriptor)
+
+
+def lines(path: Path) -> list[str]:
+    """What was said so far."""
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def nothing(message: Message[Any]) -> None:
+    """Succeed."""
+
+
+async def nothing_async(message: Message[Any]) -> None:
+    """Succeed."""
+
+
+def returns_coroutine(message: Message[Any]) -> Any:
+    """Look like a plain function."""
+    return nothing_async(message)
+
+
+def generator(message: Message[Any]) -> Any:
+    """Never run."""
+    yield message
+
+
+def read_nothing(message: Message[Any]) -> None:
+    """Swallow whatever reading the value raises."""
+    try:
+        message.value  # noqa: B018 - the read is what matters
+    except Exception:  # noqa: BLE001 - as a careless handler would
+        return
+
+
+def do_as_told(said: str, gate: str, message: Message[Any]) -> None:
+    """Do what the payload says: {"do": …}; say first which message, and in which process."""
+    order = message.value["do"]
+    say(said, f"{order} {message.offset} {os.getpid()}")
+    _obey(order)
+    while order == "hold" and not Path(gate).exists():
+        time.sleep(0.01)  # the gate is a file, because the test is in another process
+
+
+async def do_as_told_async(said: str, gate: str, message: Message[Any]) -> None:
+    """Like do_as_told."""
+    order = message.value["do"]
+    say(said, f"{order} {message.offset} {os.getpid()}")
+    if order == "block":
+        while not Path(gate).exists():
+            time.sleep(0.01)  # noqa: ASYNC251 - what a handler must not do
+    if order == "cancel":
+        raise asyncio.CancelledError
+    _obey(order)
+    while order == "hold" and not Path(gate).exists():
+        await asyncio.sleep(0.01)
+
+
+def _obey(order: str) -> None:  # noqa: C901 - a list of orders
+    match order:
+        case "fail":
+            raise ValueError("secret payload")
+        case "reject":
+            raise Reject("not wanted")
+        case "retry-after":
+            raise RetryAfter(7.0)
+        case "interrupt":
+            raise KeyboardInterrupt
+        case "exit":
+            raise SystemExit(3)
+        case "generator-exit":
+            raise GeneratorExit
+        case "os-exit":
+            os._exit(17)
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "abort":
+            os.abort()
+        case "segfault":
+            ctypes.string_at(0)
+
+
+def initialize(said: str) -> None:
+    """An initializer."""
+    say(said, f"initialized {os.getpid()}")
+
+
+def fail_to_initialize() -> None:
+    """An initializer that raises."""
+    raise LookupError("secret")
