@@ -14,7 +14,7 @@ import random
 import time
 from collections.abc import Callable
 
-from retriable_kafka_client.core.offset_map import decode, encode
+from retriable_kafka_client.core.offset_map import Binding, decode, encode
 from retriable_kafka_client.core.offsets import Tracker
 
 SLICE = 100
@@ -91,9 +91,9 @@ def codec() -> None:
     started = time.perf_counter()
     offsets = tracker.offset_map()
     collected = time.perf_counter()
-    text = encode(offsets, binding=b"benchmark", budget_units=4_095)
+    text = encode(offsets, binding=Binding(b"benchmark", b"1"), budget_units=4_095)
     encoded = time.perf_counter()
-    decode(text, base=0, binding=b"benchmark")
+    decode(text, base=0, binding=Binding(b"benchmark", b"1"))
     decoded = time.perf_counter()
     print(
         f"10,000 alternating offsets, {len(text)} units: collect {(collected - started) * 1e3:.1f} ms,"

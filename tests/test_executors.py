@@ -33,7 +33,11 @@ class Elsewhere(Executor):
 class Inline(Executor):
     """Runs everything at once, in the thread that submits it."""
 
+    def __init__(self) -> None:
+        self.submitted = 0
+
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
         future: Future[Any] = Future()
         future.set_result(fn(*args, **kwargs))
         return future
@@ -165,8 +169,7 @@ def test_what_waits_behind_a_slow_message_runs_elsewhere(kinds: Kinds, kind: str
     driven.warm_up()
     driven.push(orders("hold", *["ok"] * 300))
     driven.until(lambda: len(driven.done) == 300)
-    busy = driven.runner.running().busy
-    assert [one.offset for one in busy] == [0]
+    driven.until(lambda: [one.offset for one in driven.runner.running().busy] == [0])
     told.open()
     driven.until_ended(301)
     driven.close()
@@ -275,6 +278,21 @@ def test_an_executor_may_run_inline() -> None:
     driven = Driven(Inline(), spec(lambda message: None))
     driven.push(entries(50_000))  # no recursion from slice to slice
     driven.until_ended(50_000)
+    driven.close()
+
+
+def test_a_message_that_killed_a_worker_before_has_a_slice_of_its_own() -> None:
+    executor = Inline()
+    driven = Driven(executor, spec(handlers.nothing), slots=1)
+    driven.push(entries(10_000))
+    driven.until_ended(10_000)
+    before = executor.submitted
+    marks = Marks(failed=1, alone=True)
+    driven.push(
+        [*entries(5, 20_000), entry(20_005, marks=marks), entry(20_006, marks=marks), *entries(5, 20_007)]
+    )
+    driven.until_ended(10_012)
+    assert executor.submitted - before == 4
     driven.close()
 
 

@@ -2,11 +2,13 @@
 
 from retriable_kafka_client.config import DISCARD, Cluster, Discard, Exponential, Limits, Retry, Topic
 from retriable_kafka_client.consumer import Consumer, run_consumers
+from retriable_kafka_client.delivery import Delivery
 from retriable_kafka_client.errors import (
     ConfigError,
     ConsumerFailed,
     DecodeError,
     DeliveryError,
+    NotReachable,
     QueueFull,
     Reject,
     RetriableKafkaError,
@@ -15,6 +17,7 @@ from retriable_kafka_client.errors import (
 from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.message import JSON, STDLIB_JSON, Message, Record
+from retriable_kafka_client.producer import Producer
 from retriable_kafka_client.stats import PartitionStats, Stats
 
 __all__ = [
@@ -27,14 +30,17 @@ __all__ = [
     "Consumer",
     "ConsumerFailed",
     "DecodeError",
+    "Delivery",
     "DeliveryError",
     "Discard",
     "Exponential",
     "Health",
     "Limits",
     "Message",
+    "NotReachable",
     "PartitionStats",
     "ProcessExecutor",
+    "Producer",
     "QueueFull",
     "Record",
     "Reject",

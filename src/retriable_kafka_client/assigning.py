@@ -22,45 +22,57 @@ def is_eager(settings: Mapping[str, Any]) -> bool:
 
 
 class Assigner:
-    """Gives the client its partitions: paused at first, then each from the position that the engine chose.
+    """Gives the client its partitions, each from the position that the engine chose.
 
-    A partition is taken off and put on again at its offset, rather than moved by ``seek``: one seek in 44 on a partition
-    that had not delivered yet was lost, and began at the group's position instead. Only the loop's thread calls it.
+    Nothing is fetched until that position is known. A partition is then put on at its offset, rather than moved by
+    ``seek``: one seek in 44 on a partition that had not delivered yet was lost, and began at the group's position instead.
+    And it is never taken off outside a revoke: the client would take that for the answer to a revoke that waits in its
+    queue, and the partition would have a new owner before our drain began. Only the loop's thread calls it.
     """
 
     def __init__(self, consumer: Any, *, eager: bool) -> None:
         self._consumer = consumer
         self._eager = eager  # classic range or roundrobin: only whole assignments may be set
+        self._started: set[Place] = set()
 
     def accept(self, places: Sequence[Place]) -> None:
-        """Take what a rebalance gives, paused. In the assign callback."""
-        partitions = [TopicPartition(*place) for place in places]
+        """Take what a rebalance gives, without fetching yet. In the assign callback."""
         if self._eager:
+            partitions = [TopicPartition(*place) for place in places]
             self._consumer.assign(partitions)
+            if partitions:
+                self._consumer.pause(partitions)
         else:
-            self._consumer.incremental_assign(partitions)
-        if partitions:
-            self._consumer.pause(partitions)
+            self._consumer.incremental_assign([])
+
+    def give_up(self, places: Sequence[Place]) -> None:
+        """Let go of these. In the revoke and lost callbacks."""
+        if self._eager:
+            self._consumer.unassign()
+            self._started.clear()
+        else:
+            started = [place for place in places if place in self._started]
+            self._consumer.incremental_unassign([TopicPartition(*place) for place in started])
+            self._started.difference_update(started)
 
     def start(self, starts: Sequence[Start], assignments: Mapping[Place, Assignment]) -> None:
         """Consume from the positions in ``starts``. Outside callbacks."""
-        chosen = {
-            start.place: OFFSET_BEGINNING if start.earliest else _given(start.offset) for start in starts
-        }
+        chosen = {start.place: _first(start) for start in starts}
+        self._started.update(chosen)
         if self._eager:
-            self._assign_all(assignments, chosen)
+            everything = [
+                TopicPartition(*place, chosen.get(place, _next(one))) for place, one in assignments.items()
+            ]
+            self._consumer.assign(everything)
+            still = [place for place, one in assignments.items() if place not in chosen and not _flows(one)]
+            if still:
+                self._consumer.pause([TopicPartition(*place) for place in still])
         else:
-            self._move(chosen)
-        self._consumer.resume([TopicPartition(*place) for place in chosen])
-
-    def restart(self, assignments: Mapping[Place, Assignment]) -> None:
-        """Read every partition again from its next offset: a batch was lost on its way to us. Outside callbacks."""
-        if self._eager:
-            self._assign_all(assignments, {})
-        else:
-            self._move(
-                {place: _next(one) for place, one in assignments.items() if one.phase is Phase.RUNNING}
+            self._consumer.incremental_assign(
+                [TopicPartition(*place, offset) for place, offset in chosen.items()]
             )
+        # The client keeps the paused state of a partition over all assignments.
+        self._consumer.resume([TopicPartition(*place) for place in chosen])
 
     def pause(self, place: Place) -> None:
         self._consumer.pause([TopicPartition(*place)])
@@ -78,21 +90,15 @@ class Assigner:
             Place(one.topic, one.partition): one.offset for one in found if one.offset >= 0 and not one.error
         }
 
-    def _move(self, chosen: Mapping[Place, int]) -> None:
-        self._consumer.incremental_unassign([TopicPartition(*place) for place in chosen])
-        self._consumer.incremental_assign(
-            [TopicPartition(*place, offset) for place, offset in chosen.items()]
-        )
 
-    def _assign_all(self, assignments: Mapping[Place, Assignment], chosen: Mapping[Place, int]) -> None:
-        everything = [
-            TopicPartition(*place, chosen.get(place, _next(one))) for place, one in assignments.items()
-        ]
-        self._consumer.assign(everything)
+def _flows(assignment: Assignment) -> bool:
+    return assignment.phase is Phase.RUNNING and not assignment.paused
 
 
-def _given(offset: int | None) -> int:
-    return OFFSET_INVALID if offset is None else offset
+def _first(start: Start) -> int:
+    if start.earliest:
+        return OFFSET_BEGINNING
+    return OFFSET_INVALID if start.offset is None else start.offset
 
 
 def _next(assignment: Assignment) -> int:

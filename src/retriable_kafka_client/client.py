@@ -52,6 +52,13 @@ _CLASSIC_ONLY = (
     "group.protocol.type",
 )
 
+# By which name the client speaks of a setting -> by which everybody else knows it.
+_OTHER_NAMES = {
+    "compression.codec": "compression.type",
+    "max.in.flight.requests.per.connection": "max.in.flight",
+    "queue.buffering.max.ms": "linger.ms",
+}
+
 _RETRIABLE = frozenset(
     (
         *(KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT),
@@ -137,10 +144,11 @@ def open_client(kind: Callable[[dict[str, Any]], Client], settings: Mapping[str,
     except (TypeError, ValueError) as error:
         problem = without_secrets(str(error), settings)
     named = re.search(r'property[: ]+"([^"]+)"', problem)
-    # The client names an alias by its other name, and some troubles by no setting at all.
-    if named is None or named[1] not in settings:
+    name = "" if named is None else named[1]
+    if name not in settings:
+        name = _OTHER_NAMES.get(name, "")
+    if name not in settings:
         raise ConfigError("Cluster.settings", None, f"the client refused them: {problem}", secret=True)
-    name = named[1]
     remedy = f"the client refused it: {problem}"
     raise ConfigError(f"Cluster.settings[{name!r}]", settings[name], remedy, secret=is_secret(name))
 

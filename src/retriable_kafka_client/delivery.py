@@ -112,7 +112,7 @@ class UnreadFailures:
 
 
 class DeliveryFuture(Future[Delivery]):
-    """The future of one record. What a success costs is kept small: only a failure is watched for being read."""
+    """The future of one record. A success is kept cheap: only a failure is watched for being read."""
 
     topic = ""  # set by who makes it: a constructor of our own would cost 0.5 us for every record
     unread: UnreadFailures | None = None

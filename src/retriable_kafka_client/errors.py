@@ -17,6 +17,7 @@ __all__ = [
     "ConsumerFailed",
     "DecodeError",
     "DeliveryError",
+    "NotReachable",
     "QueueFull",
     "Reject",
     "RetriableKafkaError",
@@ -86,6 +87,10 @@ class DecodeError(RetriableKafkaError):
 
 class ConsumerFailed(RetriableKafkaError):
     """A consumer ended because it could not go on; everything that it had not committed is read again."""
+
+
+class NotReachable(ConsumerFailed):
+    """No broker answered before the first assignment."""
 
 
 class RetryAfter(Exception):

@@ -21,13 +21,13 @@ from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client import topics
+from retriable_kafka_client import events, topics
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.client import admin_settings, consumer_settings, open_client, producer_settings
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
-from retriable_kafka_client.errors import ConsumerFailed
+from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.sender import Sender
@@ -46,6 +46,7 @@ COMMITTED_SECONDS = 0.1  # one try to read the group's positions
 BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
 LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
 CLOSE_SECONDS = 5.0
+REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
 SNAPSHOT_SECONDS = 0.1
 IDLE_SECONDS = 0.5  # between looks at how far the client has read without records
 
@@ -100,6 +101,9 @@ class Loop:
         self._began = time.monotonic()
         self._idle_at = 0.0
         self._probe_at = 0.0
+        self._renewed: set[str] = set()  # topics that were made anew while we ran
+        self._reopen = False  # a new client is called for
+        self._rebalance_drain = 0.0
         self._closing = False
         self._callback_failure: BaseException | None = None
         self._consumer: Any = None
@@ -144,27 +148,41 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
+        self._sender = Sender(producer_settings(config.cluster, config.limits, hand_off=True), time.time)
+        try:
+            while not self._control.stop:
+                self._reopen = False
+                self._member()
+        finally:
+            self._sender.close(0.0 if self._control.hard else 1.0)
+
+    def _member(self) -> None:
+        """Be a member of the group with one client, until stopped or until a new client is called for."""
+        config = self._config
         settings = consumer_settings(
             config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._client_error)
         )
         settings["on_commit"] = self._guarded(self._committed)
-        self._sender = Sender(producer_settings(config.cluster, config.limits, hand_off=True), time.time)
+        # Whoever drains for longer in a rebalance is put out of the group.
+        most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000 * REBALANCE_SHARE
+        self._rebalance_drain = min(config.limits.drain_timeout, most)
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(self._consumer, eager=is_eager(settings))
         self._began = time.monotonic()
+        self._closing = False
         failed = True
         try:
             self._consumer.subscribe(
-                list(self._config.topics),
+                list(config.topics),
                 on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
                 on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
                 on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
             )
-            while not self._control.stop:
+            while not self._control.stop and not self._reopen:
                 self._round()
             failed = False
         finally:
-            self._finish(0.0 if failed else self._config.limits.drain_timeout)
+            self._leave(0.0 if failed else config.limits.drain_timeout)
 
     def _round(self) -> None:
         self._serve()
@@ -196,23 +214,22 @@ class Loop:
         self._tell(p.Tick())
         self._publish()
 
-    def _finish(self, drain: float) -> None:
+    def _leave(self, drain: float) -> None:
         """Drain, commit, leave the group. Bounded, whatever the brokers and the handlers do."""
         deadline = time.monotonic() + drain
+        places = tuple(self._engine.assignments)
         try:
-            self._tell(p.Stopping())
+            self._tell(p.Revoking(places) if self._reopen else p.Stopping())
             self._pause_all()
             while not self._drained() and time.monotonic() < deadline and not self._control.hard:
                 self._serve()
                 self._consumer.poll(0)
                 self._runner.wait(SERVE_SECONDS)
-            self._last_commit(
-                tuple(self._engine.assignments), max(deadline, time.monotonic() + LAST_COMMIT_SECONDS)
-            )
+            places = tuple(self._engine.assignments)
+            self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
         finally:
-            self._tell(p.Ended(tuple(self._engine.assignments), "stopped"))
-            self._pending.clear()
-            self._sender.close(0.0 if self._control.hard else 1.0)
+            self._end(tuple(self._engine.assignments), "stopped")
+            self._commits.clear()
             self._close()
 
     def _close(self) -> None:
@@ -274,10 +291,11 @@ class Loop:
                 if first is not None:
                     batch = [first]
         except KafkaException as error:
-            # The records that were on their way to us are lost, and the gap would look like compaction.
-            self._troubles.note("poll", f"polling failed: {_name(error)}")
-            self._assigner.restart(self._engine.assignments)
-            return False
+            # The records that were on their way to us are lost, and the gap would look like compaction: nothing behind
+            # it may be committed. Whoever starts next reads them.
+            raise ConsumerFailed(
+                f"polling failed, and its records must be read anew: {_name(error)}"
+            ) from error
         if not batch:
             return False
         for place, (offsets, raws) in self._by_place(batch).items():
@@ -352,6 +370,7 @@ class Loop:
                     metadata=answer.metadata or "",
                     uid=facts.uid,
                     retention_ms=facts.retention_ms,
+                    earliest=place.topic in self._renewed,
                 )
             )
 
@@ -366,10 +385,15 @@ class Loop:
         names = {place.topic for place in self._engine.assignments}
         changed = self._directory.refresh(names, time.monotonic(), urgent=self._troubles.topics())
         for name in changed:
-            facts = self._directory.facts(name)
-            assert facts is not None
-            for place in [place for place in self._engine.assignments if place.topic == name]:
-                self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
+            # Only a new client can be sure to read the new log from its beginning: see Assigner.
+            self._renewed.add(name)
+            self._reopen = True
+            places = [place for place in self._engine.assignments if place.topic == name]
+            for place in places:
+                self._notifier.tell(
+                    events.TopicReset(topic=place.topic, partition=place.partition, position=None)
+                )
+            self._end(places, "reset")
         for name in self._config.topics:
             if name in self._directory.missing:
                 self._troubles.note(f"topic {name}", f"topic {name} does not exist")
@@ -465,7 +489,7 @@ class Loop:
 
     def _on_revoke(self, taken: Sequence[Any]) -> None:
         places = [p.Place(one.topic, one.partition) for one in taken]
-        deadline = time.monotonic() + (0.0 if self._control.hard else self._config.limits.drain_timeout)
+        deadline = time.monotonic() + (0.0 if self._control.hard else self._rebalance_drain)
         try:
             self._tell(p.Revoking(places))
             while not self._engine.drained(places) and time.monotonic() < deadline and not self._control.hard:
@@ -474,9 +498,12 @@ class Loop:
             self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
         finally:
             self._end(places, "revoked")
+            self._assigner.give_up(places)
 
     def _on_lost(self, taken: Sequence[Any]) -> None:
-        self._end([p.Place(one.topic, one.partition) for one in taken], "lost")
+        places = [p.Place(one.topic, one.partition) for one in taken]
+        self._end(places, "lost")
+        self._assigner.give_up(places)
 
     def _end(self, places: Sequence[p.Place], reason: str) -> None:
         self._pending.difference_update(places)
@@ -518,7 +545,7 @@ class Loop:
         elif code in ("_ALL_BROKERS_DOWN", "_AUTHENTICATION", "_SSL"):
             self._troubles.note("brokers", f"the brokers cannot be used: {code}")
         if not self._assigned and time.monotonic() > self._began + BEFORE_ASSIGNMENT_SECONDS:
-            raise ConsumerFailed(
+            raise NotReachable(
                 f"no assignment from the brokers at {self._config.cluster.bootstrap_servers}: {code}: {error.str()}"
             )
 

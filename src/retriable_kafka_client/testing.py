@@ -67,6 +67,8 @@ class MockKafka:
         if not cluster:
             library.rd_kafka_destroy(client)
             raise RetriableKafkaError("the mock cluster did not start")
+        # Like group.initial.rebalance.delay.ms: 3 s by default, and a shorter session would never be let in.
+        library.rd_kafka_mock_group_initial_rebalance_delay_ms(cluster, 0)
         self._client, self._cluster = client, cluster
         self._bootstrap_servers = library.rd_kafka_mock_cluster_bootstraps(cluster).decode()
         for name, partitions in self._topics.items():
@@ -235,6 +237,7 @@ _SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
     "rd_kafka_err2str": (ctypes.c_char_p, [ctypes.c_int]),
     "rd_kafka_mock_cluster_new": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]),
     "rd_kafka_mock_cluster_destroy": (None, [ctypes.c_void_p]),
+    "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [ctypes.c_void_p, ctypes.c_int32]),
     "rd_kafka_mock_cluster_bootstraps": (ctypes.c_char_p, [ctypes.c_void_p]),
     "rd_kafka_mock_topic_create": (
         ctypes.c_int,

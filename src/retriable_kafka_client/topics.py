@@ -10,15 +10,16 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from retriable_kafka_client.core.engine import Route
-from retriable_kafka_client.errors import ConfigError, ConsumerFailed
+from retriable_kafka_client.errors import ConfigError, ConsumerFailed, NotReachable
 
 __all__ = ["Directory", "TopicFacts", "check"]
 
@@ -27,7 +28,9 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS = 5.0  # how long a re-created topic may go unnoticed
 ASK_SECONDS = 5.0  # time-out of one question
 STEP_SECONDS = 0.05
-_UNSUPPORTED = frozenset({"_UNSUPPORTED_FEATURE", "UNSUPPORTED_VERSION", "_TIMED_OUT", "_INVALID_ARG"})
+MOCK_CLUSTER = (
+    "mockCluster"  # how librdkafka names its mock clusters, which know neither topic ids nor settings
+)
 _REFUSED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 _MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"})
 
@@ -37,6 +40,7 @@ class TopicFacts:
     """What a consumer must know of a topic that it reads."""
 
     uid: str  # differs when a topic of the same name is made anew, where the brokers tell
+    told: bool  # by the brokers; else it is made of the cluster's id and the name
     retention_ms: int | None  # None: unlimited, or not known
 
 
@@ -64,13 +68,17 @@ def check(
             metadata = admin.list_topics(timeout=1.0)
             cluster_id, known = str(metadata.cluster_id), set(metadata.topics)
         except KafkaException as error:
+            admin.poll(0)  # for its complaints
             complaint = refused_by()
             if time.monotonic() > deadline or (complaint is not None and "AUTHENTICATION" in complaint):
                 reason = complaint or _code(error)
-                raise ConsumerFailed(
-                    f"the brokers at {bootstrap_servers} cannot be used: {reason}"
-                ) from error
-    directory = Directory(admin, cluster_id or "")
+                kind = (
+                    ConsumerFailed
+                    if complaint is not None and "AUTHENTICATION" in complaint
+                    else NotReachable
+                )
+                raise kind(f"the brokers at {bootstrap_servers} cannot be used: {reason}") from error
+    directory = Directory(admin, cluster_id or "", known)
     names = sorted(
         {name for route in routes for name in (route.topic, route.retry_topic, route.dead_letter) if name}
     )
@@ -78,27 +86,22 @@ def check(
     if answers is None:
         return None
     for name, answer in answers.items():
-        if answer.code in _MISSING or (answer.code in _UNSUPPORTED and name not in known):
+        if answer.code in _MISSING:
             raise ConfigError(
                 "topic",
                 name,
                 "does not exist; make it: kafka-topics.sh --bootstrap-server "
                 f"{bootstrap_servers} --create --topic {name} --partitions 4",
             )
-    if not _sees_settings(answers):
+    unknown = [name for name, answer in answers.items() if answer.settings is None]
+    if unknown:
         log.warning(
-            "the brokers do not tell the settings of %s: whether retry and dead-letter topics keep what is put into them "
-            "cannot be checked",
-            ", ".join(names),
+            "the brokers do not tell the settings of %s: whether they keep what is put into them cannot be checked",
+            ", ".join(unknown),
         )
-        return directory
     for route in routes:
         _check_settings(route, answers, bootstrap_servers)
     return directory
-
-
-def _sees_settings(answers: Mapping[str, _Answer]) -> bool:
-    return all(answer.settings is not None for answer in answers.values())
 
 
 def _check_settings(route: Route, answers: Mapping[str, _Answer], bootstrap_servers: str) -> None:
@@ -161,15 +164,16 @@ class _Answer:
 class Directory:
     """Facts of topics, asked for in the background. Only the loop's thread calls it; nothing but ``ask_now`` blocks."""
 
-    def __init__(self, admin: AdminClient, cluster_id: str) -> None:
+    def __init__(self, admin: AdminClient, cluster_id: str, known: AbstractSet[str]) -> None:
         self._admin = admin
         self._cluster_id = cluster_id
+        self._known = known  # topics that the cluster listed at first
         self._facts: dict[str, TopicFacts] = {}
         self._asked_at: dict[str, float] = {}
         self._questions: dict[str, tuple[Future[Any], Future[Any]]] = {}
         self._missing: set[str] = set()
         self._stale: set[str] = set()  # known from before a partition of it was given to us
-        self._tells_ids: bool | None = None  # None: not known yet
+        self._mock = cluster_id.startswith(MOCK_CLUSTER)
 
     @property
     def missing(self) -> frozenset[str]:
@@ -182,14 +186,20 @@ class Directory:
 
     def expire(self, names: Iterable[str]) -> None:
         """A partition of these is about to begin: what is known may be of a topic that is gone."""
-        if self._tells_ids:
-            self._stale.update(names)
+        if not self._mock:
+            for name in names:
+                self._stale.add(name)
+                self._questions.pop(name, None)  # asked before it was given to us
 
     def ask_now(self, names: Iterable[str], stopped: Callable[[], bool]) -> dict[str, _Answer] | None:
         """Ask and wait for the answers; None if ``stopped`` became true."""
         answers: dict[str, _Answer] = {}
         for name in names:
-            self._ask(name)
+            if self._mock:
+                self._untold(name)
+                answers[name] = _Answer(None if name in self._known else "UNKNOWN_TOPIC_OR_PART")
+            else:
+                self._ask(name)
         while self._questions:
             if stopped():
                 return None
@@ -201,7 +211,7 @@ class Directory:
         """Ask for what was not asked for lately, and take in what has been answered; returns whose id has changed."""
         before = dict(self._facts)
         self._collect()
-        if self._tells_ids is not False:
+        if not self._mock:
             hurried = set(urgent)
             for name in names:
                 pause = 0.5 if name in hurried or name in self._missing else REFRESH_SECONDS
@@ -228,27 +238,34 @@ class Directory:
         return answers
 
     def _answer(self, name: str, described: Future[Any], configured: Future[Any]) -> _Answer:
-        self._stale.discard(name)
         try:
             topic_id = str(described.result().topic_id)
         except KafkaException as error:
             code = _code(error)
             if code in _MISSING:
                 self._missing.add(name)
-            elif (code in _UNSUPPORTED and self._tells_ids is None) or code in _REFUSED:
-                # The mock cluster, or no right to look: a re-created topic cannot be told from the old one.
-                self._tells_ids = False if code in _UNSUPPORTED else self._tells_ids
-                self._facts.setdefault(name, TopicFacts(f"{self._cluster_id}.{name}", None))
+            elif code in _REFUSED:
+                self._untold(name)
             return _Answer(code)
-        self._tells_ids = True
+        self._stale.discard(name)
         self._missing.discard(name)
         try:
             settings = {key: str(entry.value) for key, entry in configured.result().items()}
         except KafkaException:
             settings = None
         retention = _retention(settings) if settings is not None else None
-        self._facts[name] = TopicFacts(topic_id, retention)
+        before = self._facts.get(name)
+        if before is None or before.told:
+            self._facts[name] = TopicFacts(topic_id, True, retention)
+        else:
+            # One uid for a whole run: the right to look came later, which is no new topic.
+            self._facts[name] = replace(before, retention_ms=retention)
         return _Answer(None, topic_id, settings)
+
+    def _untold(self, name: str) -> None:
+        """The brokers do not say which incarnation it is: a re-created topic cannot be told from the old one."""
+        self._stale.discard(name)
+        self._facts.setdefault(name, TopicFacts(f"{self._cluster_id}.{name}", False, None))
 
 
 def _code(error: KafkaException) -> str:

@@ -220,14 +220,14 @@ def _identity(marks: Marks) -> list[tuple[str, bytes]]:
         headers.append((GROUP, group))
     if marks.origin is not None:
         origin = marks.origin
-        text = f"{origin.topic}/{origin.partition}/{origin.offset}".encode("utf-8", "replace")
+        text = f"{origin.topic}/{origin.partition}/{origin.offset}".encode("utf-8", "surrogatepass")
         _origin(text)
         headers.append((ORIGIN, text))
     stamped = marks.origin_timestamp_ms
     if stamped is not None and 0 <= stamped <= MAX_TIME_MS:
         headers.append((ORIGIN_TIMESTAMP, stamped.to_bytes(8)))
     if marks.id is not None:
-        name = marks.id.encode("utf-8", "replace")
+        name = marks.id.encode("utf-8", "surrogatepass")
         _id(name)
         headers.append((ID, name))
     if marks.first_failure_ms is not None:

@@ -6,6 +6,7 @@ import unicodedata
 import zlib
 from dataclasses import replace
 from hashlib import blake2b
+from itertools import pairwise
 
 import pytest
 from hypothesis import example, given
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from retriable_kafka_client.core.offset_map import (
     MAX_OFFSET,
+    Binding,
     OffsetMap,
     OffsetMapError,
     bits_bound,
@@ -23,7 +25,7 @@ from retriable_kafka_client.core.offset_map import (
 )
 
 PLENTY = 10**7
-BINDING = b"topic-id/3"
+BINDING = Binding(b"topic/3", b"topic-id")
 
 
 @st.composite
@@ -61,19 +63,19 @@ def holds(offsets: OffsetMap, offset: int) -> bool:
     return inside and not any(first <= offset < stop for first, stop in offsets.incomplete)
 
 
-def error_of(text: str, base: int = 0, binding: bytes = BINDING) -> str:
+def error_of(text: str, base: int = 0, binding: Binding = BINDING) -> str:
     with pytest.raises(OffsetMapError) as caught:
         decode(text, base=base, binding=binding)
     return caught.value.reason
 
 
-@given(offset_maps(), st.binary(max_size=40))
-@example(OffsetMap(0, (), 0), b"")
-@example(OffsetMap(5, ((5, 6),), 6), b"x")
-@example(OffsetMap(0, (), MAX_OFFSET), b"x")
-@example(OffsetMap(0, ((0, 1), (10**6, 10**6 + 10_000)), 10**6 + 20_000), b"paged")
-@example(OffsetMap(1_023, ((1_023, 1_025), (9_000, 9_001)), 10_000), b"across pages")
-def test_a_map_comes_back_as_it_was(offsets: OffsetMap, binding: bytes) -> None:
+@given(offset_maps(), st.builds(Binding, st.binary(max_size=40), st.binary(max_size=40)))
+@example(OffsetMap(0, (), 0), Binding(b"", b""))
+@example(OffsetMap(5, ((5, 6),), 6), Binding(b"x", b"y"))
+@example(OffsetMap(0, (), MAX_OFFSET), Binding(b"x", b"y"))
+@example(OffsetMap(0, ((0, 1), (10**6, 10**6 + 10_000)), 10**6 + 20_000), Binding(b"paged", b""))
+@example(OffsetMap(1_023, ((1_023, 1_025), (9_000, 9_001)), 10_000), Binding(b"across", b"pages"))
+def test_a_map_comes_back_as_it_was(offsets: OffsetMap, binding: Binding) -> None:
     text = encode(offsets, binding=binding, budget_units=PLENTY)
     assert decode(text, base=offsets.base, binding=binding) == offsets
     assert decode(text.encode().decode(), base=offsets.base, binding=binding) == offsets
@@ -133,6 +135,22 @@ def test_the_bound_is_the_least_over_all_parameters(data: st.DataObject, base: i
     assert bits_bound(count, pages, base, end) == reference_bound(count, pages, base, end)
 
 
+def reference_bits(numbers: list[int], start: int) -> int:
+    gaps = [number - previous - 1 for previous, number in pairwise([start - 1, *numbers])]
+    return min(sum((gap >> k) + 1 + k for gap in gaps) for k in range(64))
+
+
+@given(st.integers(0, 3_000), st.sets(st.integers(0, 50) | st.integers(0, 10**6), max_size=40))
+def test_the_code_has_the_best_parameters(base: int, numbers: set[int]) -> None:
+    offsets = sorted(base + number for number in numbers)
+    firsts = [offset for offset in offsets if offset - 1 not in offsets]
+    stops = [offset + 1 for offset in offsets if offset + 1 not in offsets]
+    pages = sorted({offset >> 10 for offset in offsets})
+    packed = [(pages.index(offset >> 10) << 10) + offset % 1_024 for offset in offsets]
+    best = min(reference_bits(offsets, base), reference_bits(pages, base >> 10) + reference_bits(packed, 0))
+    assert coded_bits(OffsetMap(base, tuple(zip(firsts, stops, strict=True)), base + 10**6 + 1)) == best
+
+
 def completed(offsets: OffsetMap, offset: int) -> OffsetMap:
     """Return the map of the same assignment after one more offset completed."""
     runs: list[tuple[int, int]] = []
@@ -190,10 +208,10 @@ def test_the_text_of_version_1_stays_as_it_is() -> None:
     flat = OffsetMap(1_000, ((1_000, 1_001), (1_005, 1_007), (1_100, 1_101)), 1_200)
     small = encode(flat, binding=BINDING, budget_units=4_095)
     wide = encode(flat, binding=BINDING, budget_units=30)
-    assert small == "rkc1sM75mcwAAAAAAAAPoEIJWOo2E544AAAAAAAAEsBAAAAAACFIA6"
+    assert small == "rkc1sl3-VZgAAAAAAAAPolGP_lyVgbE8AAAAAAAAEsBAAAAAACFIA6"
     assert wide == (
-        "rkc1w\u419e\u90a5\u544a\u3400\u3400\u340f\u846b\u3656\u5190\u9583"
-        "\ub264\u3400\u3400\u3400\u3d60\u4400\u3400\u3402\u3e40\u4280"
+        "rkc1w\u6f6c\u491d\u544a\u3400\u3400\u340f\u8572\u9849\u7fdc\u8c65"
+        "\u3de0\u3400\u3400\u3400\u3d60\u4400\u3400\u3402\u3e40\u4280"
     )
     # The gaps 0, 4, 0 and 93 with k = 4, written by hand from the description of the format.
     codes = "1000010100100000000011101"
@@ -223,7 +241,8 @@ def test_each_mismatch_has_its_reason() -> None:
     assert error_of(text + "A" * 8, 10) == "checksum"
     assert error_of(text[:10] + ("A" if text[10] != "A" else "B") + text[11:], 10) == "checksum"
     assert error_of(text, 11) == "base"
-    assert error_of(text, 10, b"topic-id/4") == "binding"
+    assert error_of(text, 10, Binding(b"topic/4", BINDING.incarnation)) == "binding"
+    assert error_of(text, 10, Binding(BINDING.place, b"another-id")) == "topic"
     assert decode("", base=10, binding=BINDING) == OffsetMap(10, (), 10)
 
 
@@ -275,8 +294,10 @@ def sealed(bits: str) -> str:
 
 
 def fields(*, base: int, end: int, k: int, page_k: int, pages: int, codes: str) -> str:
-    binding = int.from_bytes(blake2b(BINDING, digest_size=8).digest(), "big")
-    return sealed(f"{base:064b}{binding:064b}{end:064b}{k:06b}{page_k:06b}{pages:032b}{codes}")
+    place, incarnation = (int.from_bytes(blake2b(part, digest_size=4).digest(), "big") for part in BINDING)
+    return sealed(
+        f"{base:064b}{place:032b}{incarnation:032b}{end:064b}{k:06b}{page_k:06b}{pages:032b}{codes}"
+    )
 
 
 @given(
@@ -299,6 +320,23 @@ def test_a_sealed_text_with_any_fields_is_answered(
         return
     assert incomplete_count(offsets) <= len(codes)
     assert offsets.end == end
+
+
+@pytest.mark.parametrize(
+    ("end", "k", "page_k", "pages", "codes"),
+    [
+        pytest.param(5, 0, 0, 0, "1" + "0" * 9, id="a whole character of filling"),
+        pytest.param(2**50, 40, 0, 0, "1", id="low bits missing"),
+        pytest.param(MAX_OFFSET + 1, 0, 0, 0, "1", id="end too high"),
+        pytest.param(0, 0, 0, 0, "1", id="an offset at end"),
+        pytest.param(
+            5_000, 0, 0, 2, "11" + "1" + "0" * 2_048 + "1", id="an offset on a page that is not listed"
+        ),
+        pytest.param(5_000, 0, 0, 3, "11", id="fewer pages than announced"),
+    ],
+)
+def test_what_no_member_writes_is_malformed(end: int, k: int, page_k: int, pages: int, codes: str) -> None:
+    assert error_of(fields(base=0, end=end, k=k, page_k=page_k, pages=pages, codes=codes)) == "malformed"
 
 
 def test_a_text_cannot_claim_more_than_it_is_long() -> None:

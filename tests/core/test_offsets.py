@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from retriable_kafka_client.core.offset_map import OffsetMap, bits_bound, capacity, decode
+from retriable_kafka_client.core.offset_map import Binding, OffsetMap, bits_bound, capacity, decode
 from retriable_kafka_client.core.offsets import Tracker
 
-BINDING = b"topic-id/0"
+BINDING = Binding(b"topic/0", b"topic-id")
 PLENTY = 10**6
 
 
@@ -65,7 +65,7 @@ def test_the_end_of_a_log_may_be_markers() -> None:
     tracker.advance(9)
     tracker.advance(3)
     tracker.advance(-1001)
-    assert (tracker.position, tracker.next_offset, tracker.encode(BINDING)) == (9, 9, "")
+    assert (tracker.position, tracker.next_offset, tracker.offset_map()) == (9, 9, OffsetMap(9, (), 9))
     tracker.validate()
 
 
@@ -151,6 +151,45 @@ def test_admission_stops_at_the_budget_and_goes_on_when_there_is_room() -> None:
     tracker.validate()
 
 
+def test_admission_counts_the_pages_of_what_it_admits() -> None:
+    tracker = Tracker(0, budget_units=60)
+    offsets: list[int] = []
+    for cluster in range(200):
+        first = cluster * 10**6
+        tracker.register(first, first + 4)
+        offsets += range(first, first + 4)
+
+    def bound(count: int) -> int:
+        pages = {offset >> 10 for offset in offsets[:count]}
+        return bits_bound(count, len(pages), 0, offsets[count - 1] + 1)
+
+    fitting = max(count for count in range(1, len(offsets)) if bound(count) <= capacity(60))
+    assert 8 < fitting < len(offsets)
+    assert tracker.admit(tracker.next_offset) == offsets[fitting - 1] + 1
+
+
+def test_many_waiting_offsets_are_admitted_bit_by_bit() -> None:
+    tracker = Tracker(0, budget_units=60)
+    offsets = list(range(0, 50_000, 50))
+    for offset in offsets:
+        tracker.register(offset, offset + 1)
+    for number, offset in enumerate(offsets):
+        frontier = tracker.admit(tracker.next_offset)
+        assert offset < frontier
+        assert frontier == tracker.next_offset or frontier - 1 in offsets[number : number + 80]
+        tracker.complete(offset, offset + 1)
+        tracker.validate()
+    assert tracker.position == tracker.next_offset
+
+
+def test_the_map_ends_behind_the_last_complete_offset() -> None:
+    tracker = tracker_with((0, 100))
+    assert tracker.offset_map() == OffsetMap(0, (), 0)
+    assert decode(tracker.encode(BINDING), base=0, binding=BINDING) == OffsetMap(0, (), 0)
+    tracker.complete(10, 20)
+    assert tracker.offset_map() == OffsetMap(0, ((0, 10),), 20)
+
+
 @pytest.mark.parametrize("budget_units", [0, 5, 22, 23])
 def test_without_room_for_a_map_offsets_go_one_by_one(budget_units: int) -> None:
     tracker = Tracker(0, budget_units=budget_units)
@@ -165,7 +204,7 @@ def test_without_room_for_a_map_offsets_go_one_by_one(budget_units: int) -> None
         tracker.complete(head, head + 1)
         tracker.validate()
     assert order == [0, 1, 2, 10, 11]
-    assert tracker.encode(BINDING) == ""
+    assert decode(tracker.encode(BINDING), base=12, binding=BINDING).completed == 0
 
 
 def test_a_smaller_budget_cuts_the_map_and_keeps_what_was_admitted() -> None:

@@ -58,13 +58,12 @@ def orders(*told: str, first: int = 0) -> list[Entry]:
 class Driven:
     """A runner driven as the consumer's loop does it, by the test's own thread."""
 
-    def __init__(self, executor: int | Executor, handled: HandlerSpec, *, start: bool = True) -> None:
-        self.runner: Runner = make_runner(executor, handled)
+    def __init__(self, executor: int | Executor, handled: HandlerSpec, *, slots: int | None = None) -> None:
+        self.runner: Runner = make_runner(executor, handled, slots=slots)
         self.done: list[Entry] = []
         self.failed: list[tuple[Entry, Failure]] = []
         self.died: list[Entry] = []
-        if start:
-            self.runner.start()
+        self.runner.start()
 
     def push(self, pushed: Sequence[Entry]) -> None:
         """Push all."""

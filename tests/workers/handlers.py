@@ -70,9 +70,7 @@ def do_as_told(said: str, gate: str, message: Message[Any]) -> None:
     """Do what the payload says: {"do": …}; say first which message, and in which process."""
     order = message.value["do"]
     say(said, f"{order} {message.offset} {os.getpid()}")
-    _obey(order)
-    while order == "hold" and not Path(gate).exists():
-        time.sleep(0.01)  # the gate is a file, because the test is in another process
+    _obey(order, gate)
 
 
 async def do_as_told_async(said: str, gate: str, message: Message[Any]) -> None:
@@ -80,17 +78,28 @@ async def do_as_told_async(said: str, gate: str, message: Message[Any]) -> None:
     order = message.value["do"]
     say(said, f"{order} {message.offset} {os.getpid()}")
     if order == "block":
-        while not Path(gate).exists():
-            time.sleep(0.01)  # noqa: ASYNC251 - what a handler must not do
+        _hold(gate)  # what an async handler must not do
     if order == "cancel":
         raise asyncio.CancelledError
-    _obey(order)
-    while order == "hold" and not Path(gate).exists():
-        await asyncio.sleep(0.01)
+    if order == "hold":
+        await asyncio.to_thread(_hold, gate)
+    else:
+        _obey(order, gate)
 
 
-def _obey(order: str) -> None:  # noqa: C901 - a list of orders
+def _hold(gate: str) -> None:
+    while not Path(gate).exists():  # a file, because the test is in another process
+        time.sleep(0.01)
+
+
+def _obey(order: str, gate: str) -> None:
     match order:
+        case "hold":
+            _hold(gate)
+        case "orphan":  # die, and leave a process behind that holds all pipes open
+            if os.fork() == 0:
+                _hold(gate)
+            os._exit(17)
         case "fail":
             raise ValueError("secret payload")
         case "reject":

@@ -25,18 +25,20 @@ def executor() -> Iterator[AsyncExecutor]:
 
 
 class Meter:
-    """A handler that counts how many of it run at once, and waits until so many do."""
+    """A handler that counts how many of it run at once, and waits until so many did."""
 
     def __init__(self, wanted: int) -> None:
         self.wanted = wanted
         self.now = 0
         self.most = 0
+        self.enough = asyncio.Event()
 
     async def __call__(self, message: Message[Any]) -> None:
         self.now += 1
         self.most = max(self.most, self.now)
-        while self.most < self.wanted:
-            await asyncio.sleep(0)
+        if self.most >= self.wanted:
+            self.enough.set()
+        await self.enough.wait()
         await asyncio.sleep(0)
         self.now -= 1
 

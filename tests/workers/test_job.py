@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client.errors import ConfigError, Reject, RetryAfter
 from retriable_kafka_client.core.retry import REASON_EXHAUSTED, REASON_REJECTED, REASON_UNDECODABLE
+from retriable_kafka_client.errors import ConfigError, Reject, RetryAfter
 from retriable_kafka_client.message import JSON, Message
 from retriable_kafka_client.wire import Marks
 from retriable_kafka_client.workers.job import (
@@ -188,8 +188,11 @@ def test_what_cannot_be_known_is_accepted() -> None:
     check_async(print)
     check_sync(print)
     if hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
-        marked = inspect.markcoroutinefunction(lambda message: handlers.nothing_async(message))
-        check_async(marked)
+
+        def marked(message: Message[Any]) -> Any:
+            return handlers.nothing_async(message)
+
+        check_async(inspect.markcoroutinefunction(marked))
 
 
 def test_what_cannot_be_pickled_is_named() -> None:

@@ -196,6 +196,7 @@ class Engine:
             return
         assignment.uid = event.uid
         assignment.retention_ms = event.retention_ms
+        assignment.earliest = event.earliest
         assignment.restore(event.position, event.metadata)
         if assignment.restore_problem is not None:
             self._notify(
@@ -213,7 +214,7 @@ class Engine:
                 restored=assignment.restored,
             )
         )
-        self._out.append(p.Start(event.place, event.position))
+        self._out.append(p.Start(event.place, assignment.begin, earliest=assignment.earliest))
 
     def _on_arrived(self, event: p.Arrived, now: p.Now) -> None:
         assignment = self._assignments.get(event.place)
@@ -475,22 +476,23 @@ class Engine:
             or tracker.code_share >= 0.75
         ):
             wall_ms = math.floor(now.wall * 1000)
-            taken = assignment.waiting.take_furthest(window // 2, share // 2, wall_ms, self._parking)
+            below = tracker.admit(tracker.next_offset)  # no other offset may be completed
+            taken = assignment.waiting.take_furthest(window // 2, share // 2, below, wall_ms, self._parking)
             self._send_parked(assignment, taken, wall_ms)
 
     def _park_ageing(self, assignment: Assignment, now: p.Now) -> None:
         """Re-publish what has used up a quarter of its topic's retention while it waits."""
-        retention_ms = assignment.retention_ms
-        if retention_ms is None or not assignment.waiting:
+        retention_ms, tracker = assignment.retention_ms, assignment.tracker
+        if retention_ms is None or tracker is None or not assignment.waiting:
             return
         age_ms = retention_ms // 4
         if now.mono < assignment.scanned_at + min(60.0, age_ms / 10_000):
             return
         assignment.scanned_at = now.mono
         wall_ms = math.floor(now.wall * 1000)
-        self._send_parked(
-            assignment, assignment.waiting.take_older(wall_ms - age_ms, wall_ms, self._parking), wall_ms
-        )
+        below = tracker.admit(tracker.next_offset)
+        taken = assignment.waiting.take_older(wall_ms - age_ms, below, wall_ms, self._parking)
+        self._send_parked(assignment, taken, wall_ms)
 
     def _send_parked(self, assignment: Assignment, taken: Sequence[Entry], wall_ms: int) -> None:
         for entry in taken:

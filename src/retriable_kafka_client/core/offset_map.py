@@ -9,7 +9,8 @@ The text is a wire format: members of other versions, and the next owner of the 
 then a bit string, most significant bit first, 6 ("s") or 15 ("w") bits a character:
   32    CRC-32 (that of zlib) of all bits behind it, with zero bits added up to a whole byte
   64    base: the commit position that this map belongs to
-  64    binding: BLAKE2b, 8-byte digest, of the caller's bytes (they name topic, incarnation, partition)
+  32    binding: BLAKE2b, 4-byte digest, of the place (topic and partition by name)
+  32    binding: BLAKE2b, 4-byte digest, of the topic's incarnation
   64    end: about this offset and those above, the map says nothing
    6    k, the Rice parameter of the offsets
    6    the Rice parameter of the pages
@@ -42,8 +43,9 @@ mark or changes under NFC:
 ```
 
 Each is one UTF-16 unit, which is what the broker counts, and three bytes of UTF-8. "s" is used when it
-fits. A map that says nothing (end = base) is the empty text. A map may claim less than is true: one that
-does not fit ends earlier.
+fits. A map that says nothing (end = base) still tells whose position it stands beside: a position whose map
+names this place and another incarnation was committed for a topic that is gone. A map may claim less than
+is true: one that does not fit ends earlier.
 """
 
 from __future__ import annotations
@@ -53,11 +55,12 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 __all__ = [
     "MAX_OFFSET",
     "PAGE_SHIFT",
+    "Binding",
     "MapFault",
     "OffsetMap",
     "OffsetMapError",
@@ -72,7 +75,7 @@ __all__ = [
 Run: TypeAlias = tuple[int, int]
 """Offsets first .. stop - 1. A plain pair: a fragmented map has ten thousand, and each slice makes one."""
 
-MapFault: TypeAlias = Literal["not-ours", "version", "malformed", "checksum", "base", "binding"]
+MapFault: TypeAlias = Literal["not-ours", "version", "malformed", "checksum", "base", "binding", "topic"]
 
 MAX_OFFSET = 2**63 - 1
 PAGE_SHIFT = 10  # a page is 1 << PAGE_SHIFT offsets
@@ -80,7 +83,16 @@ PAGE_SHIFT = 10  # a page is 1 << PAGE_SHIFT offsets
 _MAGIC = "rkc"
 _VERSION = "1"
 _PREFIX_UNITS = len(_MAGIC) + 2
-_FIELDS = (32, 64, 64, 64, 6, 6, 32)  # CRC, base, binding, end, k, k of the pages, number of pages
+_FIELDS = (
+    32,
+    64,
+    32,
+    32,
+    64,
+    6,
+    6,
+    32,
+)  # CRC, base, place, incarnation, end, k, k of the pages, their number
 _CRC_BITS = _FIELDS[0]
 _HEADER_BITS = sum(_FIELDS)
 
@@ -132,6 +144,13 @@ class OffsetMap:
         return self.end - self.base - sum(stop - first for first, stop in self.incomplete)
 
 
+class Binding(NamedTuple):
+    """What a map is bound to."""
+
+    place: bytes  # names topic and partition
+    incarnation: bytes  # differs when a topic of that name is made anew
+
+
 def capacity(budget_units: int) -> int:
     """Return how many bits of codes fit into so many UTF-16 units; below 0 if the header does not."""
     return (budget_units - _PREFIX_UNITS) * _WIDTHS["w"] - _HEADER_BITS
@@ -173,11 +192,11 @@ def coded_bits(offsets: OffsetMap) -> int:
     return _Codes(offsets.incomplete, offsets.base, paged=True).bits
 
 
-def encode(offsets: OffsetMap, *, binding: bytes, budget_units: int) -> str:
+def encode(offsets: OffsetMap, *, binding: Binding, budget_units: int) -> str:
     """Return the map as a text of at most ``budget_units`` UTF-16 units. Never raises.
 
-    What does not fit is cut to the longest beginning that fits and ends before an incomplete run; to the
-    empty text, if that says nothing.
+    What does not fit is cut to the longest beginning that fits and ends before an incomplete run; the text is
+    empty if not even the header fits.
     """
     base, runs, end = offsets.base, offsets.incomplete, offsets.end
     room = capacity(budget_units)
@@ -190,18 +209,16 @@ def encode(offsets: OffsetMap, *, binding: bytes, budget_units: int) -> str:
             return ""
         end = runs[kept][0]
         codes = _Codes(runs[:kept], base, paged=True)
-    if end == base:
-        return ""
-
     alphabet = "s" if _PREFIX_UNITS + -(-(_HEADER_BITS + codes.bits) // _WIDTHS["s"]) <= budget_units else "w"
-    values = (base, _digest(binding), end, codes.k, codes.page_k, codes.pages)
+    place, incarnation = _digest(binding.place), _digest(binding.incarnation)
+    values = (base, place, incarnation, end, codes.k, codes.page_k, codes.pages)
     header = "".join([f"{value:0{size}b}" for value, size in zip(values, _FIELDS[1:], strict=True)])
     body = header + codes.text()
     body += "0" * (-(_CRC_BITS + len(body)) % _WIDTHS[alphabet])
     return f"{_MAGIC}{_VERSION}{alphabet}{_to_letters(f'{_checksum(body):0{_CRC_BITS}b}{body}', alphabet)}"
 
 
-def decode(text: str, *, base: int, binding: bytes) -> OffsetMap:
+def decode(text: str, *, base: int, binding: Binding) -> OffsetMap:
     """Return the map that `encode` wrote for this base and binding; for the empty text the map that says
     nothing.
 
@@ -216,13 +233,15 @@ def decode(text: str, *, base: int, binding: bytes) -> OffsetMap:
     for size in _FIELDS:
         fields.append(int(bits[at : at + size], 2))
         at += size
-    checksum, claimed_base, claimed_binding, end, k, page_k, page_count = fields
+    checksum, claimed_base, claimed_place, claimed_incarnation, end, k, page_k, page_count = fields
     if checksum != _checksum(bits[_CRC_BITS:]):
         raise OffsetMapError("checksum")
     if claimed_base != base:
         raise OffsetMapError("base")
-    if claimed_binding != _digest(binding):
+    if claimed_place != _digest(binding.place):
         raise OffsetMapError("binding")
+    if claimed_incarnation != _digest(binding.incarnation):
+        raise OffsetMapError("topic")
 
     if page_count:
         page_runs, at = _read(bits, at, page_k, base >> PAGE_SHIFT, page_count)
@@ -367,8 +386,8 @@ def _read(bits: str, at: int, k: int, start: int, most: int) -> tuple[list[Run],
     return runs, at
 
 
-def _digest(binding: bytes) -> int:
-    return int.from_bytes(blake2b(binding, digest_size=8).digest(), "big")
+def _digest(name: bytes) -> int:
+    return int.from_bytes(blake2b(name, digest_size=4).digest(), "big")
 
 
 def _checksum(bits: str) -> int:

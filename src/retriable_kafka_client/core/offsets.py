@@ -19,7 +19,15 @@ from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator
 
-from retriable_kafka_client.core.offset_map import PAGE_SHIFT, OffsetMap, Run, bits_bound, capacity, encode
+from retriable_kafka_client.core.offset_map import (
+    PAGE_SHIFT,
+    Binding,
+    OffsetMap,
+    Run,
+    bits_bound,
+    capacity,
+    encode,
+)
 
 __all__ = ["Tracker"]
 
@@ -300,7 +308,7 @@ class Tracker:
             end = runs.pop()[0]
         return OffsetMap(base, tuple(runs), end)
 
-    def encode(self, binding: bytes) -> str:
+    def encode(self, binding: Binding) -> str:
         """Return the offset map as text for the commit of ``position``, within the budget. Never raises.
 
         It holds all that is complete, unless the budget was cut, or ``restored`` exceeds it: then less, and

@@ -11,12 +11,16 @@ from collections.abc import Sequence
 from enum import Enum
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
+from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.protocol import Place, Progress
 from retriable_kafka_client.core.schedule import DueQueue
 
 __all__ = ["Assignment", "Phase"]
+
+
+LEAST_MAP_UNITS = 100  # with less room than this for its map, a partition goes without
+NO_MAP = 2**31  # a budget that holds nothing up
 
 
 class Phase(Enum):
@@ -33,6 +37,7 @@ class Assignment:
 
     __slots__ = (
         "active_bytes",
+        "begin",
         "blocked",
         "budget_units",
         "dirty",
@@ -73,6 +78,7 @@ class Assignment:
         self.paused = False
         self.told_blocked = False  # the user knows that `blocked` is not empty
         self.dirty = False  # there is progress that no acknowledged commit holds
+        self.begin: int | None = None  # where consuming begins; None: where `earliest` says
         self.earliest = False  # without a position, begin where the log does
         self.restored = 0  # messages that the restored map knows as done
         self.restore_problem: str | None = None
@@ -92,9 +98,14 @@ class Assignment:
         return self.phase is Phase.RUNNING
 
     @property
-    def binding(self) -> bytes:
+    def _map_room(self) -> int:
+        """What admission reckons with. Where no map fits, positions are committed bare rather than work held up."""
+        return self.budget_units if self.budget_units >= LEAST_MAP_UNITS else NO_MAP
+
+    @property
+    def binding(self) -> Binding:
         """What an offset map of this partition is bound to."""
-        return f"{self.uid}/{self.place.topic}/{self.place.partition}".encode()
+        return Binding(f"{self.place.topic}/{self.place.partition}".encode(), self.uid.encode())
 
     @property
     def incomplete(self) -> int:
@@ -117,13 +128,18 @@ class Assignment:
                 restored = decode(metadata, base=position, binding=self.binding)
             except OffsetMapError as error:
                 self.restore_problem = error.reason
-        self.tracker = Tracker(position, restored, budget_units=self.budget_units)
+                if error.reason == "topic":
+                    # Committed of a topic of this name that is gone: the position says nothing of the new one.
+                    self.earliest = True
+                    return
+        self.begin = position
+        self.tracker = Tracker(position, restored, budget_units=self._map_room)
         self.restored = restored.completed if restored is not None else 0
 
     def register(self, offsets: Sequence[int]) -> list[tuple[int, int]]:
         """Take note of delivered offsets (increasing) and return the runs of them that are not done already."""
         if self.tracker is None:
-            self.tracker = Tracker(offsets[0], budget_units=self.budget_units)
+            self.tracker = Tracker(offsets[0], budget_units=self._map_room)
         self.dirty = True
         first = offsets[0]
         if offsets[-1] - first + 1 == len(offsets):
@@ -198,7 +214,7 @@ class Assignment:
         return Progress(
             place=self.place,
             position=self.tracker.position,
-            metadata=self.tracker.encode(self.binding),
+            metadata=self.tracker.encode(self.binding) if self.budget_units >= LEAST_MAP_UNITS else "",
             token=self,
         )
 
@@ -206,7 +222,7 @@ class Assignment:
         """The broker takes no more than this for an offset map."""
         self.budget_units = budget_units
         if self.tracker is not None:
-            self.tracker.set_budget(budget_units)
+            self.tracker.set_budget(self._map_room)
         self.dirty = True
 
     def drain(self) -> None:

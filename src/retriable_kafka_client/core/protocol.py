@@ -79,6 +79,7 @@ class Restored:
     metadata: str
     uid: str  # names the topic's incarnation: its topic id, or cluster id and name
     retention_ms: int | None = None  # None: unknown or unlimited
+    earliest: bool = False  # without a position, begin where the log does
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,30 +62,33 @@ class DueQueue:
             due.append(entry)
         return due
 
-    def take_furthest(self, keep: int, keep_bytes: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
+    def take_furthest(
+        self, keep: int, keep_bytes: int, below: int, wall_ms: int, rule: ParkingRule
+    ) -> list[Entry]:
         """Remove and return what to park so that the nearest ``keep`` messages of ``keep_bytes`` remain.
 
-        O(n log n); what ``rule`` does not allow stays, wherever it is in the order.
+        O(n log n); what ``rule`` does not allow, or stands at offset ``below`` or above, stays wherever it is in the order.
         """
         kept: list[tuple[int, int, Entry]] = []
         taken: list[Entry] = []
         size = 0
         for position, item in enumerate(sorted(self._heap)):
             entry = item[2]
-            if (position < keep and size + entry.size <= keep_bytes) or not rule.allows(entry, wall_ms):
+            near = position < keep and size + entry.size <= keep_bytes
+            if near or entry.offset >= below or not rule.allows(entry, wall_ms):
                 kept.append(item)
                 size += entry.size
             else:
                 taken.append(entry)
         return self._replace(kept, taken)
 
-    def take_older(self, before_ms: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
-        """Remove and return what may be parked and came into the log before ``before_ms`` (retention nears it)."""
+    def take_older(self, before_ms: int, below: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
+        """Remove and return what may be parked, stands below offset ``below``, and came into the log before ``before_ms``."""
         kept: list[tuple[int, int, Entry]] = []
         taken: list[Entry] = []
         for item in self._heap:
             entry = item[2]
-            if 0 < entry.born_ms < before_ms and rule.allows(entry, wall_ms):
+            if 0 < entry.born_ms < before_ms and entry.offset < below and rule.allows(entry, wall_ms):
                 taken.append(entry)
             else:
                 kept.append(item)

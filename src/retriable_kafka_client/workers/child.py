@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from multiprocessing import current_process, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Lock
@@ -39,7 +38,7 @@ PROCESS_NAME = "rkc-worker-process"
 _WATCH_SECONDS = 1.0
 
 
-class Board(IntEnum):
+class Board:
     """Places in the memory that a worker shares with its parent; what they say is about the current batch.
 
     CLAIMED and LIMIT change under the lock: the worker may begin a message only below LIMIT, and the parent
@@ -53,6 +52,7 @@ class Board(IntEnum):
     LIMIT = 1
     DONE = 2
     FAILED = 3
+    SIZE = 4
 
 
 # Parent to worker -----------------------------------------------------------------------------------------
@@ -151,6 +151,7 @@ def serve(connection: Connection, lock: Lock, board: Any, initializer: Callable[
                 _work_off(order, connection, lock, board)
             else:
                 connection.send(_called(order))
+            del order  # a worker that waits keeps no payload alive
     except (EOFError, OSError):
         return  # the parent hung up
 

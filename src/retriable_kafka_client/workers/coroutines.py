@@ -11,6 +11,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
+from retriable_kafka_client.checks import MAX_INT32, integer
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
@@ -35,14 +36,11 @@ class AsyncExecutor(Executor):
     """
 
     def __init__(self, concurrency: int = 1000, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        number: object = concurrency
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ConfigError("AsyncExecutor.concurrency", concurrency, "must be a whole number, 1 or more")
         if loop is not None:
             raise ConfigError(
                 "AsyncExecutor.loop", loop, "comes with a later release; the executor has its own loop"
             )
-        self.concurrency = concurrency
+        self.concurrency = integer("AsyncExecutor.concurrency", concurrency, 1, MAX_INT32)
         self.host = Host(concurrency)
         """Internal: what its consumers' runners talk to."""
 
@@ -159,7 +157,7 @@ class Host:
 
     async def _end(self, cancel: bool) -> None:
         for runner in self._runners:
-            runner.lose(RuntimeError("the AsyncExecutor was shut down while a consumer used it"))
+            runner.lose(RuntimeError("the AsyncExecutor was shut down while a consumer used it"), cancel)
         me = asyncio.current_task()
         ours = [task for runner in self._runners for task in runner.tasks()]
         ours += [task for task in self._adopted if task is not me]
@@ -260,9 +258,10 @@ class AsyncRunner:
         """What runs."""
         return list(self._tasks)
 
-    def lose(self, error: BaseException) -> None:
-        """The loop ends."""
+    def lose(self, error: BaseException, cancelling: bool = False) -> None:
+        """The loop ends; ``cancelling``: at once."""
         self.failure = error
+        self._dropping = self._dropping or cancelling
         self._bell.set()
 
     def start_next(self) -> bool:

@@ -87,6 +87,7 @@ def _failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExc
     decode_error = message.decode_error
     if decode_error is not None:
         error = decode_error  # what the handler made of it does not matter
+        message.decode_error = None  # it refers back to the message, whose payload would wait for the next gc
     return judge(spec.policies[route], message.attempt, error, random.random(), spec.error_text)
 
 

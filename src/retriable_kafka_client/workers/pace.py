@@ -24,9 +24,8 @@ class Pace:
     def __init__(self, slots: int, *, shares_interpreter: bool) -> None:
         self._slots = slots
         self._shares = shares_interpreter
-        self.cost = (
-            _SLICE_SECONDS  # seconds a message; pessimistic at first, and capped: one peak is soon forgotten
-        )
+        # Seconds a message: pessimistic at first, and capped, so that one peak is soon forgotten.
+        self.cost = _SLICE_SECONDS
         self.width = slots  # 1 <= width <= slots
         self._opened = 0.0  # when the window of _cpu began
         self._cpu = 0.0  # CPU seconds of the slices that ended in it

@@ -14,6 +14,7 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+from retriable_kafka_client.checks import integer
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
@@ -41,14 +42,11 @@ class ProcessExecutor(Executor):
     """
 
     def __init__(self, workers: int, *, initializer: Callable[[], object] | None = None) -> None:
-        number: object = workers
-        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-            raise ConfigError("ProcessExecutor.workers", workers, "must be a whole number, 1 or more")
         if initializer is not None and not callable(initializer):
             raise ConfigError(
                 "ProcessExecutor.initializer", initializer, "must be a function without parameters"
             )
-        self.workers = workers
+        self.workers = integer("ProcessExecutor.workers", workers, 1, 10_000)
         self.pool = Pool(workers, initializer)
         """Internal: what its consumers' runners talk to."""
 
@@ -107,15 +105,10 @@ class Pool:
         """
         if child.being_imported_by_worker():
             raise ConfigError("ProcessExecutor", self.workers, MAIN_GUARD)
-        try:
-            pickle.dumps(self._initializer)
-        except Exception as error:
-            raise ConfigError(
-                "ProcessExecutor.initializer", self._initializer, "must be a function at a module's top level"
-            ) from error
         with self._lock:
             self._check()
             if not self._keepers:
+                self._check_initializer()
                 _pools.add(self)
                 for number in range(self.workers):
                     keeper = threading.Thread(target=self._keep, name=f"rkc-keeper-{number}", daemon=True)
@@ -166,6 +159,13 @@ class Pool:
         if self._closed:
             raise RuntimeError("the ProcessExecutor was shut down")
 
+    def _check_initializer(self) -> None:
+        try:
+            pickle.dumps(self._initializer)
+        except Exception as error:
+            remedy = "must pickle: a function at a module's top level, or a partial of one"
+            raise ConfigError("ProcessExecutor.initializer", self._initializer, remedy) from error
+
     def _drained(self) -> list[Job]:
         jobs: list[Job] = []
         while True:
@@ -204,6 +204,7 @@ class Pool:
                                 futile = -1  # it was the job, not the start
                             raise
                         futile = 0
+                        del job  # a keeper that waits keeps no payload alive
                     return
             except WorkerEnded as ended:
                 reason = ended

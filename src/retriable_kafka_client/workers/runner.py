@@ -33,12 +33,14 @@ class Harvest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
-    """What a runner holds at one instant."""
+    """What a runner holds, at about one instant.
+
+    ``busy``: started and not ended, perhaps with one or the other that ended just now. A stdlib process pool
+    or a cluster does not say what it has started: there it is the whole slices that were sent.
+    """
 
     queued: int  # pushed and not started: ``withdraw`` can give them back
-    busy: tuple[
-        Entry, ...
-    ]  # started and not ended; a stdlib process pool or cluster: the whole slices that it holds
+    busy: tuple[Entry, ...]
 
 
 class Runner(Protocol):
@@ -131,9 +133,8 @@ class SliceRunner(ABC):
         self._overdue = 0  # of _out
         self._harvest = Harvest()
         self._pace = Pace(slots, shares_interpreter=shares_interpreter)
-        self._pumping = (
-            False  # one thread launches at a time: slices keep their order, an inline executor no recursion
-        )
+        # One thread launches at a time: slices keep their order, and an inline executor does not recurse.
+        self._pumping = False
         self._closed = False
         self._bell = threading.Event()  # there may be something to take
         self._idle = threading.Event()  # nothing is with the pool
@@ -202,7 +203,7 @@ class SliceRunner(ABC):
                 self._idle.clear()
             try:
                 self._launch(part)
-            except BaseException as error:  # noqa: BLE001 - a broken pool ends the consumer, not this thread
+            except Exception as error:  # noqa: BLE001 - a broken pool ends the consumer, not this thread
                 self.fail(error, part)
 
     def _next(self) -> Slice | None:
@@ -250,9 +251,8 @@ class SliceRunner(ABC):
             for part in reversed(self._out):
                 ended = part.gather(self._harvest)
                 if part.started is not None and now - part.started > OVERDUE_SECONDS:
-                    if (
-                        not part.overdue
-                    ):  # once: a stuck message must not keep the others' slices short for ever
+                    if not part.overdue:
+                        # Once: a stuck message must not keep the others' slices short for ever.
                         self._pace.note(ended + 1, now - part.started)
                         self._overdue += 1
                         part.overdue = True

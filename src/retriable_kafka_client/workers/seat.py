@@ -40,7 +40,7 @@ class Seat:
         context = multiprocessing.get_context("spawn")  # never fork: librdkafka's threads do not survive it
         self._connection, theirs = context.Pipe()
         self._lock = context.Lock()
-        self._board: Any = context.RawArray(ctypes.c_longlong, len(Board))
+        self._board: Any = context.RawArray(ctypes.c_longlong, Board.SIZE)
         # Not daemonic, so that handlers may start processes; who ends them is the pool and, when we are gone,
         # they.
         self._process = context.Process(
