@@ -260,7 +260,7 @@ class Loop:
     def _perform(self, command: p.Command) -> None:
         match command:
             case p.Run():
-                self._runner.push(command.entries)
+                self._runner.push(command.entries, urgent=command.urgent)
             case p.Notify():
                 self._notifier.tell(command.event)
             case p.Produce():

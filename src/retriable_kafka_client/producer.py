@@ -41,8 +41,6 @@ log = logging.getLogger(__name__)
 _POLL = 0.1  # seconds; how long a failure may stay unlogged, and how long close() may wait for the thread
 _ROOM = 0.01  # seconds between two looks for room in the full queue
 _PROBE = 1.0  # seconds that health() may ask the brokers
-_BRISK = 50  # sends between two looks of the thread
-_STAND_BACK = 0.005  # seconds
 _KNOWN_TOPICS = 10_000
 
 OnDelivery = Callable[[KafkaError | None, Any], None]
@@ -91,7 +89,6 @@ class Producer:
         self._closed = False  # takes nothing more
         self._ended = False  # the thread is gone
         self._serving = False  # some sender is at it; two at once do no harm
-        self._served = 0  # how often senders did so since the thread last looked; a lost count does no harm
         self._stop = threading.Event()
         self._fatal = ""  # the client's last words; it takes nothing any more
         self._trouble = "no broker has answered yet"  # empty once one has, until the next trouble
@@ -184,7 +181,6 @@ class Producer:
             # Serving reports here keeps them from the thread, which would need the GIL for each: twice the
             # throughput. Not within a report's callback: one that sends would nest without end.
             self._serving = True
-            self._served += 1
             try:
                 client.poll(0)
             finally:
@@ -239,13 +235,7 @@ class Producer:
 
     def _serve(self, client: Client) -> None:
         while not self._stop.is_set():
-            if self._served > _BRISK:
-                # Senders serve the reports; two at it would pass the GIL to and fro. 
-                self._served = 0
-                self._stop.wait(_STAND_BACK)
-                continue
             try:
-                self._served = 0
                 client.poll(_POLL)
             except Exception:
                 log.exception("a callback of the producer's client raised")

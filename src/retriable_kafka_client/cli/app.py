@@ -41,7 +41,12 @@ def root(
         raise typer.Exit(2)
 
 
-@app.command()
+@app.command(
+    short_help="Run consumers until a signal stops them.",
+    help="Run consumers until SIGINT or SIGTERM, which drain and stop; a second signal stops at once.\n\n"
+    "Modules are looked for in the current directory too. Several consumers run side by side in this process, and the "
+    "first that fails stops the others. At the end it prints what each has done.",
+)
 def run(
     consumers: Annotated[
         list[str],
@@ -52,11 +57,7 @@ def run(
     ] = "INFO",
     as_json: Json = False,
 ) -> None:
-    """Run consumers until SIGINT or SIGTERM, which drain and stop; a second signal stops at once.
-
-    Modules are looked for in the current directory too. Several consumers run side by side in this process; the first
-    that fails stops the others. At the end it prints what each has done.
-    """
+    """Run the consumers that ``consumers`` name."""
     from retriable_kafka_client.cli.loading import load_consumers
     from retriable_kafka_client.cli.running import run as run_all
 
@@ -67,7 +68,12 @@ def run(
         run_all(load_consumers(consumers), log_level=level, as_json=as_json)
 
 
-@app.command()
+@app.command(
+    short_help="Show the library at work on an embedded broker.",
+    help="Show the library at work: thousands of orders, some of which fail twice, one that always fails, one for "
+    "later, on an embedded broker.\n\nAt the end the counts of sender, handler, consumer and brokers are held against "
+    "each other; if they do not add up, the exit code is 1.",
+)
 def demo(
     orders: Annotated[int, typer.Option(min=20, max=1_000_000, help="How many orders to send.")] = 5000,
     bootstrap_servers: Annotated[
@@ -80,7 +86,7 @@ def demo(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the library at work: orders, some of which fail twice, one that always fails, one for later."""
+    """Run the demo."""
     from retriable_kafka_client.cli.demo import run as run_demo
 
     with told():

@@ -67,9 +67,9 @@ def _import(name: str) -> object:
 
 def _told(name: str, error: Exception) -> str:
     """What went wrong in a module, with the place: the module is the user's, and so is the mistake."""
-    frames = [
-        frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename
-    ]
+    frames = list(traceback.extract_tb(error.__traceback__))
+    here = os.getcwd()
+    frames = [frame for frame in frames if frame.filename.startswith(here)] or frames
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     return f"importing {name} failed: {type(error).__name__}: {error}{place}"
 

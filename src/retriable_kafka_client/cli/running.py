@@ -26,11 +26,18 @@ def run(consumers: Sequence[Consumer], *, log_level: str, as_json: bool) -> None
             consumers[0].run()
         else:
             run_consumers(*consumers)
-    finally:
-        if as_json:
-            print(json.dumps({"consumers": [_plain(consumer) for consumer in consumers]}))
-        else:
-            _print(consumers)
+    except BaseException:
+        if any(consumer.stats().arrived for consumer in consumers):
+            _tell(consumers, as_json)
+        raise
+    _tell(consumers, as_json)
+
+
+def _tell(consumers: Sequence[Consumer], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"consumers": [_plain(consumer) for consumer in consumers]}))
+    else:
+        _print(consumers)
 
 
 def _plain(consumer: Consumer) -> dict[str, object]:

@@ -16,12 +16,13 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import LEAST_MAP_UNITS, Assignment, Phase
 from retriable_kafka_client.core.schedule import ParkingRule
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
 YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
+RESERVE = 8  # one slot in so many is kept for messages whose time comes
 SHARE = 500  # messages that one partition hands out before the next has its turn
 
 
@@ -47,6 +48,7 @@ class EngineConfig:
     commit_interval: float  # seconds
     parking_interval: float  # seconds
     map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
+    least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
 
 
 @dataclass(slots=True)
@@ -79,6 +81,7 @@ class Engine:
         self._out: list[p.Command] = []
         self._in_flight = 0
         self._overrun = 0  # of those in flight, the ones whose assignment has ended
+        self._left_bytes = 0  # of ended assignments: what workers still run and copies on their way hold
         self._turn = 0  # which partition hands out first
         self._parking = ParkingRule(interval_ms=int(config.parking_interval * 1000))
         self._map_units = config.map_units
@@ -113,7 +116,8 @@ class Engine:
 
     @property
     def active_bytes(self) -> int:
-        return sum(assignment.active_bytes for assignment in self._assignments.values())
+        """Bytes of messages that are due, with the workers, or being handed off; of ended assignments too."""
+        return sum(assignment.active_bytes for assignment in self._assignments.values()) + self._left_bytes
 
     @property
     def waiting_bytes(self) -> int:
@@ -188,7 +192,12 @@ class Engine:
             self._out.append(p.FetchCommitted(event.places))
 
     def _assignment(self, place: p.Place) -> Assignment:
-        return Assignment(place, parks=place.topic in self._retry_topics, budget_units=self._map_units)
+        return Assignment(
+            place,
+            parks=place.topic in self._retry_topics,
+            budget_units=self._map_units,
+            least_units=self._config.least_map_units,
+        )
 
     def _on_restored(self, event: p.Restored) -> None:
         assignment = self._assignments.get(event.place)
@@ -214,7 +223,8 @@ class Engine:
                 restored=assignment.restored,
             )
         )
-        self._out.append(p.Start(event.place, assignment.begin, earliest=assignment.earliest))
+        earliest = assignment.earliest and assignment.begin is None
+        self._out.append(p.Start(event.place, assignment.begin, earliest=earliest))
 
     def _on_arrived(self, event: p.Arrived, now: p.Now) -> None:
         assignment = self._assignments.get(event.place)
@@ -254,11 +264,14 @@ class Engine:
             if entry.not_before_ms is not None and entry.verdict is None:
                 if entry.not_before_ms > wall_ms + YEAR_MS:
                     entry.verdict = Verdict(retry.REASON_NOT_BEFORE)
-                elif entry.not_before_ms > wall_ms:
-                    assignment.waiting.push(entry)
+                else:
+                    if entry.not_before_ms > wall_ms:
+                        assignment.waiting.push(entry)
+                    else:
+                        assignment.due.append(entry)
+                        active += entry.size
                     continue
-                assignment.plain = False
-            elif entry.verdict is not None:
+            if entry.verdict is not None:
                 assignment.plain = False
             ready.append(entry)
             active += entry.size
@@ -266,45 +279,45 @@ class Engine:
 
     def _on_idle(self, event: p.Idle) -> None:
         assignment = self._assignments.get(event.place)
-        if assignment is None or assignment.phase is not Phase.RUNNING or assignment.tracker is None:
-            return
-        tracker = assignment.tracker
-        if tracker.incomplete == 0 and event.position > tracker.next_offset:
-            tracker.advance(
-                event.position
-            )  # transaction markers and compaction leave offsets without records
-            assignment.dirty = True
+        if assignment is not None and assignment.phase is Phase.RUNNING:
+            assignment.pass_over(event.position)
 
     # Handing out -------------------------------------------------------------------------------------------------------
 
     def _release(self, now: p.Now) -> None:
-        room = self._config.in_flight - self._in_flight
-        if room <= 0:
-            return
-        able = [a for a in self._assignments.values() if (a.ready or a.blocked) and a.phase is Phase.RUNNING]
-        if not able:
-            return
+        """Hand out what is due, then what is ready, partition by partition, as far as there is room."""
+        config = self._config
+        running = [a for a in self._assignments.values() if a.phase is Phase.RUNNING]
         wall_ms = math.floor(now.wall * 1000)
+        for assignment in running:
+            room = config.in_flight - self._in_flight
+            if assignment.due and room > 0:
+                self._hand_out(assignment, assignment.take_due(room, wall_ms), now, urgent=True)
+        # A full house of ordinary messages would make those wait whose time comes.
+        most = config.in_flight - config.in_flight // RESERVE
+        able = [a for a in running if a.ready or a.blocked]
         self._turn += 1
-        while able and room > 0:
+        while able and self._in_flight < most:
             still: list[Assignment] = []
             for index in range(len(able)):
                 assignment = able[(index + self._turn) % len(able)]
-                plain = assignment.plain
-                entries = assignment.take(min(room, SHARE) if len(able) > 1 else room, wall_ms)
-                self._tell_blocked(assignment)
-                if not plain:
-                    entries = self._settle(entries, now)
-                if entries:
-                    assignment.in_flight += len(entries)
-                    self._in_flight += len(entries)
-                    room -= len(entries)
-                    self._out.append(p.Run(entries))
-                if assignment.ready:
-                    still.append(assignment)
-                if room <= 0:
-                    return
+                room = min(most - self._in_flight, SHARE if len(able) > 1 else most)
+                if room > 0:
+                    self._hand_out(assignment, assignment.take(room, wall_ms), now)
+                    if assignment.ready:
+                        still.append(assignment)
             able = still
+
+    def _hand_out(
+        self, assignment: Assignment, entries: list[Entry], now: p.Now, *, urgent: bool = False
+    ) -> None:
+        self._tell_blocked(assignment)
+        if any(entry.verdict is not None for entry in entries):
+            entries = self._settle(entries, now)
+        if entries:
+            assignment.in_flight += len(entries)
+            self._in_flight += len(entries)
+            self._out.append(p.Run(entries, urgent))
 
     def _settle(self, entries: Sequence[Entry], now: p.Now) -> list[Entry]:
         """Complete or dead-letter what is not to be run, and return the rest."""
@@ -349,7 +362,7 @@ class Engine:
             return
         config = self._config
         share = config.buffer_bytes // 2
-        holds = len(assignment.waiting) > 0
+        holds = assignment.parks or len(assignment.waiting) > 0  # what a retry topic brings next will mostly wait
         if not assignment.paused:
             if assignment.incomplete >= config.window or active >= share or (holds and waiting >= share):
                 assignment.paused = True
@@ -406,6 +419,7 @@ class Engine:
         assignment.in_flight -= count
         if assignment.phase is Phase.ENDED:
             self._overrun -= count
+            self._left_bytes -= size
             return
         self.counters.handled += count
         assignment.complete(first, stop, size)
@@ -417,6 +431,7 @@ class Engine:
         assignment.in_flight -= 1
         if assignment.phase is Phase.ENDED:
             self._overrun -= 1
+            self._left_bytes -= entry.size
             return False
         return True
 
@@ -477,7 +492,10 @@ class Engine:
         ):
             wall_ms = math.floor(now.wall * 1000)
             below = tracker.admit(tracker.next_offset)  # no other offset may be completed
-            taken = assignment.waiting.take_furthest(window // 2, share // 2, below, wall_ms, self._parking)
+            # Together they come down to half of their share, where reading goes on.
+            holders = sum(1 for other in self._assignments.values() if other.waiting)
+            keep_bytes = share // 2 // holders
+            taken = assignment.waiting.take_furthest(window // 2, keep_bytes, below, wall_ms, self._parking)
             self._send_parked(assignment, taken, wall_ms)
 
     def _park_ageing(self, assignment: Assignment, now: p.Now) -> None:
@@ -508,6 +526,7 @@ class Engine:
         entry, assignment = handoff.entry, handoff.entry.assignment
         assignment.sending -= 1
         if assignment.phase is Phase.ENDED:
+            self._left_bytes -= entry.size
             return
         if code is None:
             self._handoffs.accepted(handoff)
@@ -515,6 +534,9 @@ class Engine:
             self._complete(entry)
             return
         self.counters.refused += 1
+        if assignment.phase is Phase.DRAINING:
+            assignment.active_bytes -= entry.size  # left to the next owner, as in _drop_refused
+            return
         again_in = self._handoffs.refused(handoff, code, now)
         self._notify(
             events.HandOffRefused(
@@ -572,7 +594,7 @@ class Engine:
         for assignment in self._assignments.values():
             if assignment.phase is Phase.RUNNING and assignment.waiting:
                 assignment.wake(wall_ms)
-                if assignment.parks:
+                if assignment.parks and assignment.waiting:
                     self._park(assignment, now)
                     self._park_ageing(assignment, now)
         active, waiting = self.active_bytes, self.waiting_bytes
@@ -627,14 +649,24 @@ class Engine:
         draining = [self._assignments[place] for place in places if place in self._assignments]
         for assignment in draining:
             assignment.drain()
+            self._drop_refused(assignment)
         if draining:
             self._out.append(p.Withdraw())
 
+    def _drop_refused(self, assignment: Assignment) -> None:
+        """Copies that were refused are not sent again: one that lands behind the last commit would make two of a message.
+
+        The next owner runs the message again and makes the copy anew.
+        """
+        for handoff in self._handoffs.forget(assignment):
+            assignment.active_bytes -= handoff.entry.size
+
     def _on_ended(self, event: p.Ended) -> None:
         ending = [self._assignments.pop(place) for place in event.places if place in self._assignments]
-        if event.reason == "lost" and ending:
-            for assignment in ending:
-                assignment.drain()
+        undrained = [assignment for assignment in ending if assignment.phase is Phase.RUNNING]
+        for assignment in undrained:
+            assignment.drain()
+        if undrained:
             self._out.append(p.Withdraw())
         for assignment in ending:
             self._end(assignment, event.reason)
@@ -643,8 +675,9 @@ class Engine:
         topic, partition = assignment.place
         unfinished = assignment.incomplete
         assignment.end()
-        self._handoffs.forget(assignment)
+        self._drop_refused(assignment)
         self._overrun += assignment.in_flight
+        self._left_bytes += assignment.active_bytes
         if assignment.in_flight and reason in ("revoked", "stopped"):
             self._notify(events.DrainOverrun(topic=topic, partition=partition, running=assignment.in_flight))
         self._notify(
@@ -678,6 +711,7 @@ class Engine:
         """Check the invariants; for tests, after every step."""
         assert self._in_flight == sum(a.in_flight for a in self._assignments.values()) + self._overrun
         assert 0 <= self._overrun <= self._in_flight <= self._config.in_flight
+        assert self._left_bytes >= 0
         for place, assignment in self._assignments.items():
             assert assignment.place == place and assignment.phase is not Phase.ENDED
             assignment.validate()

@@ -121,9 +121,11 @@ class HandOffs:
             due.append(heapq.heappop(self._again)[2])
         return due
 
-    def forget(self, handoffs_of: object) -> None:
-        """Drop the copies of an assignment that has ended; the next owner makes them anew."""
+    def forget(self, handoffs_of: object) -> list[HandOff]:
+        """Remove and return the copies of an assignment that are not to be sent again."""
+        dropped = [item[2] for item in self._again if item[2].entry.assignment is handoffs_of]
         self._again = [item for item in self._again if item[2].entry.assignment is not handoffs_of]
         heapq.heapify(self._again)
         targets = {item[2].target for item in self._again}
         self._refusals = {target: code for target, code in self._refusals.items() if target in targets}
+        return dropped

@@ -16,7 +16,7 @@ from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.protocol import Place, Progress
 from retriable_kafka_client.core.schedule import DueQueue
 
-__all__ = ["Assignment", "Phase"]
+__all__ = ["LEAST_MAP_UNITS", "Assignment", "Phase"]
 
 
 LEAST_MAP_UNITS = 100  # with less room than this for its map, a partition goes without
@@ -36,11 +36,14 @@ class Assignment:
     """State of one partition. Only the engine calls it, on the loop's thread."""
 
     __slots__ = (
+        "_least_units",
         "active_bytes",
         "begin",
         "blocked",
+        "blocked_at",
         "budget_units",
         "dirty",
+        "due",
         "earliest",
         "in_flight",
         "parks",
@@ -60,7 +63,9 @@ class Assignment:
         "waiting",
     )
 
-    def __init__(self, place: Place, *, parks: bool, budget_units: int) -> None:
+    def __init__(
+        self, place: Place, *, parks: bool, budget_units: int, least_units: int = LEAST_MAP_UNITS
+    ) -> None:
         self.place = place
         self.parks = parks  # a retry topic: far-off messages may be re-published to its end
         self.phase = Phase.STARTING
@@ -68,9 +73,12 @@ class Assignment:
         self.retention_ms: int | None = None
         self.tracker: Tracker | None = None  # None until the first offset is known
         self.budget_units = budget_units  # of the offset map
+        self._least_units = least_units  # with a smaller budget there is no map
         self.ready: deque[Entry] = deque()  # may be handed out as soon as there is room
         self.plain = True  # nothing in `ready` has a not-before or a verdict
         self.blocked: deque[Entry] = deque()  # ready, but above what the offset map can hold
+        self.blocked_at = 0  # the frontier when `blocked` was last sorted out
+        self.due: deque[Entry] = deque()  # had to wait for its time, which has come
         self.waiting = DueQueue()
         self.in_flight = 0  # handed to the workers
         self.sending = 0  # copies produced and not answered
@@ -100,7 +108,12 @@ class Assignment:
     @property
     def _map_room(self) -> int:
         """What admission reckons with. Where no map fits, positions are committed bare rather than work held up."""
-        return self.budget_units if self.budget_units >= LEAST_MAP_UNITS else NO_MAP
+        return self.budget_units if self.has_map else NO_MAP
+
+    @property
+    def has_map(self) -> bool:
+        """Whether its commits carry an offset map."""
+        return self.budget_units >= self._least_units
 
     @property
     def binding(self) -> Binding:
@@ -154,32 +167,60 @@ class Assignment:
         fresh += self.tracker.register(start, previous + 1)
         return fresh
 
+    def pass_over(self, position: int) -> None:
+        """Nothing came up to ``position``: markers and compaction leave offsets without records, which a commit must tell.
+
+        A log that holds nothing else begins there.
+        """
+        if self.tracker is None:
+            self.tracker = Tracker(position, budget_units=self._map_room)
+            self.dirty = True
+        elif self.tracker.incomplete == 0 and position > self.tracker.next_offset:
+            self.tracker.advance(position)
+            self.dirty = True
+
     # Handing out -------------------------------------------------------------------------------------------------------
 
     def take(self, room: int, wall_ms: int) -> list[Entry]:
         """Remove and return up to ``room`` ready messages that the offset map can hold."""
         tracker = self.tracker
         assert tracker is not None
-        if self.blocked:
-            self.ready.extendleft(reversed(self.blocked))
-            self.blocked.clear()
-        frontier = tracker.admit(tracker.next_offset)
+        frontier = self._raise_frontier(tracker)
         ready = self.ready
         if self.plain and frontier >= tracker.next_offset and len(ready) <= room:
             everything = list(ready)
             ready.clear()
             return everything
+        taken = self._take_from(ready, room, wall_ms, frontier)
+        if not ready and not self.blocked:
+            self.plain = True
+        return taken
+
+    def take_due(self, room: int, wall_ms: int) -> list[Entry]:
+        """Likewise of what had to wait for its time, which goes before everything else."""
+        tracker = self.tracker
+        assert tracker is not None
+        return self._take_from(self.due, room, wall_ms, self._raise_frontier(tracker))
+
+    def _raise_frontier(self, tracker: Tracker) -> int:
+        frontier = tracker.admit(tracker.next_offset)
+        if self.blocked and frontier > self.blocked_at:
+            self.ready.extendleft(reversed(self.blocked))
+            self.blocked.clear()
+            self.plain = False  # some may have had to wait for their time
+        self.blocked_at = frontier
+        return frontier
+
+    def _take_from(self, queue: deque[Entry], room: int, wall_ms: int, frontier: int) -> list[Entry]:
         taken: list[Entry] = []
-        while ready and len(taken) < room:
-            entry = ready.popleft()
+        while queue and len(taken) < room:
+            entry = queue.popleft()
             if entry.offset >= frontier:
                 self.blocked.append(entry)
             elif entry.not_before_ms is not None and entry.not_before_ms > wall_ms and entry.verdict is None:
                 self.put_off(entry)  # the wall clock was set back meanwhile
             else:
                 taken.append(entry)
-        if not ready and not self.blocked:
-            self.plain = True
         return taken
 
     def put_off(self, entry: Entry) -> None:
@@ -187,15 +228,11 @@ class Assignment:
         self.active_bytes -= entry.size
         self.waiting.push(entry)
 
-    def wake(self, wall_ms: int) -> bool:
-        """Move what has become due to the ready queue; whether there was any."""
-        due = self.waiting.pop_due(wall_ms)
-        for entry in due:
+    def wake(self, wall_ms: int) -> None:
+        """Move what has become due to where it goes out first."""
+        for entry in self.waiting.pop_due(wall_ms):
             self.active_bytes += entry.size
-        if due:
-            self.plain = False
-            self.ready.extend(due)
-        return bool(due)
+            self.due.append(entry)
 
     # Progress ----------------------------------------------------------------------------------------------------------
 
@@ -214,7 +251,7 @@ class Assignment:
         return Progress(
             place=self.place,
             position=self.tracker.position,
-            metadata=self.tracker.encode(self.binding) if self.budget_units >= LEAST_MAP_UNITS else "",
+            metadata=self.tracker.encode(self.binding) if self.has_map else "",
             token=self,
         )
 
@@ -230,7 +267,7 @@ class Assignment:
         if self.phase is Phase.ENDED:
             return
         self.phase = Phase.DRAINING
-        for queue in (self.ready, self.blocked):
+        for queue in (self.ready, self.blocked, self.due):
             for entry in queue:
                 self.active_bytes -= entry.size
             queue.clear()
@@ -245,10 +282,10 @@ class Assignment:
         self.waiting.validate()
         assert self.active_bytes >= 0 and self.in_flight >= 0 and self.sending >= 0
         if self.tracker is None:
-            assert not self.ready and not self.blocked and not len(self.waiting)
+            assert not self.ready and not self.due and not self.blocked and not len(self.waiting)
             return
         self.tracker.validate()
-        held = len(self.ready) + len(self.blocked) + len(self.waiting) + self.in_flight
+        held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.in_flight
         if self.phase is Phase.RUNNING:
             # What is neither queued nor in flight is being handed off.
             assert held + self.sending <= self.tracker.incomplete, (
@@ -256,5 +293,5 @@ class Assignment:
                 self.sending,
                 self.tracker.incomplete,
             )
-        for entry in self.ready:
+        for entry in (*self.ready, *self.due):
             assert self.tracker.is_incomplete(entry.offset)

@@ -220,6 +220,7 @@ class Run:
     """Hand these to the workers, in this order where they can take them."""
 
     entries: Sequence[Entry]
+    urgent: bool = False  # before all that has not started: they had to wait for their time
 
 
 @dataclass(frozen=True, slots=True)

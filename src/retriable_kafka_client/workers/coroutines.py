@@ -187,6 +187,7 @@ class AsyncRunner:
         self._host = executor.host
         self._spec = spec
         self._ready: deque[Entry] = deque()  # the consumer's thread adds, the event loop takes
+        self._urgent: deque[Entry] = deque()  # likewise; goes first
         self._poked = False  # a feed is scheduled that has not looked at _ready yet
         self._closed = False
         self._dropping = False  # what fails from now on fails because we cancelled it
@@ -201,23 +202,14 @@ class AsyncRunner:
         check_async(self._spec.handler)
         self._host.call(lambda: self._host.join(self))
 
-    def push(self, entries: Sequence[Entry]) -> None:
+    def push(self, entries: Sequence[Entry], *, urgent: bool = False) -> None:
         """See Runner."""
-        self._ready.extend(entries)
+        (self._urgent if urgent else self._ready).extend(entries)
         self._poke()
 
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """See Runner."""
-        given: list[Entry] = []
-        kept: list[Entry] = []
-        while self._ready:
-            try:
-                entry = self._ready.pop()
-            except IndexError:  # the event loop was quicker
-                break
-            (given if which(entry) else kept).append(entry)
-        self._ready.extendleft(kept)  # after whatever the loop took meanwhile, and in their order
-        given.reverse()
+        given = _withdraw(self._urgent, which) + _withdraw(self._ready, which)
         self._poke()
         return given
 
@@ -240,11 +232,12 @@ class AsyncRunner:
 
     def running(self) -> Running:
         """See Runner."""
-        return Running(queued=len(self._ready), busy=tuple(self._tasks.copy().values()))
+        return Running(queued=len(self._urgent) + len(self._ready), busy=tuple(self._tasks.copy().values()))
 
     def close(self, timeout: float) -> None:
         """See Runner."""
         self._closed = True
+        self._urgent.clear()
         self._ready.clear()
         try:
             self._host.call(self._cancel)
@@ -269,8 +262,8 @@ class AsyncRunner:
         if self.failure is not None or self._closed:
             return False
         try:
-            entry = self._ready.popleft()
-        except IndexError:
+            entry = (self._urgent or self._ready).popleft()
+        except IndexError:  # nothing, or the consumer's thread has just taken it back
             return False
         task = asyncio.get_running_loop().create_task(self._one(entry))
         self._tasks[task] = entry
@@ -309,10 +302,24 @@ class AsyncRunner:
     # On the consumer's thread -----------------------------------------------------------------------------
 
     def _poke(self) -> None:
-        if self._poked or self._closed or not self._ready:
+        if self._poked or self._closed or not (self._urgent or self._ready):
             return
         self._poked = True
         try:
             self._host.call(self._feed)
         except RuntimeError as error:
             self.lose(error)
+
+
+def _withdraw(queue: deque[Entry], which: Callable[[Entry], bool]) -> list[Entry]:
+    given: list[Entry] = []
+    kept: list[Entry] = []
+    while queue:
+        try:
+            entry = queue.pop()
+        except IndexError:  # the event loop was quicker
+            break
+        (given if which(entry) else kept).append(entry)
+    queue.extendleft(kept)  # after whatever the loop took meanwhile, and in their order
+    given.reverse()
+    return given

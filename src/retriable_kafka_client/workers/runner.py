@@ -61,8 +61,8 @@ class Runner(Protocol):
         a pool that is broken or shut down. Does not wait for worker processes.
         """
 
-    def push(self, entries: Sequence[Entry]) -> None:
-        """Hand over ready entries; they start in this order. Never blocks, raises nothing."""
+    def push(self, entries: Sequence[Entry], *, urgent: bool = False) -> None:
+        """Hand over ready entries; they start in this order, ``urgent`` ones before the others. Never blocks or raises."""
 
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """Give back what has not started and ``which`` is true of. Never waits for a worker."""
@@ -129,6 +129,7 @@ class SliceRunner(ABC):
         self.failure: BaseException | None = None
         self._lock = threading.Lock()
         self._ready: deque[Entry] = deque()
+        self._urgent: deque[Entry] = deque()  # goes first
         self._out: dict[Slice, None] = {}  # with the pool; in the order of their launch
         self._overdue = 0  # of _out
         self._harvest = Harvest()
@@ -208,11 +209,11 @@ class SliceRunner(ABC):
 
     def _next(self) -> Slice | None:
         out = len(self._out)
-        if self._closed or self.failure is not None or not self._ready or out >= self.slots:
+        ready = self._urgent or self._ready
+        if self._closed or self.failure is not None or not ready or out >= self.slots:
             return None
         if out - self._overdue >= self._pace.width:
             return None
-        ready = self._ready
         entries = [ready.popleft()]
         if not entries[0].alone:
             for _ in range(self._pace.length(len(ready) + 1) - 1):
@@ -225,10 +226,10 @@ class SliceRunner(ABC):
 
     # Runner -----------------------------------------------------------------------------------------------
 
-    def push(self, entries: Sequence[Entry]) -> None:
+    def push(self, entries: Sequence[Entry], *, urgent: bool = False) -> None:
         """See Runner."""
         with self._lock:
-            self._ready.extend(entries)
+            (self._urgent if urgent else self._ready).extend(entries)
         self._pump()
 
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
@@ -236,11 +237,10 @@ class SliceRunner(ABC):
         with self._lock:
             for part in reversed(self._out):
                 self._ready.extendleft(part.take_back())
-            given: list[Entry] = []
-            kept: deque[Entry] = deque()
-            for entry in self._ready:
-                (given if which(entry) else kept).append(entry)
-            self._ready = kept
+            given = [entry for entry in (*self._urgent, *self._ready) if which(entry)]
+            if given:
+                self._urgent = deque(entry for entry in self._urgent if not which(entry))
+                self._ready = deque(entry for entry in self._ready if not which(entry))
         self._pump()
         return given
 
@@ -278,7 +278,7 @@ class SliceRunner(ABC):
     def running(self) -> Running:
         """See Runner."""
         with self._lock:
-            queued = len(self._ready)
+            queued = len(self._urgent) + len(self._ready)
             busy: list[Entry] = []
             for part in self._out:
                 queued += part.pending()
@@ -291,6 +291,7 @@ class SliceRunner(ABC):
             self._closed = True
             for part in self._out:
                 part.take_back()
+            self._urgent.clear()
             self._ready.clear()
         self._idle.wait(timeout)
         self._release()

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from retriable_kafka_client.cli.connection import cluster_of
 from retriable_kafka_client.cli.demo.scenario import Names
 from retriable_kafka_client.cli.ending import Code, CommandFailed
 from retriable_kafka_client.client import admin_settings, consumer_settings, open_client
@@ -61,8 +60,10 @@ def embedded() -> Iterator[Place]:
 @contextmanager
 def real(bootstrap_servers: str) -> Iterator[Place]:
     """A real cluster. Raises CommandFailed when it cannot be used; deletes what it made, as far as it may."""
+    from retriable_kafka_client.cli.connection import cluster_of  # costs 0.15 s, and only this needs it
+
     cluster = cluster_of(bootstrap_servers)
-    health = cluster.check(10.0)
+    health = cluster.check()
     if not health.ready:
         code = Code.FAILED if health.alive else Code.UNREACHABLE
         raise CommandFailed(code, "; ".join(health.reasons))

@@ -139,7 +139,7 @@ class PlainView:
 
 
 class LiveView:
-    """Figures, partitions and the latest events, drawn anew ten times a second; gone when it is left."""
+    """Figures, partitions and the latest events, drawn anew ten times a second on a screen of their own."""
 
     def __init__(self, console: Console, orders: int, title: str, latest: Latest) -> None:
         self._console = console
@@ -148,7 +148,7 @@ class LiveView:
         self._latest = latest
         self._rate = _Rate()
         self._began = time.monotonic()
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        self._live = Live(console=console, auto_refresh=False, screen=True)
 
     def running(self) -> AbstractContextManager[object]:
         return self._live
@@ -204,7 +204,7 @@ class LiveView:
 def _partitions(stats: Stats) -> Table:
     table = Table.grid(padding=(0, 2))
     for justify in ("left", "right", "right", "right"):
-        table.add_column(justify=justify)  # type: ignore[arg-type]
+        table.add_column(justify=justify)
     table.add_row("[dim]partition[/]", "[dim]complete below[/]", "[dim]incomplete[/]", "[dim]waiting[/]")
     for (topic, partition), one in sorted(stats.partitions.items()):
         position = "–" if one.position is None else f"{one.position:,}"
