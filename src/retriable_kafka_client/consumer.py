@@ -181,6 +181,16 @@ class Consumer:
             if error is None:
                 raise
 
+    def pause(self) -> None:
+        """Not in this release: ConfigError."""
+        raise ConfigError(
+            "Consumer.pause", None, "stop the consumer instead: pausing comes with a later release"
+        )
+
+    def resume(self) -> None:
+        """Not in this release: ConfigError."""
+        raise ConfigError("Consumer.resume", None, "pausing and resuming come with a later release")
+
     # Looking -----------------------------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:

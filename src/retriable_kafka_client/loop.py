@@ -11,10 +11,9 @@ import logging
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
@@ -24,18 +23,20 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client import events, topics
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.client import admin_settings, consumer_settings, open_client, producer_settings
+from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
-from retriable_kafka_client.errors import ConsumerFailed, NotReachable
+from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.sender import Sender
-from retriable_kafka_client.stats import PartitionStats, Stats
+from retriable_kafka_client.snapshot import Snapshot, take_stats
+from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.workers.runner import Runner
 
-__all__ = ["Control", "Loop", "LoopConfig", "Snapshot"]
+__all__ = ["Control", "Loop", "LoopConfig"]
 
 log = logging.getLogger("retriable_kafka_client")
 
@@ -45,6 +46,7 @@ SERVE_SECONDS = 0.01  # a round while draining
 COMMITTED_SECONDS = 0.1  # one try to read the group's positions
 BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
 LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
+LAST_TRY_SECONDS = 2.0  # until a last commit is sent once more
 CLOSE_SECONDS = 5.0
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
 SNAPSHOT_SECONDS = 0.1
@@ -70,23 +72,13 @@ class LoopConfig:
     limits: Limits
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Snapshot:
-    """What the loop publishes for other threads."""
-
-    at: float  # monotonic
-    assigned: bool  # there has been an assignment, if only an empty one
-    stats: Stats
-    reasons: tuple[str, ...]  # why it is not ready
-
-
 class Loop:
     """One run of a consumer. ``run`` blocks; ``snapshot`` may be read by any thread."""
 
     def __init__(
         self, config: LoopConfig, intake: Intake, runner: Runner, notifier: Notifier, control: Control
     ) -> None:
-        self.snapshot = Snapshot(at=time.monotonic(), assigned=False, stats=Stats(), reasons=("starting",))
+        self.snapshot = Snapshot(at=time.monotonic(), stats=Stats(), reasons=("starting",))
         self.prepared = False
         self._config = config
         self._runner = runner
@@ -94,9 +86,9 @@ class Loop:
         self._control = control
         self._engine = Engine(config.engine, intake.read)
         self._troubles = Troubles(config.engine.group)
+        self._group = f"group {config.engine.group}"
         self._pending: set[p.Place] = set()  # assigned, position not known yet
         self._starts: list[p.Start] = []
-        self._commits: deque[p.Commit] = deque()  # asynchronous, not answered
         self._assigned = False
         self._began = time.monotonic()
         self._idle_at = 0.0
@@ -108,6 +100,7 @@ class Loop:
         self._callback_failure: BaseException | None = None
         self._consumer: Any = None
         self._assigner: Assigner
+        self._committer: Committer
         self._sender: Sender
         self._directory: topics.Directory
 
@@ -168,6 +161,7 @@ class Loop:
         self._rebalance_drain = min(config.limits.drain_timeout, most)
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(self._consumer, eager=is_eager(settings))
+        self._committer = Committer(self._consumer, lambda: self._control.hard)
         self._began = time.monotonic()
         self._closing = False
         failed = True
@@ -207,7 +201,7 @@ class Loop:
             )
         if runner.failure is not None:
             raise ConsumerFailed(
-                f"the executor broke and runs nothing any more: {type(runner.failure).__name__}: {runner.failure}"
+                f"the executor broke and runs nothing any more: {_told(runner.failure)}"
             ) from runner.failure
         for answer in self._sender.poll():
             self._tell(p.HandOffAnswered(answer.handoff, answer.code))
@@ -229,7 +223,6 @@ class Loop:
             self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
         finally:
             self._end(tuple(self._engine.assignments), "stopped")
-            self._commits.clear()
             self._close()
 
     def _close(self) -> None:
@@ -352,9 +345,9 @@ class Loop:
             )
         except KafkaException as error:
             if _name(error) != "_TIMED_OUT":
-                self._refusal(f"group {self._config.engine.group}", _name(error))
+                self._refusal(self._group, _name(error))
             return
-        self._troubles.clear("brokers", f"group {self._config.engine.group}")
+        self._troubles.clear("brokers", self._group)
         if probing:
             return
         for answer in answers:
@@ -403,66 +396,33 @@ class Loop:
     # Commits -----------------------------------------------------------------------------------------------------------
 
     def _commit(self, commit: p.Commit) -> None:
-        try:
-            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
-        except KafkaException as error:
-            self._tell(p.CommitAnswered(commit, {one.place: _name(error) for one in commit.progress}))
-            return
-        self._commits.append(commit)
+        outcome = self._committer.send(commit)
+        if outcome is not None:
+            self._tell(p.CommitAnswered(*outcome))
 
-    def _committed(self, error: KafkaError | None, partitions: Sequence[Any]) -> None:
+    def _committed(self, error: KafkaError | None, partitions: Sequence[Any] | None) -> None:
         """The answer to an asynchronous commit; inside a poll."""
-        answered = {(one.topic, one.partition, one.offset) for one in partitions or ()}
-        for commit in self._commits:
-            if {(*one.place, one.position) for one in commit.progress} == answered or not answered:
-                break
-        else:
-            return  # the last commit of a partition: its effect was read back
-        self._commits.remove(commit)
-        codes: dict[p.Place, str] = {}
-        for one in partitions or ():
-            if one.error is not None:
-                codes[p.Place(one.topic, one.partition)] = str(one.error.name())
-        if error is not None and not codes:
-            codes = {one.place: str(error.name()) for one in commit.progress}
-        self._tell(p.CommitAnswered(commit, codes))
-        if len(codes) < len(commit.progress):
-            self._troubles.clear("brokers", f"group {self._config.engine.group}")
-        for code in codes.values():
+        outcome = self._committer.answered(error, partitions)
+        if outcome is None:
+            return
+        self._tell(p.CommitAnswered(*outcome))
+        if len(outcome.codes) < len(outcome.commit.progress):
+            self._troubles.clear("brokers", self._group)
+        for code in outcome.codes.values():
             if code.endswith("AUTHORIZATION_FAILED"):
-                self._refusal(f"group {self._config.engine.group}", code)
+                self._refusal(self._group, code)
 
     def _last_commit(self, places: Sequence[p.Place], deadline: float) -> None:
-        """Commit and read back until it is in, or ``deadline``. Inside a callback no answer to a commit can arrive."""
+        """Commit and see that it is in, by ``deadline``. Inside a callback no answer to a commit can arrive."""
         while True:
             commit = p.Commit(self._engine.last_progress(places))
             if not commit.progress:
                 return
-            until = min(deadline, time.monotonic() + 2.0)
-            landed = self._commit_landed(commit, until)
-            code = {} if landed else {one.place: "_TIMED_OUT" for one in commit.progress}
-            self._tell(p.CommitAnswered(commit, code))
+            landed = self._committer.landed(commit, min(deadline, time.monotonic() + LAST_TRY_SECONDS))
+            codes = {} if landed else {one.place: "_TIMED_OUT" for one in commit.progress}
+            self._tell(p.CommitAnswered(commit, codes))
             if landed or time.monotonic() >= deadline or self._control.hard:
                 return
-
-    def _commit_landed(self, commit: p.Commit, deadline: float) -> bool:
-        try:
-            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
-        except KafkaException:
-            return False
-        wanted = {one.place: (one.position, one.metadata) for one in commit.progress}
-        asked = [TopicPartition(*place) for place in wanted]
-        while True:
-            try:
-                answers = self._consumer.committed(asked, COMMITTED_SECONDS)
-            except KafkaException:
-                answers = []
-            found = {p.Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers}
-            if found == wanted:
-                return True
-            if time.monotonic() >= deadline or self._control.hard:
-                return False
-            self._runner.wait(SERVE_SECONDS)
 
     # Rebalances: inside a poll, on this thread -------------------------------------------------------------------------
 
@@ -495,7 +455,7 @@ class Loop:
             while not self._engine.drained(places) and time.monotonic() < deadline and not self._control.hard:
                 self._serve()
                 self._runner.wait(SERVE_SECONDS)
-            self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
+            self._last_commit(places, time.monotonic() + LAST_COMMIT_SECONDS)
         finally:
             self._end(places, "revoked")
             self._assigner.give_up(places)
@@ -527,11 +487,7 @@ class Loop:
         elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
             self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
         elif code.endswith("AUTHORIZATION_FAILED"):
-            what = (
-                f"topic {topic}"
-                if topic and code.startswith("TOPIC")
-                else f"group {self._config.engine.group}"
-            )
+            what = f"topic {topic}" if topic and code.startswith("TOPIC") else self._group
             self._refusal(what, code)
         else:
             self._troubles.note("poll", f"polling reports {code}")
@@ -541,7 +497,7 @@ class Loop:
         if error.fatal():
             raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
         if code.endswith("AUTHORIZATION_FAILED"):
-            self._refusal(f"group {self._config.engine.group}", code)
+            self._refusal(self._group, code)
         elif code in ("_ALL_BROKERS_DOWN", "_AUTHENTICATION", "_SSL"):
             self._troubles.note("brokers", f"the brokers cannot be used: {code}")
         if not self._assigned and time.monotonic() > self._began + BEFORE_ASSIGNMENT_SECONDS:
@@ -572,45 +528,15 @@ class Loop:
             reasons.append(f"the positions of {len(self._pending)} partitions are not known yet")
         if engine.overrun * 2 >= self._runner.slots:
             reasons.append(f"{engine.overrun} handlers of partitions that were given away hold the workers")
-        counters = engine.counters
         self.snapshot = Snapshot(
-            at=now,
-            assigned=self._assigned,
-            reasons=tuple(reasons),
-            stats=Stats(
-                handled=counters.handled,
-                failed=counters.failed,
-                retried=counters.retried,
-                dead_lettered=counters.dead_lettered,
-                dropped=counters.dropped,
-                filtered=counters.filtered,
-                foreign=counters.foreign,
-                parked=counters.parked,
-                restored=counters.restored,
-                refused=counters.refused,
-                arrived=counters.arrived,
-                lost_events=self._notifier.lost,
-                in_flight=engine.in_flight,
-                overrun=engine.overrun,
-                buffered_bytes=engine.active_bytes + engine.waiting_bytes,
-                partitions=MappingProxyType(
-                    {
-                        (place.topic, place.partition): PartitionStats(
-                            position=None if one.tracker is None else one.tracker.position,
-                            incomplete=one.incomplete,
-                            waiting=len(one.waiting),
-                            in_flight=one.in_flight,
-                            paused=one.paused,
-                        )
-                        for place, one in engine.assignments.items()
-                    }
-                ),
-            ),
+            at=now, stats=take_stats(engine, lost_events=self._notifier.lost), reasons=tuple(reasons)
         )
 
 
-def _positions(commit: p.Commit) -> list[TopicPartition]:
-    return [TopicPartition(*one.place, one.position, one.metadata) for one in commit.progress]
+def _told(failure: BaseException) -> str:
+    """Name the failure, with its text where that is known to hold no payload."""
+    name = type(failure).__name__
+    return f"{name}: {failure}" if isinstance(failure, (RetriableKafkaError, BrokenExecutor)) else name
 
 
 def _name(error: KafkaException) -> str:

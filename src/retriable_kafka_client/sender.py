@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, cast
@@ -18,7 +18,8 @@ from retriable_kafka_client.wire import Marks, dead_headers, own_headers, write_
 
 __all__ = ["Answer", "Sender"]
 
-log = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 2**31 - 1  # what the header holds
 
 
 class Answer(NamedTuple):
@@ -41,6 +42,7 @@ class Sender:
         self._producers: dict[bool, Producer] = {}  # by whether each copy goes in a request of its own
         self._backlog: deque[HandOff] = deque()  # the client's queue was full
         self._answers: list[Answer] = []
+        self._broken: dict[bool, KafkaError] = {}  # producers that met a fatal error
         self._unanswered = 0
 
     def _producer(self, *, single: bool) -> Producer:
@@ -62,28 +64,38 @@ class Sender:
     def poll(self) -> list[Answer]:
         """Serve the client without waiting, and return what has become certain since the last call."""
         if self._unanswered:
-            for producer in self._producers.values():
-                producer.poll(0)
+            for single, producer in list(self._producers.items()):
+                try:
+                    producer.poll(0)
+                except KafkaException as error:  # a fatal one, such as no right to write anywhere
+                    self._renew(single, error.args[0])
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()
+        for single, reason in self._broken.items():
+            self._renew(single, reason)
+        self._broken.clear()
         answers, self._answers = self._answers, []
-        if any(answer.code == "_FATAL" for answer in answers):
-            self._renew()
-            answers += self._answers
-            self._answers = []
         return answers
 
     def close(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds for what is on its way, then drop the rest."""
         for producer in self._producers.values():
-            if producer.flush(timeout):
-                producer.purge()
-                producer.flush(0.5)
+            with suppress(KafkaException):  # it met a fatal error
+                if producer.flush(timeout):
+                    producer.purge()
+                    producer.flush(0.5)
 
-    def _renew(self) -> None:
-        log.error("the producer of retry copies and dead letters met a fatal error; a new one takes over")
-        self.close(0.0)
-        self._producers.clear()
+    def _renew(self, single: bool, reason: KafkaError) -> None:
+        """A client that met a fatal error sends nothing any more: another one takes its place."""
+        producer = self._producers.pop(single, None)
+        if producer is None:
+            return
+        answered = len(self._answers)
+        with suppress(KafkaException):
+            producer.purge()
+            producer.flush(0.5)
+        # Why it broke says more than that its copies were purged.
+        self._answers[answered:] = [Answer(one.handoff, reason.name()) for one in self._answers[answered:]]
 
     def _produce(self, handoff: HandOff) -> bool:
         """Whether the client took it, or refused it for good."""
@@ -102,7 +114,7 @@ class Sender:
         except BufferError:
             return False
         except KafkaException as error:
-            self._answers.append(Answer(handoff, _code(error.args[0])))
+            self._answered(handoff, error.args[0])
             return True
         self._unanswered += 1
         return True
@@ -121,7 +133,7 @@ class Sender:
                 reason=failure.reason,
                 error=failure.error,
                 error_text=failure.text,
-                attempts=handoff.attempts,
+                attempts=min(handoff.attempts, MAX_ATTEMPTS),
                 time_ms=int(self._clock() * 1000),
             )
             chunk = handoff.entry.marks.chunk
@@ -133,7 +145,15 @@ class Sender:
 
     def _delivered(self, handoff: HandOff, error: KafkaError | None, _message: object) -> None:
         self._unanswered -= 1
-        self._answers.append(Answer(handoff, None if error is None else _code(error)))
+        if error is None:
+            self._answers.append(Answer(handoff, None))
+        else:
+            self._answered(handoff, error)
+
+    def _answered(self, handoff: HandOff, error: KafkaError) -> None:
+        self._answers.append(Answer(handoff, error.name()))
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            self._broken[handoff.tries > 0] = error
 
 
 def _key(handoff: HandOff) -> bytes | None:
@@ -145,9 +165,3 @@ def _key(handoff: HandOff) -> bytes | None:
 
 def _undecoded(body: bytes, _message: Message[Any]) -> bytes:
     return body
-
-
-def _code(error: KafkaError) -> str:
-    if error.fatal():
-        return "_FATAL"
-    return str(error.name())

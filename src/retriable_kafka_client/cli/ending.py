@@ -7,13 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-from confluent_kafka import KafkaError, KafkaException
-
-from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
+from retriable_kafka_client.errors import ConfigError, NotReachable, RetriableKafkaError
 
 __all__ = ["Code", "CommandFailed", "told"]
-
-_SILENT = frozenset({"_TRANSPORT", "_TIMED_OUT", "_ALL_BROKERS_DOWN", "_RESOLVE"})
 
 
 class Code(IntEnum):
@@ -42,19 +38,12 @@ def told() -> Iterator[None]:
         _end(error.code, str(error))
     except ConfigError as error:
         _end(Code.USAGE, str(error))
+    except NotReachable as error:
+        _end(Code.UNREACHABLE, str(error))
     except RetriableKafkaError as error:
-        _end(Code.UNREACHABLE if _unreachable(error) else Code.FAILED, str(error))
+        _end(Code.FAILED, str(error))
 
 
 def _end(code: Code, text: str) -> None:
     print("rkc: " + " ".join(text.split()), file=sys.stderr)
     raise SystemExit(int(code))
-
-
-def _unreachable(error: RetriableKafkaError) -> bool:
-    """Whether nobody answered, rather than somebody refused."""
-    cause = error.__cause__
-    if not isinstance(cause, KafkaException) or "AUTHENTICATION" in str(error):
-        return False
-    reason = cause.args[0]
-    return isinstance(reason, KafkaError) and str(reason.name()) in _SILENT

@@ -17,7 +17,7 @@ from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
 from retriable_kafka_client.core.partition import LEAST_MAP_UNITS, Assignment, Phase
-from retriable_kafka_client.core.schedule import ParkingRule
+from retriable_kafka_client.core.schedule import Keep, ParkingRule
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
@@ -362,7 +362,9 @@ class Engine:
             return
         config = self._config
         share = config.buffer_bytes // 2
-        holds = assignment.parks or len(assignment.waiting) > 0  # what a retry topic brings next will mostly wait
+        holds = (
+            assignment.parks or len(assignment.waiting) > 0
+        )  # what a retry topic brings next will mostly wait
         if not assignment.paused:
             if assignment.incomplete >= config.window or active >= share or (holds and waiting >= share):
                 assignment.paused = True
@@ -480,23 +482,32 @@ class Engine:
         self._complete(entry)
 
     def _park(self, assignment: Assignment, now: p.Now) -> None:
-        """Make room in the window when three quarters of it, or of another bound, wait for a later time."""
-        config = self._config
+        """Make room in the window when three quarters of it, or of another bound, wait for a later time.
+
+        In a paused partition a half is too much: it is read again only below that.
+        """
         tracker = assignment.tracker
         assert tracker is not None
-        window, share = config.window, config.buffer_bytes // 2
-        if (
-            len(assignment.waiting) * 4 >= window * 3
-            or self.waiting_bytes * 4 >= share * 3
-            or tracker.code_share >= 0.75
-        ):
-            wall_ms = math.floor(now.wall * 1000)
-            below = tracker.admit(tracker.next_offset)  # no other offset may be completed
-            # Together they come down to half of their share, where reading goes on.
-            holders = sum(1 for other in self._assignments.values() if other.waiting)
-            keep_bytes = share // 2 // holders
-            taken = assignment.waiting.take_furthest(window // 2, keep_bytes, below, wall_ms, self._parking)
-            self._send_parked(assignment, taken, wall_ms)
+        window, share = self._config.window, self._config.buffer_bytes // 2
+        waiting, size = assignment.waiting, self.waiting_bytes
+        if assignment.paused:
+            full = len(waiting) > window // 2 or size > share // 2
+        else:
+            full = len(waiting) * 4 >= window * 3 or size * 4 >= share * 3
+        map_full = bool(assignment.blocked) or tracker.code_share >= 0.75
+        if not full and not map_full:
+            return
+        below = tracker.admit(tracker.next_offset)  # no other offset may be completed
+        # Together the partitions come down to half of their share.
+        holders = sum(1 for other in self._assignments.values() if other.waiting)
+        early = waiting.count_below(below)
+        keep = Keep(
+            messages=window // 2,
+            bytes=share // 2 // holders,
+            early=early // 2 if map_full else early,  # those are what the map has to list
+        )
+        wall_ms = math.floor(now.wall * 1000)
+        self._send_parked(assignment, waiting.take_furthest(keep, below, wall_ms, self._parking), wall_ms)
 
     def _park_ageing(self, assignment: Assignment, now: p.Now) -> None:
         """Re-publish what has used up a quarter of its topic's retention while it waits."""
@@ -610,6 +621,7 @@ class Engine:
     def _on_commit_answered(self, event: p.CommitAnswered) -> None:
         if event.commit is self._commit:
             self._commit = None
+        refused: list[p.Progress] = []
         for progress in event.commit.progress:
             assignment = progress.token
             assert isinstance(assignment, Assignment)
@@ -627,12 +639,15 @@ class Engine:
                 continue
             assignment.dirty = True
             if code == "OFFSET_METADATA_TOO_LARGE":
-                self._shorten_maps(progress)
+                refused.append(progress)
             else:
                 self._notify(events.CommitFailed(topic=topic, partition=partition, code=code))
+        if refused:
+            # The client may report this of the commit's other partitions too: the longest is the one.
+            self._shorten_maps(max(refused, key=lambda one: len(one.metadata)))
 
     def _shorten_maps(self, progress: p.Progress) -> None:
-        """The broker takes less than we sent: halve the budget, for all partitions."""
+        """The broker takes less than this: halve the budget, for all partitions."""
         self._map_units = min(self._map_units, len(progress.metadata) // 2)
         for assignment in self._assignments.values():
             assignment.shorten_map(self._map_units)

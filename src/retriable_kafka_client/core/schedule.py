@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from retriable_kafka_client.core.entry import Entry
 
-__all__ = ["DueQueue", "ParkingRule"]
+__all__ = ["DueQueue", "Keep", "ParkingRule"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,15 @@ class ParkingRule:
             return False
         parked = entry.marks.parked_ms
         return parked is None or not wall_ms - self.interval_ms < parked <= wall_ms + self.interval_ms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keep:
+    """How much may go on waiting in a due queue that is being relieved."""
+
+    messages: int
+    bytes: int
+    early: int  # of those that may be parked as to their offset
 
 
 class DueQueue:
@@ -62,25 +71,33 @@ class DueQueue:
             due.append(entry)
         return due
 
-    def take_furthest(
-        self, keep: int, keep_bytes: int, below: int, wall_ms: int, rule: ParkingRule
-    ) -> list[Entry]:
-        """Remove and return what to park so that the nearest ``keep`` messages of ``keep_bytes`` remain.
+    def take_furthest(self, keep: Keep, below: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
+        """Remove and return what to park so that only the nearest remain, no more than ``keep`` says.
 
         O(n log n); what ``rule`` does not allow, or stands at offset ``below`` or above, stays wherever it is in the order.
         """
         kept: list[tuple[int, int, Entry]] = []
         taken: list[Entry] = []
-        size = 0
+        size = early = 0
         for position, item in enumerate(sorted(self._heap)):
             entry = item[2]
-            near = position < keep and size + entry.size <= keep_bytes
-            if near or entry.offset >= below or not rule.allows(entry, wall_ms):
+            is_early = entry.offset < below
+            near = (
+                position < keep.messages
+                and size + entry.size <= keep.bytes
+                and not (is_early and early >= keep.early)
+            )
+            if near or not is_early or not rule.allows(entry, wall_ms):
                 kept.append(item)
                 size += entry.size
+                early += is_early
             else:
                 taken.append(entry)
         return self._replace(kept, taken)
+
+    def count_below(self, offset: int) -> int:
+        """How many stand at lower offsets. O(n)."""
+        return sum(1 for item in self._heap if item[1] < offset)
 
     def take_older(self, before_ms: int, below: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
         """Remove and return what may be parked, stands below offset ``below``, and came into the log before ``before_ms``."""

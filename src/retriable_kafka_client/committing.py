@@ -1,0 +1,91 @@
+"""Commits on their way to the broker, and what became of them."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from retriable_kafka_client.core.protocol import Commit, Place
+
+__all__ = ["Committer", "Outcome"]
+
+ASK_SECONDS = 0.1  # one try to read the group's positions
+PAUSE_SECONDS = 0.01
+
+
+class Outcome(NamedTuple):
+    """What the broker said to a commit: an error code for each partition that was not committed."""
+
+    commit: Commit
+    codes: Mapping[Place, str]
+
+
+class Committer:
+    """Sends commits without waiting, and, where no answer can arrive, reads back whether one is in.
+
+    Only the loop's thread calls it. A commit that waits for its answer is never used: with a broker that hangs it does not
+    return for minutes, whatever the time-outs are.
+    """
+
+    def __init__(self, consumer: Any, give_up: Callable[[], bool]) -> None:
+        self._consumer = consumer
+        self._give_up = give_up  # whether to stop waiting at once
+        self._unanswered: deque[Commit] = deque()
+
+    def send(self, commit: Commit) -> Outcome | None:
+        """Send it; the outcome if the client refuses it at once."""
+        try:
+            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
+        except KafkaException as error:
+            return Outcome(commit, dict.fromkeys((one.place for one in commit.progress), _name(error)))
+        self._unanswered.append(commit)
+        return None
+
+    def answered(self, error: KafkaError | None, partitions: Sequence[Any] | None) -> Outcome | None:
+        """Match the client's answer with what was sent; None for a commit that was read back."""
+        given = partitions or ()
+        positions = {(one.topic, one.partition, one.offset) for one in given}
+        for commit in self._unanswered:
+            if not positions or {(*one.place, one.position) for one in commit.progress} == positions:
+                break
+        else:
+            return None
+        self._unanswered.remove(commit)
+        codes = {Place(one.topic, one.partition): one.error.name() for one in given if one.error is not None}
+        if error is not None and not codes:
+            codes = dict.fromkeys((one.place for one in commit.progress), error.name())
+        return Outcome(commit, codes)
+
+    def landed(self, commit: Commit, deadline: float) -> bool:
+        """Send it and read back until it is in, or until ``deadline`` (monotonic). Blocks."""
+        try:
+            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
+        except KafkaException:
+            return False
+        wanted = {one.place: (one.position, one.metadata) for one in commit.progress}
+        asked = [TopicPartition(*place) for place in wanted]
+        while True:
+            try:
+                answers = self._consumer.committed(asked, ASK_SECONDS)
+            except KafkaException:
+                answers = []
+            if {
+                Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers
+            } == wanted:
+                return True
+            if time.monotonic() >= deadline or self._give_up():
+                return False
+            time.sleep(PAUSE_SECONDS)
+
+
+def _positions(commit: Commit) -> list[TopicPartition]:
+    return [TopicPartition(*one.place, one.position, one.metadata) for one in commit.progress]
+
+
+def _name(error: KafkaException) -> str:
+    reason = error.args[0]
+    return reason.name() if isinstance(reason, KafkaError) else type(error).__name__

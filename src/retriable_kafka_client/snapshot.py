@@ -1,0 +1,42 @@
+"""What the loop publishes for other threads."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+
+from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.stats import PartitionStats, Stats
+
+__all__ = ["Snapshot", "take_stats"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The loop at one instant."""
+
+    at: float  # monotonic
+    stats: Stats
+    reasons: tuple[str, ...]  # why it is not ready
+
+
+def take_stats(engine: Engine, *, lost_events: int) -> Stats:
+    """Copy the engine's figures."""
+    partitions = {
+        (place.topic, place.partition): PartitionStats(
+            position=None if one.tracker is None else one.tracker.position,
+            incomplete=one.incomplete,
+            waiting=len(one.waiting),
+            in_flight=one.in_flight,
+            paused=one.paused,
+        )
+        for place, one in engine.assignments.items()
+    }
+    return Stats(
+        **asdict(engine.counters),
+        lost_events=lost_events,
+        in_flight=engine.in_flight,
+        overrun=engine.overrun,
+        buffered_bytes=engine.active_bytes + engine.waiting_bytes,
+        partitions=MappingProxyType(partitions),
+    )
