@@ -91,6 +91,9 @@ def consumer_settings(
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
         "auto.offset.reset": "earliest",
+        # A partition that is resumed waits for its broker's answer about the idle ones beside it.
+        "fetch.wait.max.ms": 100,
+        "topic.metadata.refresh.interval.ms": 10_000,  # how long a deleted topic may go unnoticed
         "fetch.queue.backoff.ms": 10,  # librdkafka's 1000 holds a stream down to a tenth
         **_guarded(cluster, on_error),
         "group.id": group_id,

@@ -53,18 +53,29 @@ class Intake:
             by_origin = {retry_topic: users[0]} | {routes[index].topic: index for index in users}
             self._roles[retry_topic] = _Role(users[0], by_origin)
 
-    def read(self, assignment: Assignment, offset: int, raw: Any) -> Entry:
-        """Make the entry of one record."""
+    def read(self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]) -> list[Entry]:
+        """Make the entries of records of one partition. The loop spends most of its time here: 0.5 us a plain record."""
         role = self._roles[assignment.place.topic]
-        key = raw.key()
-        size = len(raw) + ENTRY_BYTES if key is None else len(raw) + len(key) + ENTRY_BYTES
-        headers = raw.headers()
-        if headers is None:
-            entry = Entry(assignment, offset, size, raw, PLAIN, role.route)
-        else:
-            for name, value in headers:
-                size += len(name) + (len(value) if value is not None else 0)
-            entry = self._read_marked(assignment, offset, size, raw, headers, role)
+        route, most = role.route, self._message_bytes
+        unfiltered = self._keep is None
+        entries: list[Entry] = []
+        for offset, raw in zip(offsets, raws, strict=True):
+            size = len(raw)
+            key = raw.key()
+            held = size + ENTRY_BYTES if key is None else size + len(key) + ENTRY_BYTES
+            headers = raw.headers()
+            if headers is None and unfiltered and size <= most:
+                entries.append(Entry(assignment, offset, held, raw, PLAIN, route))
+            else:
+                entries.append(self._read_one(assignment, offset, held, raw, headers or (), role))
+        return entries
+
+    def _read_one(
+        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: _Role
+    ) -> Entry:
+        for name, value in headers:
+            size += len(name) + (len(value) if value is not None else 0)
+        entry = self._read_marked(assignment, offset, size, raw, headers, role)
         if len(raw) > self._message_bytes and entry.verdict is None:
             entry.verdict = Verdict(retry.REASON_TOO_LARGE)
         if self._keep is not None and entry.verdict is None:

@@ -323,7 +323,7 @@ class Loop:
         still = [
             place
             for place, one in self._engine.assignments.items()
-            if one.hands_out and not one.paused and one.tracker is not None and one.incomplete == 0
+            if one.hands_out and not one.paused and one.incomplete == 0
         ]
         for place, position in self._assigner.positions(still).items():
             self._tell(p.Idle(place, position))

@@ -8,70 +8,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from retriable_kafka_client import events
+from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.entry import Entry, Verdict
+from retriable_kafka_client.core.commits import Commits
+from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
-from retriable_kafka_client.core.partition import LEAST_MAP_UNITS, Assignment, Phase
-from retriable_kafka_client.core.schedule import Keep, ParkingRule
+from retriable_kafka_client.core.parking import Parking
+from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase, within
+from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
-YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
 RESERVE = 8  # one slot in so many is kept for messages whose time comes
 SHARE = 500  # messages that one partition hands out before the next has its turn
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """One Topic entry of the consumer."""
-
-    topic: str
-    retry_topic: str | None
-    dead_letter: str | None  # None: exhausted messages are dropped and counted
-    policy: retry.Policy | None  # None: one attempt
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """What never changes while a consumer runs."""
-
-    group: str
-    routes: tuple[Route, ...]
-    in_flight: int  # messages with the workers at any time
-    window: int  # incomplete messages per partition
-    buffer_bytes: int  # half for what waits for its time, half for what is under way
-    commit_interval: float  # seconds
-    parking_interval: float  # seconds
-    map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
-    least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
-
-
-@dataclass(slots=True)
-class Counters:
-    """Messages since the consumer began."""
-
-    handled: int = 0  # runs that succeeded
-    failed: int = 0  # runs that did not
-    retried: int = 0  # retry copies acknowledged
-    dead_lettered: int = 0  # dead letters acknowledged
-    dropped: int = 0  # would be dead letters, but the topic says DISCARD
-    filtered: int = 0
-    foreign: int = 0  # another group's retry copies
-    parked: int = 0
-    restored: int = 0  # done before, as the offset map told
-    refused: int = 0  # copies that were refused and sent again
-    arrived: int = 0
-
-
 class Engine:
-    """See the module's docstring. ``read`` makes an Entry of an opaque record; it must not raise."""
+    """See the module's docstring. ``read`` makes an Entry of each opaque record; it must not raise."""
 
-    def __init__(self, config: EngineConfig, read: Callable[[Assignment, int, Any], Entry]) -> None:
+    def __init__(
+        self, config: EngineConfig, read: Callable[[Assignment, Sequence[int], Sequence[Any]], list[Entry]]
+    ) -> None:
         self.counters = Counters()
         self.stopping = False
         self._config = config
@@ -83,11 +43,9 @@ class Engine:
         self._overrun = 0  # of those in flight, the ones whose assignment has ended
         self._left_bytes = 0  # of ended assignments: what workers still run and copies on their way hold
         self._turn = 0  # which partition hands out first
-        self._parking = ParkingRule(interval_ms=int(config.parking_interval * 1000))
-        self._map_units = config.map_units
+        self._parking = Parking(config)
         self._handoffs = HandOffs()
-        self._commit: p.Commit | None = None
-        self._commit_at = 0.0
+        self._commits = Commits(config.commit_interval, config.map_units)
 
     # What the shell may ask --------------------------------------------------------------------------------------------
 
@@ -111,10 +69,6 @@ class Engine:
         return self._handoffs.refusals
 
     @property
-    def commit_in_flight(self) -> bool:
-        return self._commit is not None
-
-    @property
     def active_bytes(self) -> int:
         """Bytes of messages that are due, with the workers, or being handed off; of ended assignments too."""
         return sum(assignment.active_bytes for assignment in self._assignments.values()) + self._left_bytes
@@ -128,7 +82,7 @@ class Engine:
         room = most
         for assignment in self._assignments.values():
             if assignment.phase is Phase.RUNNING and not assignment.paused:
-                room = min(room, self._config.window - assignment.incomplete)
+                room = min(room, self._config.window - assignment.held)
         return max(1, room)
 
     def drained(self, places: Iterable[p.Place]) -> bool:
@@ -195,7 +149,7 @@ class Engine:
         return Assignment(
             place,
             parks=place.topic in self._retry_topics,
-            budget_units=self._map_units,
+            budget_units=self._commits.map_units,
             least_units=self._config.least_map_units,
         )
 
@@ -242,40 +196,15 @@ class Engine:
         fresh = assignment.register(offsets)
         self.counters.arrived += len(offsets)
         if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
-            self._take_in(assignment, offsets, raws, now)
+            entries = self._read(assignment, offsets, raws)
         else:
-            kept = _within(offsets, fresh)
+            kept = within(offsets, fresh)
             self.counters.restored += len(offsets) - len(kept)
-            self._take_in(assignment, [offsets[i] for i in kept], [raws[i] for i in kept], now)
+            entries = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
+        assignment.take_in(entries, math.floor(now.wall * 1000))
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
         self._throttle(assignment, self.active_bytes, self.waiting_bytes)
-
-    def _take_in(
-        self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any], now: p.Now
-    ) -> None:
-        """Sort fresh messages into ready and waiting."""
-        read = self._read
-        wall_ms = math.floor(now.wall * 1000)
-        ready = assignment.ready
-        active = 0
-        for offset, raw in zip(offsets, raws, strict=True):
-            entry = read(assignment, offset, raw)
-            if entry.not_before_ms is not None and entry.verdict is None:
-                if entry.not_before_ms > wall_ms + YEAR_MS:
-                    entry.verdict = Verdict(retry.REASON_NOT_BEFORE)
-                else:
-                    if entry.not_before_ms > wall_ms:
-                        assignment.waiting.push(entry)
-                    else:
-                        assignment.due.append(entry)
-                        active += entry.size
-                    continue
-            if entry.verdict is not None:
-                assignment.plain = False
-            ready.append(entry)
-            active += entry.size
-        assignment.active_bytes += active
 
     def _on_idle(self, event: p.Idle) -> None:
         assignment = self._assignments.get(event.place)
@@ -355,25 +284,17 @@ class Engine:
     def _throttle(self, assignment: Assignment, active: int, waiting: int) -> None:
         """Pause a partition that holds too much, resume one that has come down to half.
 
-        ``active`` and ``waiting`` are the bytes of all partitions: each kind has half of the budget, so that what waits
-        for its time cannot starve what is at hand.
+        ``active`` and ``waiting`` are the bytes of all partitions.
         """
         if assignment.phase is not Phase.RUNNING:
             return
-        config = self._config
-        share = config.buffer_bytes // 2
-        holds = (
-            assignment.parks or len(assignment.waiting) > 0
-        )  # what a retry topic brings next will mostly wait
+        window, share = self._config.window, self._config.buffer_bytes // 2
         if not assignment.paused:
-            if assignment.incomplete >= config.window or active >= share or (holds and waiting >= share):
+            if assignment.holds_too_much(window, share, active, waiting):
                 assignment.paused = True
                 self._out.append(p.Pause(assignment.place))
-        elif (
-            assignment.incomplete <= config.window // 2
-            and active <= share // 2
-            and not (holds and waiting > share // 2)
-        ):
+        # One less than "too much" at the half of everything.
+        elif not assignment.holds_too_much(window // 2 + 1, share // 2 + 1, active, waiting):
             assignment.paused = False
             self._out.append(p.Resume(assignment.place))
 
@@ -388,14 +309,7 @@ class Engine:
         for entry in event.died:
             if self._back(entry):
                 self.counters.failed += 1
-                self._notify(
-                    events.WorkerDied(
-                        topic=entry.assignment.topic,
-                        partition=entry.assignment.partition,
-                        offset=entry.offset,
-                        attempt=entry.attempt,
-                    )
-                )
+                self._notify(notices.died(entry))
                 entry.alone = True
                 policy = self._config.routes[entry.route].policy
                 self._failed(entry, retry.judge_death(policy, entry.attempt, event.chance), now)
@@ -469,61 +383,15 @@ class Engine:
             self._send(dead_letter(entry, failure, target, self._config.group, attempts))
             return
         self.counters.dropped += 1
-        self._notify(
-            events.MessageDropped(
-                topic=entry.assignment.topic,
-                partition=entry.assignment.partition,
-                offset=entry.offset,
-                attempts=attempts,
-                reason=failure.reason,
-                error=failure.error,
-            )
-        )
+        self._notify(notices.dropped(entry, failure, attempts))
         self._complete(entry)
 
     def _park(self, assignment: Assignment, now: p.Now) -> None:
-        """Make room in the window when three quarters of it, or of another bound, wait for a later time.
-
-        In a paused partition a half is too much: it is read again only below that.
-        """
-        tracker = assignment.tracker
-        assert tracker is not None
-        window, share = self._config.window, self._config.buffer_bytes // 2
-        waiting, size = assignment.waiting, self.waiting_bytes
-        if assignment.paused:
-            full = len(waiting) > window // 2 or size > share // 2
-        else:
-            full = len(waiting) * 4 >= window * 3 or size * 4 >= share * 3
-        map_full = bool(assignment.blocked) or tracker.code_share >= 0.75
-        if not full and not map_full:
-            return
-        below = tracker.admit(tracker.next_offset)  # no other offset may be completed
-        # Together the partitions come down to half of their share.
+        """Re-publish messages that are due far off, to make room for what stands behind them."""
         holders = sum(1 for other in self._assignments.values() if other.waiting)
-        early = waiting.count_below(below)
-        keep = Keep(
-            messages=window // 2,
-            bytes=share // 2 // holders,
-            early=early // 2 if map_full else early,  # those are what the map has to list
-        )
+        taken = self._parking.take_crowding(assignment, holders, self.waiting_bytes, now)
+        taken += self._parking.take_ageing(assignment, now)
         wall_ms = math.floor(now.wall * 1000)
-        self._send_parked(assignment, waiting.take_furthest(keep, below, wall_ms, self._parking), wall_ms)
-
-    def _park_ageing(self, assignment: Assignment, now: p.Now) -> None:
-        """Re-publish what has used up a quarter of its topic's retention while it waits."""
-        retention_ms, tracker = assignment.retention_ms, assignment.tracker
-        if retention_ms is None or tracker is None or not assignment.waiting:
-            return
-        age_ms = retention_ms // 4
-        if now.mono < assignment.scanned_at + min(60.0, age_ms / 10_000):
-            return
-        assignment.scanned_at = now.mono
-        wall_ms = math.floor(now.wall * 1000)
-        below = tracker.admit(tracker.next_offset)
-        taken = assignment.waiting.take_older(wall_ms - age_ms, below, wall_ms, self._parking)
-        self._send_parked(assignment, taken, wall_ms)
-
-    def _send_parked(self, assignment: Assignment, taken: Sequence[Entry], wall_ms: int) -> None:
         for entry in taken:
             assignment.active_bytes += entry.size
             self._send(parked(entry, self._config.group, wall_ms))
@@ -549,52 +417,16 @@ class Engine:
             assignment.active_bytes -= entry.size  # left to the next owner, as in _drop_refused
             return
         again_in = self._handoffs.refused(handoff, code, now)
-        self._notify(
-            events.HandOffRefused(
-                topic=assignment.topic,
-                partition=assignment.partition,
-                offset=entry.offset,
-                target=handoff.target,
-                code=code,
-                again_in=again_in,
-            )
-        )
+        self._notify(notices.refused(handoff, code, again_in))
 
     def _count_handoff(self, handoff: p.HandOff, now: p.Now) -> None:
-        entry, failure = handoff.entry, handoff.failure
-        topic, partition = entry.assignment.place
         if handoff.kind is p.HandOffKind.PARK:
             self.counters.parked += 1
-            self._notify(events.MessageParked(topic=topic, partition=partition, offset=entry.offset))
-            return
-        assert failure is not None
-        if handoff.kind is p.HandOffKind.RETRY:
-            assert handoff.marks.not_before_ms is not None
+        elif handoff.kind is p.HandOffKind.RETRY:
             self.counters.retried += 1
-            self._notify(
-                events.MessageRetried(
-                    topic=topic,
-                    partition=partition,
-                    offset=entry.offset,
-                    attempt=handoff.attempts,
-                    error=failure.error,
-                    delay=max(0.0, handoff.marks.not_before_ms / 1000 - now.wall),
-                    retry_topic=handoff.target,
-                )
-            )
-            return
-        self.counters.dead_lettered += 1
-        self._notify(
-            events.MessageDeadLettered(
-                topic=topic,
-                partition=partition,
-                offset=entry.offset,
-                attempts=handoff.attempts,
-                reason=failure.reason,
-                error=failure.error,
-                dead_letter_topic=handoff.target,
-            )
-        )
+        else:
+            self.counters.dead_lettered += 1
+        self._notify(notices.accepted(handoff, now))
 
     # Time and commits --------------------------------------------------------------------------------------------------
 
@@ -607,56 +439,16 @@ class Engine:
                 assignment.wake(wall_ms)
                 if assignment.parks and assignment.waiting:
                     self._park(assignment, now)
-                    self._park_ageing(assignment, now)
         active, waiting = self.active_bytes, self.waiting_bytes
         for assignment in self._assignments.values():
             self._throttle(assignment, active, waiting)
-        if self._commit is None and now.mono >= self._commit_at:
-            self._commit_at = now.mono + self._config.commit_interval
-            progress = [one for a in self._assignments.values() if (one := a.progress()) is not None]
-            if progress:
-                self._commit = p.Commit(progress)
-                self._out.append(self._commit)
+        commit = self._commits.due(self._assignments.values(), now)
+        if commit is not None:
+            self._out.append(commit)
 
     def _on_commit_answered(self, event: p.CommitAnswered) -> None:
-        if event.commit is self._commit:
-            self._commit = None
-        refused: list[p.Progress] = []
-        for progress in event.commit.progress:
-            assignment = progress.token
-            assert isinstance(assignment, Assignment)
-            topic, partition = progress.place
-            code = event.codes.get(progress.place)
-            if code is None:
-                self._notify(
-                    events.Committed(
-                        topic=topic,
-                        partition=partition,
-                        position=progress.position,
-                        map_units=len(progress.metadata),
-                    )
-                )
-                continue
-            assignment.dirty = True
-            if code == "OFFSET_METADATA_TOO_LARGE":
-                refused.append(progress)
-            else:
-                self._notify(events.CommitFailed(topic=topic, partition=partition, code=code))
-        if refused:
-            # The client may report this of the commit's other partitions too: the longest is the one.
-            self._shorten_maps(max(refused, key=lambda one: len(one.metadata)))
-
-    def _shorten_maps(self, progress: p.Progress) -> None:
-        """The broker takes less than this: halve the budget, for all partitions."""
-        self._map_units = min(self._map_units, len(progress.metadata) // 2)
-        for assignment in self._assignments.values():
-            assignment.shorten_map(self._map_units)
-        self._commit_at = 0.0
-        self._notify(
-            events.OffsetMapShortened(
-                topic=progress.place.topic, partition=progress.place.partition, budget_units=self._map_units
-            )
-        )
+        for told in self._commits.answered(event, self._assignments.values()):
+            self._notify(told)
 
     # Ends --------------------------------------------------------------------------------------------------------------
 
@@ -730,18 +522,3 @@ class Engine:
         for place, assignment in self._assignments.items():
             assert assignment.place == place and assignment.phase is not Phase.ENDED
             assignment.validate()
-
-
-def _within(offsets: Sequence[int], runs: Sequence[tuple[int, int]]) -> list[int]:
-    """Indexes of the offsets that lie in one of ``runs``; both increase."""
-    kept: list[int] = []
-    remaining = iter(runs)
-    run = next(remaining, None)
-    for index, offset in enumerate(offsets):
-        while run is not None and offset >= run[1]:
-            run = next(remaining, None)
-        if run is None:
-            break
-        if offset >= run[0]:
-            kept.append(index)
-    return kept

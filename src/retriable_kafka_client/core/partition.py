@@ -7,18 +7,20 @@ It composes the offset tracker, the due queue and the ready queue of that partit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.protocol import Place, Progress
+from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
 from retriable_kafka_client.core.schedule import DueQueue
 
-__all__ = ["LEAST_MAP_UNITS", "Assignment", "Phase"]
+__all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase", "within"]
 
 
+YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
 LEAST_MAP_UNITS = 100  # with less room than this for its map, a partition goes without
 NO_MAP = 2**31  # a budget that holds nothing up
 
@@ -46,6 +48,7 @@ class Assignment:
         "due",
         "earliest",
         "in_flight",
+        "park_again_at",
         "parks",
         "paused",
         "phase",
@@ -90,6 +93,7 @@ class Assignment:
         self.earliest = False  # without a position, begin where the log does
         self.restored = 0  # messages that the restored map knows as done
         self.restore_problem: str | None = None
+        self.park_again_at = 0.0  # monotonic; before, searching `waiting` for what can be parked is in vain
         self.scanned_at = 0.0  # monotonic; when `waiting` was last searched for what retention nears
 
     @property
@@ -123,6 +127,15 @@ class Assignment:
     @property
     def incomplete(self) -> int:
         return self.tracker.incomplete if self.tracker is not None else 0
+
+    @property
+    def held(self) -> int:
+        """Incomplete messages but those whose copy is in the air: these leave as soon as the broker answers.
+
+        They do not count against the window: when a retry topic's window is made room in by parking, pausing for the few
+        milliseconds of an acknowledgement would throw the prefetch away and cost a fetch's time.
+        """
+        return self.incomplete - self.sending
 
     @property
     def drained(self) -> bool:
@@ -166,6 +179,37 @@ class Assignment:
             previous = offset
         fresh += self.tracker.register(start, previous + 1)
         return fresh
+
+    def take_in(self, entries: Iterable[Entry], wall_ms: int) -> None:
+        """Sort fresh messages into what is ready, what is due and what waits for its time."""
+        active = 0
+        for entry in entries:
+            if entry.not_before_ms is not None and entry.verdict is None:
+                if entry.not_before_ms > wall_ms + YEAR_MS:
+                    entry.verdict = Verdict(REASON_NOT_BEFORE)
+                elif entry.not_before_ms > wall_ms:
+                    self.waiting.push(entry)
+                    continue
+                else:
+                    self.due.append(entry)
+                    active += entry.size
+                    continue
+            if entry.verdict is not None:
+                self.plain = False
+            self.ready.append(entry)
+            active += entry.size
+        self.active_bytes += active
+
+    def holds_too_much(self, window: int, share: int, active: int, waiting: int) -> bool:
+        """Whether it is time to read no further.
+
+        ``active`` and ``waiting`` are the bytes of all partitions: each kind has a ``share`` of its own, so that what
+        waits for its time cannot starve what is at hand.
+        """
+        if self.held >= window or self.incomplete >= 2 * window or active >= share:
+            return True
+        # What a retry topic brings next will mostly wait.
+        return waiting >= share and (self.parks or len(self.waiting) > 0)
 
     def pass_over(self, position: int) -> None:
         """Nothing came up to ``position``: markers and compaction leave offsets without records, which a commit must tell.
@@ -295,3 +339,18 @@ class Assignment:
             )
         for entry in (*self.ready, *self.due):
             assert self.tracker.is_incomplete(entry.offset)
+
+
+def within(offsets: Sequence[int], runs: Sequence[tuple[int, int]]) -> list[int]:
+    """Indexes of the offsets that lie in one of ``runs``; both increase."""
+    kept: list[int] = []
+    remaining = iter(runs)
+    run = next(remaining, None)
+    for index, offset in enumerate(offsets):
+        while run is not None and offset >= run[1]:
+            run = next(remaining, None)
+        if run is None:
+            break
+        if offset >= run[0]:
+            kept.append(index)
+    return kept

@@ -9,7 +9,6 @@ from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
-from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -31,7 +30,7 @@ class Latest(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._began = time.monotonic()
+        self.began = time.monotonic()  # what the lines' times count from
         self._lines: deque[tuple[float, str, str]] = deque(maxlen=SHOWN)
         self._guard = threading.Lock()
 
@@ -43,8 +42,8 @@ class Latest(logging.Handler):
             case events.MessageRetried():
                 self._add(
                     "yellow",
-                    f"{event.topic}/{event.partition}/{event.offset} failed ({event.error}), attempt {event.attempt}; "
-                    f"again in {event.delay:.1f} s",
+                    f"{event.topic}/{event.partition}/{event.offset} failed: {event.error}; run {event.attempt + 1} in "
+                    f"{event.delay:.1f} s",
                 )
             case events.MessageDeadLettered():
                 self._add(
@@ -65,7 +64,7 @@ class Latest(logging.Handler):
 
     def _add(self, style: str, text: str) -> None:
         with self._guard:
-            self._lines.append((time.monotonic() - self._began, style, text))
+            self._lines.append((time.monotonic() - self.began, style, text))
 
     def lines(self) -> list[Text]:
         """The latest, the oldest first; always as many, so that the view keeps its height."""
@@ -147,7 +146,7 @@ class LiveView:
         self._title = title
         self._latest = latest
         self._rate = _Rate()
-        self._began = time.monotonic()
+        self._began = latest.began = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, screen=True)
 
     def running(self) -> AbstractContextManager[object]:
@@ -159,7 +158,7 @@ class LiveView:
         parts: list[RenderableType] = [
             self._progress(stats, rate, now - self._began),
             Text(),
-            Columns([self._counts(stats, sent), _partitions(stats)], padding=(0, 5)),
+            _beside(self._counts(stats, sent), _partitions(stats)),
             Text(),
             *self._latest.lines(),
         ]
@@ -187,7 +186,7 @@ class LiveView:
         waiting = sum(one.waiting for one in stats.partitions.values())
         table = Table.grid(padding=(0, 2))
         table.add_column()
-        table.add_column(justify="right", width=9)
+        table.add_column(justify="right", width=7)
         for name, count, style in (
             ("sent", sent, ""),
             ("handled", stats.handled, "green"),
@@ -201,11 +200,17 @@ class LiveView:
         return table
 
 
+def _beside(left: Table, right: Table) -> Table:
+    grid = Table.grid(padding=(0, 4))
+    grid.add_row(left, right)
+    return grid
+
+
 def _partitions(stats: Stats) -> Table:
     table = Table.grid(padding=(0, 2))
     for justify in ("left", "right", "right", "right"):
         table.add_column(justify=justify)
-    table.add_row("[dim]partition[/]", "[dim]complete below[/]", "[dim]incomplete[/]", "[dim]waiting[/]")
+    table.add_row("[dim]partition[/]", "[dim]done below[/]", "[dim]incomplete[/]", "[dim]waiting[/]")
     for (topic, partition), one in sorted(stats.partitions.items()):
         position = "–" if one.position is None else f"{one.position:,}"
         table.add_row(f"{topic}/{partition}", position, f"{one.incomplete:,}", f"{one.waiting:,}")

@@ -1,0 +1,69 @@
+"""Which waiting messages are re-published to their retry topic's end, so that what stands behind them is read in time."""
+
+from __future__ import annotations
+
+import math
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.protocol import Now
+from retriable_kafka_client.core.schedule import Keep, ParkingRule
+from retriable_kafka_client.core.settings import EngineConfig
+
+__all__ = ["Parking"]
+
+LONGEST_SCAN_PAUSE = 60.0  # seconds between two searches for what retention nears
+
+
+class Parking:
+    """Takes messages out of the due queues of retry partitions; the caller sends them."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._window = config.window
+        self._share = config.buffer_bytes // 2
+        self._interval = config.parking_interval
+        self._rule = ParkingRule(interval_ms=int(config.parking_interval * 1000))
+
+    def take_crowding(
+        self, assignment: Assignment, holders: int, waiting_bytes: int, now: Now
+    ) -> list[Entry]:
+        """Remove and return the furthest-due when three quarters of the window, or of another bound, wait.
+
+        In a paused partition a half is too much: it is read again only below that. ``waiting_bytes`` is the sum of all
+        partitions, ``holders`` how many of them have a part in it.
+        """
+        tracker, waiting = assignment.tracker, assignment.waiting
+        if tracker is None or now.mono < assignment.park_again_at:
+            return []
+        if assignment.paused:
+            full = len(waiting) > self._window // 2 or waiting_bytes > self._share // 2
+        else:
+            full = len(waiting) * 4 >= self._window * 3 or waiting_bytes * 4 >= self._share * 3
+        map_full = bool(assignment.blocked) or tracker.code_share >= 0.75
+        if not full and not map_full:
+            return []
+        below = tracker.admit(tracker.next_offset)  # no other offset may be completed
+        early = waiting.count_below(below)
+        keep = Keep(
+            messages=self._window // 2,
+            bytes=self._share // 2 // max(1, holders),  # together they come down to half of their share
+            early=early // 2 if map_full else early,  # those are what the map has to list
+        )
+        taken = waiting.take_furthest(keep, below, math.floor(now.wall * 1000), self._rule)
+        if len(taken) * 8 < len(waiting):
+            # A search of them all that finds next to nothing is not to be made in every round.
+            assignment.park_again_at = now.mono + min(1.0, self._interval / 8)
+        return taken
+
+    def take_ageing(self, assignment: Assignment, now: Now) -> list[Entry]:
+        """Remove and return what has used up a quarter of its topic's retention while it waits."""
+        retention_ms, tracker = assignment.retention_ms, assignment.tracker
+        if retention_ms is None or tracker is None:
+            return []
+        age_ms = retention_ms // 4
+        if now.mono < assignment.scanned_at + min(LONGEST_SCAN_PAUSE, age_ms / 10_000):
+            return []
+        assignment.scanned_at = now.mono
+        wall_ms = math.floor(now.wall * 1000)
+        below = tracker.admit(tracker.next_offset)
+        return assignment.waiting.take_older(wall_ms - age_ms, below, wall_ms, self._rule)

@@ -1,0 +1,52 @@
+"""What the engine is made with, and what it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
+from retriable_kafka_client.core.retry import Policy
+
+__all__ = ["Counters", "EngineConfig", "Route"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One Topic entry of the consumer."""
+
+    topic: str
+    retry_topic: str | None
+    dead_letter: str | None  # None: exhausted messages are dropped and counted
+    policy: Policy | None  # None: one attempt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What never changes while a consumer runs."""
+
+    group: str
+    routes: tuple[Route, ...]
+    in_flight: int  # messages with the workers at any time
+    window: int  # incomplete messages per partition
+    buffer_bytes: int  # half for what waits for its time, half for what is under way
+    commit_interval: float  # seconds
+    parking_interval: float  # seconds
+    map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
+    least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
+
+
+@dataclass(slots=True)
+class Counters:
+    """Messages since the consumer began."""
+
+    handled: int = 0  # runs that succeeded
+    failed: int = 0  # runs that did not
+    retried: int = 0  # retry copies acknowledged
+    dead_lettered: int = 0  # dead letters acknowledged
+    dropped: int = 0  # would be dead letters, but the topic says DISCARD
+    filtered: int = 0
+    foreign: int = 0  # another group's retry copies
+    parked: int = 0
+    restored: int = 0  # done before, as the offset map told
+    refused: int = 0  # copies that were refused and sent again
+    arrived: int = 0
