@@ -1,4 +1,4 @@
-"""Run a function for every message of some Kafka topics, and lose none. See API.md's names below, grouped."""
+"""Run a function for every message of some Kafka topics, and lose none."""
 
 from retriable_kafka_client.config import DISCARD, Cluster, Discard, Exponential, Limits, Retry, Topic
 from retriable_kafka_client.consumer import Consumer, run_consumers

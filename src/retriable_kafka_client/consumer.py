@@ -45,7 +45,7 @@ class Consumer:
     - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled.
     - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read.
     - ``commit_interval``: seconds between commits.
-    - ``error_text``: put exception texts into dead letters and logs; they may hold payload.
+    - ``error_text``: put exception texts into dead letters; they may hold payload.
     - ``on_event``: called with each event (module ``events``) on a thread of its own.
     """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, Entry, Verdict
-from retriable_kafka_client.message import Message
+from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.wire import PLAIN, MalformedHeader, Marks, read_marks
 
 if TYPE_CHECKING:
@@ -63,7 +63,11 @@ class Intake:
             size = len(raw)
             key = raw.key()
             held = size + ENTRY_BYTES if key is None else size + len(key) + ENTRY_BYTES
-            headers = raw.headers()
+            try:
+                headers = raw.headers()
+            except Exception:  # noqa: BLE001 - a name that is not UTF-8 ends in a SystemError
+                entries.append(_unreadable(assignment, offset, held, raw, route))
+                continue
             if headers is None and unfiltered and size <= most:
                 entries.append(Entry(assignment, offset, held, raw, PLAIN, route))
             else:
@@ -119,3 +123,15 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - the filter is the user's
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
             return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
+
+
+def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:
+    """The entry of a record whose headers cannot be read; it goes on without them.
+
+    The client's own record must not be asked for them again: it would give out a half-made list, and whoever looks into
+    that ends the interpreter.
+    """
+    place = assignment.place
+    plain = PlainRecord(raw.value(), raw.key(), None, place.topic, place.partition, offset, raw.timestamp())
+    verdict = Verdict(retry.REASON_MALFORMED, text="the headers cannot be read: a name is not UTF-8")
+    return Entry(assignment, offset, size, plain, PLAIN, route, None, verdict)

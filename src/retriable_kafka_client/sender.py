@@ -18,8 +18,8 @@ from retriable_kafka_client.wire import Marks, dead_headers, own_headers, write_
 
 __all__ = ["Answer", "Sender"]
 
-
 MAX_ATTEMPTS = 2**31 - 1  # what the header holds
+LARGEST_COPY = 1_000_000_000  # bytes; the most that the client takes
 
 
 class Answer(NamedTuple):
@@ -37,7 +37,13 @@ class Sender:
     """
 
     def __init__(self, settings: Mapping[str, Any], clock: Callable[[], float]) -> None:
-        self._settings = {**settings, "topic.metadata.propagation.max.ms": 3000}
+        self._settings = {
+            **settings,
+            "topic.metadata.propagation.max.ms": 3000,
+            # A copy is a little larger than its record, which may have been as large as its sender's client let it be:
+            # what is too large is for the broker to say.
+            "message.max.bytes": LARGEST_COPY,
+        }
         self._clock = clock  # wall seconds; stamps dead letters
         self._producers: dict[bool, Producer] = {}  # by whether each copy goes in a request of its own
         self._backlog: deque[HandOff] = deque()  # the client's queue was full

@@ -22,8 +22,23 @@ def test_slices_hold_five_milliseconds_of_cheap_work_and_at_most_500() -> None:
 
 def test_a_short_queue_is_shared_fairly() -> None:
     pace = Pace(4, shares_interpreter=False)
+    settled(pace, 0.001)
+    assert [pace.length(queued) for queued in (1, 4, 5, 400)] == [1, 1, 2, 5]
+
+
+def test_a_queue_that_is_done_at_once_is_not_shared_out() -> None:
+    pace = Pace(4, shares_interpreter=False)
     settled(pace, 0.000_001)
-    assert [pace.length(queued) for queued in (1, 4, 5, 400)] == [1, 1, 2, 100]
+    assert [pace.length(queued) for queued in (1, 4, 5, 400)] == [1, 4, 5, 400]
+
+
+def test_waiting_for_the_interpreter_does_not_shorten_the_slices_of_threads() -> None:
+    pace = Pace(16, shares_interpreter=True)
+    settled(pace, 0.000_001, length=500)
+    for _ in range(50):
+        pace.note(500, 0.005)
+        pace.note(20, 0.005)
+    assert pace.length(1_000_000) > 100
 
 
 def test_one_peak_shortens_at_once_and_is_soon_forgotten() -> None:

@@ -221,7 +221,7 @@ class Engine:
         for assignment in running:
             room = config.in_flight - self._in_flight
             if assignment.due and room > 0:
-                self._hand_out(assignment, assignment.take_due(room, wall_ms), now, urgent=True)
+                self._hand_out(assignment, assignment.take_due(room, wall_ms), urgent=True)
         # A full house of ordinary messages would make those wait whose time comes.
         most = config.in_flight - config.in_flight // RESERVE
         able = [a for a in running if a.ready or a.blocked]
@@ -232,23 +232,21 @@ class Engine:
                 assignment = able[(index + self._turn) % len(able)]
                 room = min(most - self._in_flight, SHARE if len(able) > 1 else most)
                 if room > 0:
-                    self._hand_out(assignment, assignment.take(room, wall_ms), now)
+                    self._hand_out(assignment, assignment.take(room, wall_ms))
                     if assignment.ready:
                         still.append(assignment)
             able = still
 
-    def _hand_out(
-        self, assignment: Assignment, entries: list[Entry], now: p.Now, *, urgent: bool = False
-    ) -> None:
+    def _hand_out(self, assignment: Assignment, entries: list[Entry], *, urgent: bool = False) -> None:
         self._tell_blocked(assignment)
         if any(entry.verdict is not None for entry in entries):
-            entries = self._settle(entries, now)
+            entries = self._settle(entries)
         if entries:
             assignment.in_flight += len(entries)
             self._in_flight += len(entries)
             self._out.append(p.Run(entries, urgent))
 
-    def _settle(self, entries: Sequence[Entry], now: p.Now) -> list[Entry]:
+    def _settle(self, entries: Sequence[Entry]) -> list[Entry]:
         """Complete or dead-letter what is not to be run, and return the rest."""
         run: list[Entry] = []
         for entry in entries:
@@ -388,8 +386,8 @@ class Engine:
 
     def _park(self, assignment: Assignment, now: p.Now) -> None:
         """Re-publish messages that are due far off, to make room for what stands behind them."""
-        holders = sum(1 for other in self._assignments.values() if other.waiting)
-        taken = self._parking.take_crowding(assignment, holders, self.waiting_bytes, now)
+        others = self._assignments.values()
+        taken = self._parking.take_crowding(assignment, others, self.waiting_bytes, now)
         taken += self._parking.take_ageing(assignment, now)
         wall_ms = math.floor(now.wall * 1000)
         for entry in taken:

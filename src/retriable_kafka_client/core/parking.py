@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
@@ -25,28 +26,31 @@ class Parking:
         self._rule = ParkingRule(interval_ms=int(config.parking_interval * 1000))
 
     def take_crowding(
-        self, assignment: Assignment, holders: int, waiting_bytes: int, now: Now
+        self, assignment: Assignment, others: Collection[Assignment], waiting_bytes: int, now: Now
     ) -> list[Entry]:
         """Remove and return the furthest-due when three quarters of the window, or of another bound, wait.
 
-        In a paused partition a half is too much: it is read again only below that. ``waiting_bytes`` is the sum of all
-        partitions, ``holders`` how many of them have a part in it.
+        Where that keeps a partition paused, a half is too much: it is read again only below that. ``waiting_bytes`` is the
+        sum of all partitions, which are ``others`` (this one is among them).
         """
         tracker, waiting = assignment.tracker, assignment.waiting
         if tracker is None or now.mono < assignment.park_again_at:
             return []
-        if assignment.paused:
-            full = len(waiting) > self._window // 2 or waiting_bytes > self._share // 2
-        else:
-            full = len(waiting) * 4 >= self._window * 3 or waiting_bytes * 4 >= self._share * 3
+        full = len(waiting) * 4 >= self._window * 3 or waiting_bytes * 4 >= self._share * 3
+        if assignment.paused and not full:
+            full = len(waiting) > self._window // 2
+        if waiting_bytes > self._share // 2 and not full:
+            full = any(other.paused and other.parks for other in others)
         map_full = bool(assignment.blocked) or tracker.code_share >= 0.75
         if not full and not map_full:
             return []
         below = tracker.admit(tracker.next_offset)  # no other offset may be completed
+        map_full = map_full or below < tracker.next_offset
         early = waiting.count_below(below)
+        holders = max(1, sum(1 for other in others if other.waiting))
         keep = Keep(
             messages=self._window // 2,
-            bytes=self._share // 2 // max(1, holders),  # together they come down to half of their share
+            bytes=self._share // 2 // holders,  # together they come down to half of their share
             early=early // 2 if map_full else early,  # those are what the map has to list
         )
         taken = waiting.take_furthest(keep, below, math.floor(now.wall * 1000), self._rule)

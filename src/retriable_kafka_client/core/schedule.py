@@ -100,7 +100,7 @@ class DueQueue:
         return sum(1 for item in self._heap if item[1] < offset)
 
     def take_older(self, before_ms: int, below: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
-        """Remove and return what may be parked, stands below offset ``below``, and came into the log before ``before_ms``."""
+        """Remove and return what came into the log before ``before_ms`` and, as above, may be parked."""
         kept: list[tuple[int, int, Entry]] = []
         taken: list[Entry] = []
         for item in self._heap:
