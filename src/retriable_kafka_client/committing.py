@@ -35,6 +35,7 @@ class Committer:
         self._consumer = consumer
         self._give_up = give_up  # whether to stop waiting at once
         self._unanswered: deque[Commit] = deque()
+        self._since = 0.0  # monotonic; when the oldest of them was sent, or came to be the oldest
 
     def send(self, commit: Commit) -> Outcome | None:
         """Send it; the outcome if the client refuses it at once."""
@@ -42,8 +43,14 @@ class Committer:
             self._consumer.commit(offsets=_positions(commit), asynchronous=True)
         except KafkaException as error:
             return Outcome(commit, dict.fromkeys((one.place for one in commit.progress), _name(error)))
+        if not self._unanswered:
+            self._since = time.monotonic()
         self._unanswered.append(commit)
         return None
+
+    def unanswered_for(self, now: float) -> float:
+        """For how many seconds a commit has been without an answer."""
+        return now - self._since if self._unanswered else 0.0
 
     def answered(self, error: KafkaError | None, partitions: Sequence[Any] | None) -> Outcome | None:
         """Match the client's answer with what was sent; None for a commit that was read back."""
@@ -55,6 +62,7 @@ class Committer:
         else:
             return None
         self._unanswered.remove(commit)
+        self._since = time.monotonic()
         codes = {Place(one.topic, one.partition): one.error.name() for one in given if one.error is not None}
         if error is not None and not codes:
             codes = dict.fromkeys((one.place for one in commit.progress), error.name())

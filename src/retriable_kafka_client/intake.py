@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import retry
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from retriable_kafka_client.core.partition import Assignment
 
 __all__ = ["Intake"]
+
+# For a name that is not UTF-8 the client sets an exception and returns a list with nothing at that place all the same. The
+# interpreter's quick call, `raw.headers()` in a warm loop, does not notice, and whoever looks at the name crashes; a call
+# through this does, and raises SystemError.
+headers_of: Callable[[Any], Any] = methodcaller("headers")
 
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
 
@@ -64,7 +70,7 @@ class Intake:
             key = raw.key()
             held = size + ENTRY_BYTES if key is None else size + len(key) + ENTRY_BYTES
             try:
-                headers = raw.headers()
+                headers = headers_of(raw)
             except Exception:  # noqa: BLE001 - a name that is not UTF-8 ends in a SystemError
                 entries.append(_unreadable(assignment, offset, held, raw, route))
                 continue

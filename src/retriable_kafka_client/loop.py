@@ -49,6 +49,7 @@ LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
 LAST_TRY_SECONDS = 2.0  # until a last commit is sent once more
 CLOSE_SECONDS = 5.0
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
+SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
 IDLE_SECONDS = 0.5  # between looks at how far the client has read without records
 
@@ -206,6 +207,8 @@ class Loop:
         for answer in self._sender.poll():
             self._tell(p.HandOffAnswered(answer.handoff, answer.code))
         self._tell(p.Tick())
+        if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
+            self._troubles.note("brokers", "the group's coordinator does not answer a commit")
         self._publish()
 
     def _leave(self, drain: float) -> None:
@@ -441,7 +444,7 @@ class Loop:
 
     def _on_assign(self, given: Sequence[Any]) -> None:
         self._assigned = True
-        self._troubles.clear("brokers")
+        self._troubles.clear("brokers", "assignment")
         places = [p.Place(one.topic, one.partition) for one in given]
         self._assigner.accept(places)
         self._directory.expire(place.topic for place in places)
@@ -462,6 +465,9 @@ class Loop:
 
     def _on_lost(self, taken: Sequence[Any]) -> None:
         places = [p.Place(one.topic, one.partition) for one in taken]
+        self._troubles.note(
+            "assignment", "partitions were lost: the group heard nothing of us in time, or nothing of it"
+        )
         self._end(places, "lost")
         self._assigner.give_up(places)
 

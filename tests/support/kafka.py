@@ -94,7 +94,9 @@ class Kafka:
     def close(self, *, keep_logs: bool = False) -> None:
         """Leave the cluster as it was found: ask for the deletion of the topics that were created here."""
         if self._created:
-            self.admin().delete_topics(self._created)
+            self.admin().delete_topics(
+                list(dict.fromkeys(self._created))
+            )  # a name twice would crash the client
             self.admin().poll(1.0)
         self._created.clear()
         self._admin = None

@@ -125,14 +125,14 @@ class Engine:
             case p.Idle():
                 self._on_idle(event)
             case p.Revoking():
-                self._drain(event.places)
+                self._drain(event.places, now)
             case p.Ended():
                 self._on_ended(event)
             case p.TopicChanged():
                 self._on_topic_changed(event)
             case p.Stopping():
                 self.stopping = True
-                self._drain(tuple(self._assignments))
+                self._drain(tuple(self._assignments), now)
         if not self.stopping:
             self._release(now)
         out, self._out = self._out, []
@@ -411,9 +411,7 @@ class Engine:
             self._complete(entry)
             return
         self.counters.refused += 1
-        if assignment.phase is Phase.DRAINING:
-            assignment.active_bytes -= entry.size  # left to the next owner, as in _drop_refused
-            return
+        assignment.refused += 1
         again_in = self._handoffs.refused(handoff, code, now)
         self._notify(notices.refused(handoff, code, again_in))
 
@@ -431,6 +429,7 @@ class Engine:
     def _on_tick(self, now: p.Now) -> None:
         wall_ms = math.floor(now.wall * 1000)
         for handoff in self._handoffs.due(now):
+            handoff.entry.assignment.refused -= 1
             self._send(handoff)
         for assignment in self._assignments.values():
             if assignment.phase is Phase.RUNNING and assignment.waiting:
@@ -450,21 +449,13 @@ class Engine:
 
     # Ends --------------------------------------------------------------------------------------------------------------
 
-    def _drain(self, places: Sequence[p.Place]) -> None:
+    def _drain(self, places: Sequence[p.Place], now: p.Now) -> None:
         draining = [self._assignments[place] for place in places if place in self._assignments]
         for assignment in draining:
             assignment.drain()
-            self._drop_refused(assignment)
+            self._handoffs.hurry(assignment, now)
         if draining:
             self._out.append(p.Withdraw())
-
-    def _drop_refused(self, assignment: Assignment) -> None:
-        """Copies that were refused are not sent again: one that lands behind the last commit would make two of a message.
-
-        The next owner runs the message again and makes the copy anew.
-        """
-        for handoff in self._handoffs.forget(assignment):
-            assignment.active_bytes -= handoff.entry.size
 
     def _on_ended(self, event: p.Ended) -> None:
         ending = [self._assignments.pop(place) for place in event.places if place in self._assignments]
@@ -480,7 +471,9 @@ class Engine:
         topic, partition = assignment.place
         unfinished = assignment.incomplete
         assignment.end()
-        self._drop_refused(assignment)
+        for handoff in self._handoffs.forget(assignment):
+            assignment.active_bytes -= handoff.entry.size  # the next owner runs it, and makes the copy anew
+        assignment.refused = 0
         self._overrun += assignment.in_flight
         self._left_bytes += assignment.active_bytes
         if assignment.in_flight and reason in ("revoked", "stopped"):

@@ -18,6 +18,7 @@ __all__ = ["HandOffs", "dead_letter", "parked", "retry_copy"]
 
 FIRST_BACKOFF = 0.25  # seconds until a refused copy is sent again; doubled by each refusal
 LONGEST_BACKOFF = 15.0
+DRAIN_BACKOFF = 0.5  # the longest pause while the assignment is to be given away
 
 
 def retry_copy(
@@ -107,7 +108,8 @@ class HandOffs:
 
     def refused(self, handoff: HandOff, code: str, now: Now) -> float:
         """Keep the copy for another try; returns in how many seconds."""
-        pause = float(min(LONGEST_BACKOFF, FIRST_BACKOFF * 2 ** min(handoff.tries, 10)))
+        longest = LONGEST_BACKOFF if handoff.entry.assignment.hands_out else DRAIN_BACKOFF
+        pause = float(min(longest, FIRST_BACKOFF * 2 ** min(handoff.tries, 10)))
         handoff.tries += 1
         self._refusals[handoff.target] = code
         self._sequence += 1
@@ -120,6 +122,14 @@ class HandOffs:
         while self._again and self._again[0][0] <= now.mono:
             due.append(heapq.heappop(self._again)[2])
         return due
+
+    def hurry(self, handoffs_of: object, now: Now) -> None:
+        """Send the copies of an assignment that drains at the next opportunity: there will not be many."""
+        self._again = [
+            (now.mono if handoff.entry.assignment is handoffs_of else at, number, handoff)
+            for at, number, handoff in self._again
+        ]
+        heapq.heapify(self._again)
 
     def forget(self, handoffs_of: object) -> list[HandOff]:
         """Remove and return the copies of an assignment that are not to be sent again."""

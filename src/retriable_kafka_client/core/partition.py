@@ -59,6 +59,7 @@ class Assignment:
         "restored",
         "retention_ms",
         "scanned_at",
+        "refused",
         "sending",
         "told_blocked",
         "tracker",
@@ -84,6 +85,7 @@ class Assignment:
         self.due: deque[Entry] = deque()  # had to wait for its time, which has come
         self.waiting = DueQueue()
         self.in_flight = 0  # handed to the workers
+        self.refused = 0  # copies that were refused, and wait to be sent again
         self.sending = 0  # copies produced and not answered
         self.active_bytes = 0  # of all incomplete entries that are not in `waiting`
         self.paused = False
@@ -139,7 +141,7 @@ class Assignment:
 
     @property
     def drained(self) -> bool:
-        return self.in_flight == 0 and self.sending == 0
+        return self.in_flight == 0 and self.sending == 0 and self.refused == 0
 
     # Beginning ---------------------------------------------------------------------------------------------------------
 

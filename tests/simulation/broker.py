@@ -1,0 +1,93 @@
+"""The fake broker: logs with gaps, what the group has committed, and what is refused at present."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from retriable_kafka_client.core.protocol import Place
+from tests.simulation.records import Record
+
+__all__ = ["Broker", "Committed", "Log"]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a group has committed for one partition."""
+
+    position: int
+    metadata: str
+
+
+class Log:
+    """One partition in one incarnation."""
+
+    def __init__(self, place: Place, uid: str) -> None:
+        self.place = place
+        self.uid = uid
+        self.end = 0
+        self.unresolved: dict[int, Record] = {}
+        self._offsets: list[int] = []
+        self._records: list[Record] = []
+
+    def append(self, record: Record, wall_ms: int) -> None:
+        record.place, record.offset_, record.stamp_ms = self.place, self.end, wall_ms
+        record.resolved = record.facts.kind.silent
+        if not record.resolved:
+            self.unresolved[self.end] = record
+        self._offsets.append(self.end)
+        self._records.append(record)
+        self.end += 1
+
+    def skip(self, count: int) -> None:
+        """Leave offsets without records, as transaction markers and aborted transactions do."""
+        self.end += count
+
+    def compact(self, index: int) -> Record:
+        """Take one record out of the log."""
+        self._offsets.pop(index)
+        record = self._records.pop(index)
+        self.resolve(record)
+        return record
+
+    def read(self, position: int, most: int) -> list[Record]:
+        first = bisect_left(self._offsets, position)
+        return self._records[first : first + most]
+
+    def resolve(self, record: Record) -> None:
+        record.resolved = True
+        self.unresolved.pop(record.offset_, None)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+
+class Broker:
+    """All logs, one group's commits, and the troubles of the moment."""
+
+    def __init__(self, metadata_limit: int) -> None:
+        self.logs: dict[Place, Log] = {}
+        self.committed: dict[Place, Committed] = {}
+        self.metadata_limit = metadata_limit
+        self.down = False  # nothing is answered and nothing lands
+        self.refusing: dict[str, str] = {}  # topic -> error code of every produce
+        self.commit_code: str | None = None  # every commit is refused with it
+
+    def resolve(self, record: Record) -> None:
+        """The record needs no more work. A record of a log that was re-created counts no more."""
+        record.resolved = True
+        log = self.logs[record.place]
+        if log.unresolved.get(record.offset_) is record:
+            del log.unresolved[record.offset_]
+
+    def recreate(self, topic: str, uid: str) -> None:
+        """Delete the topic with all that was committed for it, and make it anew."""
+        for place in list(self.logs):
+            if place.topic == topic:
+                self.logs[place] = Log(place, uid)
+                self.committed.pop(place, None)
+
+    def lag(self, place: Place) -> int:
+        log = self.logs[place]
+        committed = self.committed.get(place)
+        return log.end - (committed.position if committed is not None else 0)

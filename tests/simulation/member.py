@@ -1,0 +1,647 @@
+"""One member of the group: a real engine and intake, and around them a shell without I/O, threads or time.
+
+It performs commands as the real shell does. What the real shell waits for is kept here as a list of things that are under
+way, with the instants at which they happen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.errors import Reject, RetryAfter
+from retriable_kafka_client.intake import ENTRY_BYTES, Intake
+from retriable_kafka_client.message import Message
+from retriable_kafka_client.wire import dead_headers, own_headers, write_marks
+from tests.simulation.broker import Committed
+from tests.simulation.records import Expected, Outcome, Record
+from tests.simulation.watch import Tenure, Violation
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+__all__ = ["Copy", "Flight", "Job", "Member", "Revoke"]
+
+
+@dataclass(slots=True)
+class Cursor:
+    """The client's view of one partition."""
+
+    position: int | None  # None: the reset rule decides, which is "earliest"
+    paused: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """A run that a worker has begun."""
+
+    entry: Entry
+    ends_at: float
+    outcome: Outcome
+
+
+@dataclass(slots=True, eq=False)
+class Copy:
+    """A record that was produced."""
+
+    handoff: p.HandOff
+    uid: str  # of the assignment that made it
+    lands_at: float
+    answers_at: float
+    landed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A commit that was sent."""
+
+    commit: p.Commit
+    generation: int
+    lands_at: float
+    answers_at: float
+    last: bool  # of an assignment; its sender waits for it
+    codes: dict[p.Place, str]
+    landed: bool = False
+    answered: bool = False
+    confirmed: bool = False  # its sender knows that all of it landed
+
+
+@dataclass(slots=True)
+class Fetch:
+    """A question for committed position and map."""
+
+    place: p.Place
+    reads_at: float
+    answers_at: float
+    read: bool = False
+    committed: Committed | None = None
+    uid: str = ""
+
+
+@dataclass(slots=True)
+class Revoke:
+    """Partitions are being given away."""
+
+    places: tuple[p.Place, ...]
+    reason: str
+    deadline: float
+    returns: bool = False  # the member comes back with a new client
+    flight: Flight | None = None  # the last commit
+    give_up_at: float = 0.0  # when no answer to it is waited for any longer
+    retry_at: float = 0.0
+    overrun: frozenset[p.Place] = frozenset()  # not drained when the last commit was made
+
+
+class Member:
+    """See the module's docstring."""
+
+    def __init__(self, world: World, name: str) -> None:
+        settings = world.settings
+        self.world = world
+        self.name = name
+        self.generation = -1
+        self.evicted_until: float | None = None  # when it will learn that its partitions are lost
+        self.revoke: Revoke | None = None
+        self.leaving = False
+        self.gone = False
+        self.renewed: set[str] = set()  # topics that were re-created while we ran
+        # Its offset maps may say less than is true.
+        self.shortened = settings.config.map_units < settings.config.least_map_units
+        self.intake = Intake(
+            settings.config.routes,
+            group=settings.config.group,
+            message_bytes=settings.message_bytes,
+            deserializer=_never,
+            keep=_keep if settings.filtering else None,
+            error_text=True,
+        )
+        self.engine = Engine(settings.config, self.intake.read)
+        self.cursors: dict[p.Place, Cursor] = {}
+        self.tenures: dict[p.Place, Tenure] = {}
+        self.all_tenures: dict[Assignment, Tenure] = {}
+        self.queue: deque[Entry] = deque()
+        self.jobs: list[Job] = []
+        self.withdrawn: list[Entry] = []
+        self.copies: list[Copy] = []
+        self.flights: list[Flight] = []
+        self.fetches: list[Fetch] = []
+        self._landing = 0.0  # commits of one member land in the order in which they were sent
+        self._sizes: dict[Record, int] = {}
+
+    @property
+    def reopening(self) -> bool:
+        """Whether it is about to come back with a new client."""
+        return self.revoke is not None and self.revoke.returns
+
+    # What the watch asks -----------------------------------------------------------------------------------------------
+
+    @property
+    def handed_out(self) -> int:
+        """Messages with the workers, by our own count."""
+        return len(self.queue) + len(self.jobs) + len(self.withdrawn)
+
+    def held_bytes(self) -> int:
+        """What the messages weigh that the engine holds or that are under way."""
+        held = {
+            record
+            for tenure in self.tenures.values()
+            if tenure.assignment.phase is Phase.RUNNING
+            for record in tenure.held.values()
+            if not record.facts.kind.silent
+        }
+        held.update(entry.raw for entry in self.queue)
+        held.update(entry.raw for entry in self.withdrawn)
+        held.update(job.entry.raw for job in self.jobs)
+        held.update(copy.handoff.entry.raw for copy in self.copies)
+        return sum(self._sizes.get(record, 0) for record in held)
+
+    # Steps -------------------------------------------------------------------------------------------------------------
+
+    def step(self, event: p.EngineEvent) -> None:
+        """Tell the engine, and perform what it wants."""
+        world = self.world
+        now = world.now
+        if world.trace is not None:
+            world.say(f"{self.name} <- {world.trace.event(event)}")
+        try:
+            commands = self.engine.handle(event, now)
+        except (AssertionError, ValueError, KeyError, IndexError) as error:
+            raise Violation("the engine", f"{self.name} at {type(event).__name__}: {error!r}") from error
+        world.watch.sync(self, event)
+        if isinstance(event, p.Arrived):
+            tenure = self.tenures[event.place]
+            if tenure.assignment.phase is Phase.RUNNING:
+                world.watch.arrived(tenure, event.raws)
+        followups: list[p.EngineEvent] = []
+        for command in commands:
+            if world.trace is not None:
+                world.say(f"{self.name}    -> {world.trace.command(command)}")
+            self._perform(command, followups)
+        for followup in followups:
+            self.step(followup)
+        world.watch.after(self, event, now)
+
+    def _perform(self, command: p.Command, followups: list[p.EngineEvent]) -> None:
+        world = self.world
+        match command:
+            case p.Run():
+                world.watch.handed_out(self, command.entries, world.now)
+                self.queue.extend(command.entries)
+            case p.Produce():
+                world.watch.produced(self, command.handoff, world.now)
+                lands_at = world.soon()
+                uid = self.all_tenures[command.handoff.entry.assignment].uid
+                self.copies.append(Copy(command.handoff, uid, lands_at, world.soon(lands_at)))
+            case p.Commit():
+                self._send_commit(command, last=False)
+            case p.Withdraw():
+                back = [entry for entry in self.queue if not entry.assignment.hands_out]
+                self.queue = deque([entry for entry in self.queue if entry.assignment.hands_out])
+                if back and world.often(world.faults.late_withdraw):
+                    self.withdrawn += back
+                elif back:
+                    followups.append(p.Withdrawn(back))
+            case p.FetchCommitted():
+                for place in command.places:
+                    reads_at = world.soon()
+                    self.fetches.append(Fetch(place, reads_at, world.soon(reads_at)))
+            case p.Start():
+                self.cursors[command.place] = Cursor(None if command.earliest else command.offset)
+            case p.Pause():
+                self.cursors[command.place].paused = True
+            case p.Resume():
+                self.cursors[command.place].paused = False
+            case p.Notify():
+                world.watch.notified(self, command.event)
+
+    def _send_commit(self, commit: p.Commit, *, last: bool) -> Flight:
+        world = self.world
+        world.watch.commit_made(self, commit.progress)
+        lands_at = self._landing = max(self._landing, world.soon())
+        answers_at = world.soon(lands_at)
+        codes: dict[p.Place, str] = {}
+        if world.often(world.faults.refuse_commit):
+            for one in commit.progress:
+                if world.random.random() < 0.6:
+                    codes[one.place] = "REBALANCE_IN_PROGRESS"
+        elif world.often(world.faults.lose_answer):
+            lands_at = self._landing = answers_at + world.random.uniform(0.0, 2.0)
+        flight = Flight(commit, self.generation, lands_at, answers_at, last, codes)
+        self.flights.append(flight)
+        return flight
+
+    # One round ---------------------------------------------------------------------------------------------------------
+
+    def round(self) -> None:
+        """One turn of the loop, or of the mini-loop inside a revoke."""
+        self._answer_copies()
+        self._answer_commits()
+        self._answer_fetches()
+        self._serve_workers()
+        self.step(p.Tick())
+        if self.revoke is not None:
+            self._go_on_revoking(self.revoke)
+        else:
+            self._see_topics()
+            self._poll()
+        self._begin_jobs()
+
+    def _poll(self) -> None:
+        world = self.world
+        most = self.engine.appetite(world.settings.poll)
+        lost = world.often(world.faults.lose_batch)
+        arrivals: list[p.EngineEvent] = []
+        batch = 0
+        places = [place for place, cursor in self.cursors.items() if not cursor.paused]
+        if len(places) > 1 and world.random.random() < 0.5:
+            places.reverse()
+        for place in places:
+            if world.broker.down or most <= 0:
+                break
+            cursor, log = self.cursors[place], world.broker.logs[place]
+            if cursor.position is None or cursor.position > log.end:
+                cursor.position = 0
+            records = log.read(cursor.position, most)
+            if not records:
+                cursor.position = log.end
+                continue
+            cursor.position = records[-1].offset_ + 1
+            most -= len(records)
+            for record in records:
+                self._sizes[record] = size_of(record)
+                batch += self._sizes[record]
+            arrivals.append(p.Arrived(place, [record.offset_ for record in records], records))
+        world.watch.largest_batch = max(world.watch.largest_batch, batch)
+        if lost and arrivals:
+            self._begin_again()
+            return
+        world.moved |= bool(arrivals)
+        for arrival in arrivals:
+            self.step(arrival)
+        if not arrivals:
+            self._say_idle(places)
+
+    def _say_idle(self, places: Sequence[p.Place]) -> None:
+        for place in places:
+            position = self.cursors[place].position
+            tracker = self.tenures[place].assignment.tracker
+            if position is not None and (tracker is None or position > tracker.next_offset):
+                self.tenures[place].next = max(self.tenures[place].next, position)
+                self.step(p.Idle(place, position))
+
+    def _begin_again(self) -> None:
+        """A batch was lost on its way to us: every partition is read again from its next offset."""
+        for place, cursor in self.cursors.items():
+            tracker = self.tenures[place].assignment.tracker
+            cursor.position = tracker.next_offset if tracker is not None else None
+
+    def _see_topics(self) -> None:
+        """Learn of topics that were re-created."""
+        if self.world.broker.down or self.world.random.random() < 0.5:
+            return
+        changed = [
+            place
+            for place, tenure in self.tenures.items()
+            if tenure.fetched and self.world.broker.logs[place].uid != tenure.uid
+        ]
+        if changed and self.world.settings.reopens:
+            self._reopen(changed)
+            return
+        for place in changed:
+            uid = self.world.broker.logs[place].uid
+            self.step(p.TopicChanged(place=place, uid=uid, retention_ms=self.world.settings.retention_ms))
+
+    def _reopen(self, changed: Sequence[p.Place]) -> None:
+        """Give everything up and come back with a new client."""
+        for place in changed:
+            self.tenures[place].dirty = True
+            del self.cursors[place]
+        self.renewed.update(place.topic for place in changed)
+        self.step(p.Ended(changed, "reset"))
+        self.begin_revoke(tuple(self.tenures), "revoked")
+        assert self.revoke is not None
+        self.revoke.returns = True
+
+    # Workers -----------------------------------------------------------------------------------------------------------
+
+    def _begin_jobs(self) -> None:
+        world = self.world
+        while self.queue and len(self.jobs) < world.settings.workers:
+            entry = self.queue.popleft()
+            world.watch.began(self, entry, world.now)
+            record: Record = entry.raw
+            outcome = record.facts.script.outcome(entry.attempt)
+            job = Job(entry, world.work(), outcome)
+            self.jobs.append(job)
+            world.moved = True
+            if world.trace is not None:
+                world.say(f"{self.name} begins {record}, until {job.ends_at:.2f}: {outcome.value}")
+
+    def _serve_workers(self) -> None:
+        world = self.world
+        if self.withdrawn:
+            back, self.withdrawn = self.withdrawn, []
+            self.step(p.Withdrawn(back))
+        ended = [job for job in self.jobs if job.ends_at <= world.mono]
+        if not ended:
+            return
+        self.jobs = [job for job in self.jobs if job.ends_at > world.mono]
+        world.moved = True
+        done: list[Entry] = []
+        failed: list[tuple[Entry, Failure]] = []
+        died: list[Entry] = []
+        chance = world.random.random()
+        for job in ended:
+            entry, tenure = job.entry, self.all_tenures[job.entry.assignment]
+            if job.outcome is Outcome.DONE:
+                world.broker.resolve(entry.raw)
+                world.watch.completed(tenure, entry.raw)
+                done.append(entry)
+                continue
+            tenure.expected[entry.offset] = self._expected(entry, job.outcome, chance)
+            if job.outcome is Outcome.DIE:
+                died.append(entry)
+                continue
+            policy = world.settings.config.routes[entry.route].policy
+            error = _ERRORS[job.outcome]
+            failed.append((entry, retry.judge(policy, entry.attempt, error, chance, error_text=True)))
+        self.step(p.Finished(done=done, failed=failed, died=died, chance=chance))
+
+    def _expected(self, entry: Entry, outcome: Outcome, chance: float) -> Expected:
+        """What must follow this run, by the words of the interface."""
+        world = self.world
+        record: Record = entry.raw
+        policy = world.settings.config.routes[record.facts.route].policy
+        attempt = record.facts.failed + 1
+        alone = record.facts.alone or outcome is Outcome.DIE
+        reason: str | None = None
+        if outcome is Outcome.REJECT:
+            reason = retry.REASON_REJECTED
+        elif outcome is Outcome.GIVE_UP and policy is not None:
+            reason = retry.REASON_GIVEN_UP
+        elif policy is None or attempt >= policy.max_attempts:
+            reason = retry.REASON_WORKER_DIED if outcome is Outcome.DIE else retry.REASON_EXHAUSTED
+        if reason is not None or policy is None:
+            return Expected(reason=reason, attempts=attempt, alone=alone)
+        delay = AFTER_SECONDS if outcome is Outcome.AFTER else policy.delay.delay(attempt, chance)
+        wall = world.now.wall
+        return Expected(
+            reason=None,
+            attempts=attempt,
+            alone=alone,
+            not_before_ms=math.ceil((wall + delay) * 1000),
+            failed_ms=math.floor(wall * 1000),
+        )
+
+    # Answers -----------------------------------------------------------------------------------------------------------
+
+    def _answer_copies(self) -> None:
+        world = self.world
+        if world.broker.down or not self.copies:
+            return
+        for copy in list(self.copies):
+            target = copy.handoff.target
+            if not copy.landed and copy.lands_at <= world.mono:
+                code = world.broker.refusing.get(target)
+                if code is None and world.often(world.faults.refuse_copy):
+                    code = "MSG_SIZE_TOO_LARGE"
+                if code is not None:
+                    self.copies.remove(copy)
+                    self.all_tenures[copy.handoff.entry.assignment].refused.add(copy.handoff.entry.offset)
+                    self.step(p.HandOffAnswered(copy.handoff, code))
+                    continue
+                self.land(copy)
+            if copy.landed and copy.answers_at <= world.mono:
+                self.copies.remove(copy)
+                tenure = self.all_tenures[copy.handoff.entry.assignment]
+                world.watch.completed(tenure, copy.handoff.entry.raw)
+                if tenure.alive:
+                    tenure.refused.discard(copy.handoff.entry.offset)
+                world.moved = True
+                self.step(p.HandOffAnswered(copy.handoff, None))
+
+    def land(self, copy: Copy) -> None:
+        """The copy is in the log."""
+        world, handoff = self.world, copy.handoff
+        record: Record = handoff.entry.raw
+        headers: list[tuple[str, bytes | None]] = list(own_headers(record.headers()))
+        if handoff.kind is p.HandOffKind.DEAD_LETTER:
+            assert handoff.failure is not None
+            headers += dead_headers(
+                handoff.marks,
+                reason=handoff.failure.reason,
+                error=handoff.failure.error,
+                error_text=handoff.failure.text,
+                attempts=handoff.attempts,
+                time_ms=int(world.now.wall * 1000),
+            )
+        else:
+            headers += write_marks(handoff.marks)
+        facts = world.watch.copy_of(handoff, copy.uid)
+        world.append(handoff.target, Record(record.body, headers, facts))
+        world.broker.resolve(record)
+        copy.landed = True
+
+    def _answer_commits(self) -> None:
+        world = self.world
+        if world.broker.down:
+            return
+        for flight in list(self.flights):
+            if not flight.landed and flight.lands_at <= world.mono:
+                self.land_commit(flight)
+            if not flight.answered and flight.answers_at <= world.mono:
+                timed_out = not flight.landed
+                codes = dict.fromkeys((one.place for one in flight.commit.progress), "_TIMED_OUT")
+                self._answer(flight, codes if timed_out else flight.codes)
+            if flight.landed and flight.answered:
+                self.flights.remove(flight)
+
+    def _answer(self, flight: Flight, codes: Mapping[p.Place, str]) -> None:
+        flight.answered, flight.confirmed = True, not codes
+        self.world.moved = True
+        self.step(p.CommitAnswered(flight.commit, codes))
+
+    def land_commit(self, flight: Flight) -> None:
+        """The broker takes the commit, or parts of it."""
+        world, broker = self.world, self.world.broker
+        flight.landed = True
+        member = flight.generation == self.generation >= 0 and world.group.has(self)
+        for one in flight.commit.progress:
+            code = flight.codes.get(one.place) or broker.commit_code
+            if not member:
+                code = "ILLEGAL_GENERATION"
+            elif code is None and not one.metadata and not self._same_topic(one):
+                code = "UNKNOWN_TOPIC_ID"  # nobody could see that the position is not of this topic
+            elif code is None and len(one.metadata) > broker.metadata_limit:
+                code = "OFFSET_METADATA_TOO_LARGE"
+            if code is not None:
+                flight.codes[one.place] = code
+                continue
+            broker.committed[one.place] = Committed(one.position, one.metadata)
+            if world.trace is not None:
+                world.say(f"{self.name} committed {one.place.topic}/{one.place.partition} at {one.position}")
+            world.watch.commit_landed(one)
+
+    def _same_topic(self, one: p.Progress) -> bool:
+        assert isinstance(one.token, Assignment)
+        return self.all_tenures[one.token].uid == self.world.broker.logs[one.place].uid
+
+    def _answer_fetches(self) -> None:
+        world = self.world
+        if world.broker.down:
+            return
+        for fetch in list(self.fetches):
+            if not fetch.read and fetch.reads_at <= world.mono:
+                fetch.read = True
+                fetch.committed = world.broker.committed.get(fetch.place)
+                fetch.uid = world.broker.logs[fetch.place].uid
+            if fetch.read and fetch.answers_at <= world.mono:
+                self.fetches.remove(fetch)
+                self._restore(fetch)
+
+    def _restore(self, fetch: Fetch) -> None:
+        world, committed = self.world, fetch.committed
+        tenure = self.tenures.get(fetch.place)
+        if tenure is None or tenure.fetched:
+            return
+        if tenure.assignment.phase is Phase.STARTING:
+            world.watch.restored(tenure, committed, fetch.uid)
+        self.step(
+            p.Restored(
+                place=fetch.place,
+                position=committed.position if committed is not None else None,
+                metadata=committed.metadata if committed is not None else "",
+                uid=fetch.uid,
+                retention_ms=world.settings.retention_ms,
+                earliest=fetch.place.topic in self.renewed,
+            )
+        )
+
+    # Assignments -------------------------------------------------------------------------------------------------------
+
+    def assign(self, places: Sequence[p.Place]) -> None:
+        self.step(p.Assigned(tuple(places)))
+
+    def begin_revoke(self, places: Sequence[p.Place], reason: str) -> None:
+        """Give these away after a drain."""
+        self.revoke = Revoke(tuple(places), reason, self.world.mono + self.world.settings.drain_timeout)
+        if reason == "stopped":
+            self.leaving = True
+            self.step(p.Stopping())
+        else:
+            self.step(p.Revoking(tuple(places)))
+
+    def _go_on_revoking(self, revoke: Revoke) -> None:
+        world, places, flight = self.world, revoke.places, revoke.flight
+        if flight is None:
+            if world.mono < revoke.deadline and not self.engine.drained(places):
+                return
+            revoke.give_up_at = max(revoke.deadline, world.mono + LAST_COMMIT_SECONDS)
+        elif not flight.answered:
+            if world.mono < revoke.give_up_at:
+                return
+            self._answer(flight, dict.fromkeys((one.place for one in flight.commit.progress), "_TIMED_OUT"))
+        if flight is not None and (flight.confirmed or world.mono >= revoke.give_up_at):
+            self._end(revoke, committed=flight.confirmed)
+            return
+        if world.mono < revoke.retry_at:
+            return
+        revoke.overrun = frozenset([place for place in places if not self.engine.drained([place])])
+        progress = self.engine.last_progress(places)
+        if progress:
+            revoke.retry_at = world.mono + 0.1
+            revoke.flight = self._send_commit(p.Commit(progress), last=True)
+        else:
+            self._end(revoke, committed=True)
+
+    def _end(self, revoke: Revoke, *, committed: bool) -> None:
+        busy = self._busy()
+        for place in revoke.places:
+            tenure = self.tenures.get(place)
+            if tenure is None:
+                continue
+            if tenure.assignment in busy and self.engine.drained([place]):
+                raise Violation("D", f"{tenure} is said to be drained, and is not")
+            if place in revoke.overrun or not committed or self.evicted_until is not None:
+                tenure.dirty = True
+            else:
+                self.world.watch.ended_cleanly(tenure)
+            self.cursors.pop(place, None)
+        self.fetches = [fetch for fetch in self.fetches if fetch.place not in revoke.places]
+        self.revoke = None
+        self.step(p.Ended(revoke.places, revoke.reason))
+        self.world.group.gave_up(self)
+        if self.leaving:
+            self.vanish(land=0.5)
+        if self.leaving or revoke.returns:
+            self.world.group.leave(self)
+        if revoke.returns:
+            self.evicted_until = None
+            self.world.group.join(self)
+
+    def _busy(self) -> set[Assignment]:
+        """The assignments of what the workers or the producer have."""
+        busy = {entry.assignment for entry in (*self.queue, *self.withdrawn)}
+        busy |= {job.entry.assignment for job in self.jobs}
+        return busy | {copy.handoff.entry.assignment for copy in self.copies}
+
+    def lose(self) -> None:
+        """Learn that the group went on without us."""
+        self.evicted_until = None
+        places = tuple(self.tenures)
+        self.cursors.clear()
+        self.fetches.clear()
+        if places:
+            self.step(p.Ended(places, "lost"))
+
+    def mark_dirty(self) -> None:
+        """From now on what we do may be done by another member as well."""
+        for tenure in self.tenures.values():
+            tenure.dirty = True
+
+    def vanish(self, land: float) -> None:
+        """The process ends. What is in the air lands with that likelihood, or never."""
+        world = self.world
+        self.mark_dirty()
+        self.gone = True
+        if not world.broker.down:
+            for copy in self.copies:
+                refused = copy.handoff.target in world.broker.refusing
+                if not copy.landed and not refused and world.random.random() < land:
+                    self.land(copy)
+            for flight in self.flights:
+                if not flight.landed and world.random.random() < land:
+                    self.land_commit(flight)
+
+
+AFTER_SECONDS = 2.0
+LAST_COMMIT_SECONDS = 2.0
+_ERRORS: dict[Outcome, BaseException] = {
+    Outcome.FAIL: RuntimeError("failed"),
+    Outcome.AFTER: RetryAfter(AFTER_SECONDS),
+    Outcome.REJECT: Reject("rejected"),
+    Outcome.GIVE_UP: KeyError("given up"),
+}
+
+
+def size_of(record: Record) -> int:
+    """What holding the record costs."""
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers() or ())
+    return len(record) + ENTRY_BYTES + headers
+
+
+def _never(body: bytes, message: Message[Any]) -> None:
+    raise AssertionError("nothing is decoded here")
+
+
+def _keep(message: Message[Any]) -> bool:
+    return not any(name == "skip" for name, _ in message.headers)

@@ -1,0 +1,464 @@
+"""Bugs that somebody could make: each is planted in the core, and the simulation must find it.
+
+Every mutation replaces one method or function by one that is wrong in one point. That needs the core's private names, which
+no other test touches.
+"""
+# ruff: noqa: SLF001 - see above
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+from unittest.mock import patch
+
+from retriable_kafka_client.core import engine as engine_module
+from retriable_kafka_client.core import partition as partition_module
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.commits import Commits
+from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.handoff import HandOffs, retry_copy
+from retriable_kafka_client.core.handoff import parked as parked_copy
+from retriable_kafka_client.core.offset_map import Binding, OffsetMap, decode
+from retriable_kafka_client.core.offsets import Tracker
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
+from retriable_kafka_client.wire import Marks
+
+__all__ = ["MUTATIONS", "Mutation", "planted"]
+
+Change: TypeAlias = tuple[
+    object, str, object
+]  # an owner, the name of one of its attributes, what it is replaced by
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One planted bug."""
+
+    name: str
+    changes: tuple[Change, ...]
+
+
+@contextmanager
+def planted(mutation: Mutation) -> Iterator[None]:
+    """While the context lasts, the core has the bug."""
+    with ExitStack() as stack:
+        for owner, name, wrong in mutation.changes:
+            stack.enter_context(patch.object(owner, name, wrong))
+        yield
+
+
+# Commits -------------------------------------------------------------------------------------------------------------
+
+_progress = Assignment.progress
+_answered = Commits.answered
+
+
+def _commits_what_was_read(self: Assignment) -> p.Progress | None:
+    progress = _progress(self)
+    if progress is None or self.tracker is None:
+        return progress
+    return replace(progress, position=self.tracker.next_offset, metadata="")
+
+
+def _commits_bare(self: Assignment) -> p.Progress | None:
+    progress = _progress(self)
+    return None if progress is None else replace(progress, metadata="")
+
+
+def _forgets_a_refusal(self: Commits, event: p.CommitAnswered, assignments: Any) -> Any:
+    for one in event.commit.progress:
+        assert isinstance(one.token, Assignment)
+    before = [one.token.dirty for one in event.commit.progress if isinstance(one.token, Assignment)]
+    told = _answered(self, event, assignments)
+    for one, dirty in zip(event.commit.progress, before, strict=True):
+        assert isinstance(one.token, Assignment)
+        one.token.dirty = dirty
+    return told
+
+
+def _overtakes(self: Assignment) -> p.Progress | None:
+    """Says once more what the commit before said."""
+    progress = _progress(self)
+    if progress is None:
+        return None
+    older = _OLDER.get(self)
+    _OLDER[self] = progress
+    return older if older is not None and older.position % 3 == 1 else progress
+
+
+_OLDER: dict[Assignment, p.Progress] = {}
+
+
+def _commits_once(self: Engine, places: Iterable[p.Place]) -> Sequence[p.Progress]:
+    """Takes what is in flight for granted."""
+    assignments = [self._assignments[place] for place in places if place in self._assignments]
+    return [one for assignment in assignments if (one := assignment.progress()) is not None]
+
+
+def _never_passes_over(self: Assignment, position: int) -> None:
+    """Offsets without records at the log's end stay uncommitted."""
+
+
+# Restoring -----------------------------------------------------------------------------------------------------------
+
+
+def _decodes_anything(text: str, *, base: int, binding: Binding) -> OffsetMap:
+    """Believes the map of another topic."""
+    for uid in ("@0", "@1", "@2", "@3", "@4", "@5", "@6", "@7", "@8", "@9"):
+        topic = binding.place.decode().rpartition("/")[0]
+        try:
+            return decode(text, base=base, binding=binding._replace(incarnation=f"{topic}{uid}".encode()))
+        except ValueError:
+            continue
+    return decode(text, base=base, binding=binding)
+
+
+def _restores_nothing(text: str, *, base: int, binding: Binding) -> OffsetMap:
+    decode(text, base=base, binding=binding)
+    return OffsetMap(base, (), base)
+
+
+def _restores_all(text: str, *, base: int, binding: Binding) -> OffsetMap:
+    known = decode(text, base=base, binding=binding)
+    return OffsetMap(base, (), known.end)
+
+
+# Assignments ---------------------------------------------------------------------------------------------------------
+
+_end = Engine._end
+_drain = Assignment.drain
+_on_withdrawn = Engine._on_withdrawn
+
+
+def _end_is_forgotten(self: Engine, assignment: Assignment, reason: str) -> None:
+    _end(self, assignment, reason)
+    assignment.phase = Phase.RUNNING
+
+
+def _late_results_count(self: Engine, entry: Entry) -> bool:
+    assignment = entry.assignment
+    self._in_flight -= 1
+    assignment.in_flight -= 1
+    if assignment.phase is Phase.ENDED:
+        self._overrun -= 1
+        self._left_bytes -= entry.size
+    return True
+
+
+def _withdrawn_are_complete(self: Engine, event: p.Withdrawn) -> None:
+    for entry in event.entries:
+        if self._back(entry):
+            self._complete(entry)
+
+
+def _withdrawn_keep_their_slot(self: Engine, event: p.Withdrawn) -> None:
+    _on_withdrawn(self, p.Withdrawn(event.entries[1:]))
+
+
+def _drains_without_workers(self: Assignment) -> bool:
+    return self.sending == 0
+
+
+def _drains_without_copies(self: Assignment) -> bool:
+    return self.in_flight == 0
+
+
+def _runs_on_while_draining(self: Engine, places: Sequence[p.Place], now: p.Now) -> None:
+    for place in places:
+        if place in self._assignments:
+            self._out.append(p.Withdraw())
+
+
+def _never_withdraws(self: Engine, places: Sequence[p.Place], now: p.Now) -> None:
+    for place in places:
+        assignment = self._assignments.get(place)
+        if assignment is not None:
+            assignment.drain()
+            self._handoffs.hurry(assignment, now)
+
+
+def _old_log_goes_on(self: Engine, event: p.TopicChanged) -> None:
+    """The topic was re-created, and nobody cares."""
+
+
+def _drains_without_refused_copies(self: Assignment) -> bool:
+    return self.in_flight == 0 and self.sending == 0
+
+
+# Handing out ---------------------------------------------------------------------------------------------------------
+
+_admit = Tracker.admit
+_release = Engine._release
+
+
+def _admits_all(self: Tracker, stop: int) -> int:
+    budget, self._budget_bits = self._budget_bits, 10**9
+    try:
+        return _admit(self, stop)
+    finally:
+        self._budget_bits = budget
+
+
+def _runs_early(self: Assignment, entries: Iterable[Entry], wall_ms: int) -> None:
+    for entry in entries:
+        if entry.verdict is not None:
+            self.plain = False
+        self.ready.append(entry)
+        entry.not_before_ms = None
+        self.active_bytes += entry.size
+
+
+def _wakes_early(self: DueQueue, wall_ms: int) -> list[Entry]:
+    return _pop_due(self, wall_ms + 200)
+
+
+def _wakes_late(self: DueQueue, wall_ms: int) -> list[Entry]:
+    return _pop_due(self, wall_ms - 1_000)
+
+
+_pop_due = DueQueue.pop_due
+
+
+def _takes_clock_steps_for_granted(
+    self: Assignment, queue: Any, room: int, wall_ms: int, frontier: int
+) -> list[Entry]:
+    return _take_from(self, queue, room, wall_ms + 10**9, frontier)
+
+
+_take_from = Assignment._take_from
+
+
+def _hands_out_twice(self: Assignment, queue: Any, room: int, wall_ms: int, frontier: int) -> list[Entry]:
+    taken = _take_from(self, queue, room, wall_ms, frontier)
+    if len(taken) > 1 and len(taken) < room:
+        taken.append(taken[0])
+    return taken
+
+
+def _release_without_bound(self: Engine, now: p.Now) -> None:
+    config = self._config
+    self._config = replace(config, in_flight=config.in_flight + 3)
+    try:
+        _release(self, now)
+    finally:
+        self._config = config
+
+
+def _settles_to_nothing(self: Engine, entries: Sequence[Entry]) -> list[Entry]:
+    """What must not be run is thrown away."""
+    run = [entry for entry in entries if entry.verdict is None]
+    for entry in entries:
+        if entry.verdict is not None:
+            self._complete(entry)
+    return run
+
+
+def _runs_what_it_must_not(self: Engine, entries: Sequence[Entry]) -> list[Entry]:
+    return list(entries)
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+
+def _holds_any_number(self: Assignment, window: int, share: int, active: int, waiting: int) -> bool:
+    return active >= share or (waiting >= share and (self.parks or len(self.waiting) > 0))
+
+
+def _holds_any_bytes(self: Assignment, window: int, share: int, active: int, waiting: int) -> bool:
+    return self.incomplete >= window
+
+
+def _appetite(self: Engine, most: int) -> int:
+    return most
+
+
+_perform_resume = Engine._throttle
+
+
+def _never_resumes(self: Engine, assignment: Assignment, active: int, waiting: int) -> None:
+    if not assignment.paused:
+        _perform_resume(self, assignment, active, waiting)
+
+
+def _forgets_left_bytes(self: Engine, assignment: Assignment, reason: str) -> None:
+    left = self._left_bytes
+    _end(self, assignment, reason)
+    self._left_bytes = left
+    assignment.active_bytes = 0
+
+
+# Hand-offs -----------------------------------------------------------------------------------------------------------
+
+_send = Engine._send
+_refused = HandOffs.refused
+
+
+def _complete_when_produced(self: Engine, handoff: p.HandOff) -> None:
+    _send(self, handoff)
+    if handoff.tries == 0:
+        self._complete(handoff.entry)
+
+
+def _complete_when_refused(self: Engine, event: p.HandOffAnswered, now: p.Now) -> None:
+    _on_handoff_answered(self, replace(event, code=None), now)
+
+
+_on_handoff_answered = Engine._on_handoff_answered
+
+
+def _drops_refused(self: HandOffs, handoff: p.HandOff, code: str, now: p.Now) -> float:
+    again_in = _refused(self, handoff, code, now)
+    self._again = [item for item in self._again if item[2] is not handoff]
+    return again_in
+
+
+def _attempt_stays(
+    entry: Entry, failure: retry.Failure, target: str, group: str, now_ms: int, not_before_ms: int
+) -> p.HandOff:
+    handoff = retry_copy(entry, failure, target, group, now_ms, not_before_ms)
+    handoff.marks = replace(handoff.marks, failed=entry.marks.failed)
+    return handoff
+
+
+def _due_at_once(
+    entry: Entry, failure: retry.Failure, target: str, group: str, now_ms: int, not_before_ms: int
+) -> p.HandOff:
+    return retry_copy(entry, failure, target, group, now_ms, now_ms)
+
+
+def _forgets_alone(
+    entry: Entry, failure: retry.Failure, target: str, group: str, now_ms: int, not_before_ms: int
+) -> p.HandOff:
+    handoff = retry_copy(entry, failure, target, group, now_ms, not_before_ms)
+    handoff.marks = replace(handoff.marks, alone=False)
+    return handoff
+
+
+def _neighbours_die_too(self: Engine, event: p.Finished, now: p.Now) -> None:
+    """One worker's death fails all that came back with it."""
+    if event.died:
+        event = replace(event, done=(), died=(*event.died, *event.done))
+    _on_finished(self, event, now)
+
+
+_on_finished = Engine._on_finished
+
+
+def _parks_without_time(entry: Entry, group: str, now_ms: int) -> p.HandOff:
+    handoff = parked_copy(entry, group, now_ms)
+    handoff.marks = replace(handoff.marks, not_before_ms=None)
+    return handoff
+
+
+def _parks_anew(entry: Entry, group: str, now_ms: int) -> p.HandOff:
+    handoff = parked_copy(entry, group, now_ms)
+    new = f"{entry.assignment.uid}-{entry.assignment.partition}-{entry.offset}"
+    handoff.marks = replace(handoff.marks, id=new, origin=None)
+    return handoff
+
+
+def _parks_as_failed(entry: Entry, group: str, now_ms: int) -> p.HandOff:
+    handoff = parked_copy(entry, group, now_ms)
+    handoff.marks = replace(handoff.marks, failed=entry.attempt)
+    return handoff
+
+
+def _parks_nearest(self: DueQueue, keep: Keep, below: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
+    """Never parks: what is due far off holds the window."""
+    return []
+
+
+def _parks_always(self: ParkingRule, entry: Entry, wall_ms: int) -> bool:
+    return True
+
+
+def _parks_what_is_not_admitted(
+    self: DueQueue, keep: Keep, below: int, wall_ms: int, rule: ParkingRule
+) -> list[Entry]:
+    return _take_furthest(self, replace(keep, early=10**9), 10**18, wall_ms, rule)
+
+
+_take_furthest = DueQueue.take_furthest
+
+
+def _loses_marks(entry: Entry, group: str, now_ms: int) -> p.HandOff:
+    handoff = parked_copy(entry, group, now_ms)
+    handoff.marks = Marks(not_before_ms=entry.not_before_ms, group=group)
+    return handoff
+
+
+def _death_is_no_failure(policy: retry.Policy | None, attempt: int, chance: float) -> retry.Failure:
+    """A killer is retried for ever."""
+    return retry.Failure(reason=retry.REASON_WORKER_DIED, retry_in=0.5)
+
+
+def _one(name: str, owner: object, attribute: str, wrong: Callable[..., Any] | property) -> Mutation:
+    return Mutation(name, ((owner, attribute, wrong),))
+
+
+MUTATIONS: tuple[Mutation, ...] = (
+    _one("commit past an incomplete offset", Assignment, "progress", _commits_what_was_read),
+    _one("commit without the offset map", Assignment, "progress", _commits_bare),
+    _one("take a refused commit for done", Commits, "answered", _forgets_a_refusal),
+    _one("let an older commit overtake a newer one", Assignment, "progress", _overtakes),
+    _one("leave the last commit to one that is in flight", Engine, "last_progress", _commits_once),
+    _one("never commit a gap at the log's end", Assignment, "pass_over", _never_passes_over),
+    _one("apply the map of another topic", partition_module, "decode", _decodes_anything),
+    _one("ignore the restored map", partition_module, "decode", _restores_nothing),
+    _one("take all that the map covers for complete", partition_module, "decode", _restores_all),
+    _one("forget that an assignment ended", Engine, "_end", _end_is_forgotten),
+    _one("act on results after the end", Engine, "_back", _late_results_count),
+    _one("complete what was withdrawn", Engine, "_on_withdrawn", _withdrawn_are_complete),
+    _one("lose a slot when withdrawing", Engine, "_on_withdrawn", _withdrawn_keep_their_slot),
+    _one("end a drain while handlers run", Assignment, "drained", property(_drains_without_workers)),
+    _one("end a drain while copies are in the air", Assignment, "drained", property(_drains_without_copies)),
+    _one("hand out while draining", Engine, "_drain", _runs_on_while_draining),
+    _one("never withdraw", Engine, "_drain", _never_withdraws),
+    _one("go on with a topic that was re-created", Engine, "_on_topic_changed", _old_log_goes_on),
+    _one(
+        "end a drain while refused copies wait",
+        Assignment,
+        "drained",
+        property(_drains_without_refused_copies),
+    ),
+    _one("ignore admission", Tracker, "admit", _admits_all),
+    _one("ignore not-before", Assignment, "take_in", _runs_early),
+    Mutation(
+        "wake too early",
+        (
+            (DueQueue, "pop_due", _wakes_early),
+            (Assignment, "_take_from", _takes_clock_steps_for_granted),
+        ),
+    ),
+    _one("wake too late", DueQueue, "pop_due", _wakes_late),
+    _one("trust the wall clock to go on", Assignment, "_take_from", _takes_clock_steps_for_granted),
+    _one("hand out twice", Assignment, "_take_from", _hands_out_twice),
+    _one("hand out without a bound", Engine, "_release", _release_without_bound),
+    _one("throw bad records away", Engine, "_settle", _settles_to_nothing),
+    _one("run bad records", Engine, "_settle", _runs_what_it_must_not),
+    _one("hold any number of messages", Assignment, "holds_too_much", _holds_any_number),
+    _one("hold any number of bytes", Assignment, "holds_too_much", _holds_any_bytes),
+    _one("poll more than the window has room for", Engine, "appetite", _appetite),
+    _one("never resume", Engine, "_throttle", _never_resumes),
+    _one("forget the bytes of handlers that outlive a drain", Engine, "_end", _forgets_left_bytes),
+    _one("complete when a copy is produced", Engine, "_send", _complete_when_produced),
+    _one("complete when a copy is refused", Engine, "_on_handoff_answered", _complete_when_refused),
+    _one("drop a refused copy", HandOffs, "refused", _drops_refused),
+    _one("do not count a failed attempt", engine_module, "retry_copy", _attempt_stays),
+    _one("retry at once", engine_module, "retry_copy", _due_at_once),
+    _one("forget that a worker died under it", engine_module, "retry_copy", _forgets_alone),
+    _one("burn attempts of a killer's neighbours", Engine, "_on_finished", _neighbours_die_too),
+    _one("lose the time by parking", engine_module, "parked", _parks_without_time),
+    _one("park under a new id", engine_module, "parked", _parks_anew),
+    _one("count parking as a failure", engine_module, "parked", _parks_as_failed),
+    _one("lose identity and attempts by parking", engine_module, "parked", _loses_marks),
+    _one("never park", DueQueue, "take_furthest", _parks_nearest),
+    _one("park again and again", ParkingRule, "allows", _parks_always),
+    _one("park what is not admitted", DueQueue, "take_furthest", _parks_what_is_not_admitted),
+    _one("never give up on a killer", retry, "judge_death", _death_is_no_failure),
+)

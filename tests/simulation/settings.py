@@ -1,0 +1,169 @@
+"""What one seed's world is like: small, and nasty in its own way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from retriable_kafka_client.core.engine import EngineConfig, Route
+from retriable_kafka_client.core.retry import Policy
+from tests.simulation.records import Outcome
+
+__all__ = ["Faults", "Growing", "Settings", "draw"]
+
+GROUP = "group"
+RETRY_TOPIC = "retry"
+DEAD_TOPIC = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Growing:
+    """The attempt's number times ``first`` seconds, and up to a tenth more."""
+
+    first: float
+
+    def delay(self, attempt: int, chance: float) -> float:
+        return self.first * attempt * (1.0 + chance / 10.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Faults:
+    """How likely each trouble is in one round (of one member, where it concerns one)."""
+
+    crash: float
+    evict: float
+    stop: float
+    join: float
+    shuffle: float  # a rebalance without a change of members
+    broker_down: float
+    refuse_copies: float  # a topic refuses for a while
+    refuse_copy: float  # this one copy is refused
+    refuse_commits: float  # for a while
+    refuse_commit: float  # this one commit, or some of its partitions
+    lose_answer: float  # the commit lands after it was reported as timed out
+    clock_step: float
+    recreate: float
+    gap: float  # per record
+    compact: float
+    lose_batch: float
+    slow: float  # per run: longer than the drain
+    late_withdraw: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    config: EngineConfig
+    partitions: dict[str, int]
+    retry_topic: str
+    members: int
+    cooperative: bool
+    workers: int
+    poll: int  # the most records of one poll
+    drain_timeout: float
+    metadata_limit: int
+    retention_ms: int | None
+    message_bytes: int
+    rounds: int
+    messages: float  # new ones per round
+    faults: Faults
+    outcomes: tuple[Outcome, ...]
+    body_bytes: int
+    jobs: float  # share of messages that are scheduled jobs
+    farthest: float  # seconds until they are due
+    odd: float  # share of records that must not be run
+    filtering: bool
+    reopens: bool  # meets a re-created topic with a new client
+    patience: float = 20.0  # seconds that a calm world may need to run what is due
+
+
+def draw(seed: int, random: Random) -> Settings:
+    """Make up a world."""
+    chance, choice = random.random, random.choice
+    two_routes = chance() < 0.4
+    max_attempts = choice((1, 2, 2, 3, 4))
+    policy = Policy(
+        max_attempts=max_attempts, delay=Growing(choice((0.0, 0.3, 1.0, 4.0))), give_up_on=(KeyError,)
+    )
+    dead = DEAD_TOPIC if chance() < 0.85 else None
+    routes = [Route(topic="one", retry_topic=RETRY_TOPIC, dead_letter=dead, policy=policy)]
+    if two_routes:
+        retries = chance() < 0.7
+        routes.append(
+            Route(
+                topic="two",
+                retry_topic=RETRY_TOPIC if retries else None,
+                dead_letter=dead if retries else DEAD_TOPIC,
+                policy=policy if retries else None,
+            )
+        )
+    partitions = {route.topic: choice((1, 2)) if not two_routes else 1 for route in routes}
+    partitions[RETRY_TOPIC] = choice((1, 1, 2))
+    partitions[DEAD_TOPIC] = 1
+    map_units = choice((0, 23, 23, 24, 25, 26, 4095, 4095))
+    config = EngineConfig(
+        group=GROUP,
+        routes=tuple(routes),
+        in_flight=choice((1, 2, 3, 8, 20)),
+        window=choice((1, 2, 3, 5, 8, 20)),
+        buffer_bytes=choice((2_500, 6_000, 100_000)),
+        commit_interval=choice((0.0, 0.3, 1.0, 3.0)),
+        parking_interval=choice((1.0, 3.0, 8.0)),
+        map_units=map_units,
+        least_map_units=choice((23, 23, 26)),
+    )
+    return Settings(
+        config=config,
+        partitions=partitions,
+        retry_topic=RETRY_TOPIC,
+        members=choice((2, 2, 3, 4)),
+        cooperative=chance() < 0.5,
+        workers=choice((1, 2, 4)),
+        poll=choice((1, 3, 10)),
+        drain_timeout=choice((0.5, 3.0, 6.0)),
+        metadata_limit=choice((map_units, 4095, 4095, map_units // 2)),
+        retention_ms=choice((None, None, 20_000)),
+        message_bytes=700,
+        rounds=choice((25, 40, 55)),
+        messages=choice((0.5, 1.0, 2.0)),
+        faults=_faults(random),
+        outcomes=choice(
+            (
+                (Outcome.DONE,),
+                (Outcome.DONE, Outcome.DONE, Outcome.FAIL),
+                (Outcome.DONE, Outcome.FAIL, Outcome.FAIL, Outcome.DIE, Outcome.AFTER),
+                tuple(Outcome),
+            )
+        ),
+        body_bytes=choice((10, 200, 600)),
+        jobs=choice((0.0, 0.1, 0.3, 0.6)),
+        farthest=choice((3.0, 15.0, 40.0, 150.0)),
+        odd=choice((0.0, 0.05, 0.2)),
+        filtering=chance() < 0.3,
+        reopens=chance() < 0.5,
+    )
+
+
+def _faults(random: Random) -> Faults:
+    def some(often: float) -> float:
+        return often if random.random() < 0.4 else 0.0
+
+    return Faults(
+        crash=some(0.03),
+        evict=some(0.03),
+        stop=some(0.03),
+        join=0.1,
+        shuffle=some(0.1),
+        broker_down=some(0.04),
+        refuse_copies=some(0.06),
+        refuse_copy=some(0.2),
+        refuse_commits=some(0.05),
+        refuse_commit=some(0.25),
+        lose_answer=some(0.25),
+        clock_step=some(0.2),
+        recreate=some(0.03),
+        gap=some(0.2),
+        compact=some(0.05),
+        lose_batch=some(0.05),
+        slow=some(0.1),
+        late_withdraw=some(0.5),
+    )

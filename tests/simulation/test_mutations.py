@@ -1,0 +1,24 @@
+"""The simulation can fail: each planted bug is found within 200 seeds."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.campaign import failures, first_failure
+from tests.simulation.mutations import MUTATIONS, Mutation, planted
+
+SEEDS = 200
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
+def test_a_planted_bug_is_found(mutation: Mutation) -> None:
+    with planted(mutation):
+        found = first_failure(range(SEEDS))
+    assert found is not None, f"{mutation.name}: not found within {SEEDS} seeds"
+    seed, text = found
+    print(f"{mutation.name}: seed {seed}: {text}")
+    assert failures([seed]) == [], f"seed {seed} fails without the bug, too"
+
+
+def test_the_bugs_are_many_and_different() -> None:
+    assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS) >= 15

@@ -1,0 +1,90 @@
+"""A run as text, for people and for comparing two runs."""
+
+from __future__ import annotations
+
+import hashlib
+
+from retriable_kafka_client.core import protocol as p
+
+__all__ = ["Trace"]
+
+
+class Trace:
+    """Lines, kept in memory."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @property
+    def digest(self) -> str:
+        """The same for the same lines."""
+        return hashlib.blake2b("\n".join(self.lines).encode(), digest_size=16).hexdigest()
+
+    def event(self, event: p.EngineEvent) -> str:
+        match event:
+            case p.Assigned() | p.Revoking():
+                return f"{type(event).__name__} {_places(event.places)}"
+            case p.Ended():
+                return f"Ended {_places(event.places)} {event.reason}"
+            case p.Restored():
+                return f"Restored {_place(event.place)} at {event.position}, map {len(event.metadata)} units"
+            case p.Arrived():
+                return f"Arrived {_place(event.place)} {list(event.offsets)}"
+            case p.Finished():
+                failed = [
+                    f"{entry!r}: {failure.reason}, {failure.retry_in}" for entry, failure in event.failed
+                ]
+                return f"Finished done={list(event.done)} failed={failed} died={list(event.died)}"
+            case p.Withdrawn():
+                return f"Withdrawn {list(event.entries)}"
+            case p.HandOffAnswered():
+                return f"HandOffAnswered {_handoff(event.handoff)}: {event.code or 'acknowledged'}"
+            case p.CommitAnswered():
+                return f"CommitAnswered {_commit(event.commit)}: {dict(event.codes) or 'acknowledged'}"
+            case p.Idle():
+                return f"Idle {_place(event.place)} at {event.position}"
+            case p.TopicChanged():
+                return f"TopicChanged {_place(event.place)} {event.uid}"
+            case p.Stopping() | p.Tick():
+                return type(event).__name__
+
+    def command(self, command: p.Command) -> str:
+        match command:
+            case p.FetchCommitted():
+                return f"FetchCommitted {_places(command.places)}"
+            case p.Start():
+                where = "the beginning" if command.earliest else command.offset
+                return f"Start {_place(command.place)} at {where}"
+            case p.Pause() | p.Resume():
+                return f"{type(command).__name__} {_place(command.place)}"
+            case p.Run():
+                return f"Run {list(command.entries)}"
+            case p.Withdraw():
+                return "Withdraw"
+            case p.Produce():
+                return f"Produce {_handoff(command.handoff)}"
+            case p.Commit():
+                return f"Commit {_commit(command)}"
+            case p.Notify():
+                return f"Notify {command.event}"
+
+
+def _place(place: p.Place) -> str:
+    return f"{place.topic}/{place.partition}"
+
+
+def _places(places: object) -> str:
+    assert isinstance(places, tuple | list)
+    return " ".join([_place(place) for place in places])
+
+
+def _handoff(handoff: p.HandOff) -> str:
+    marks = handoff.marks
+    return (
+        f"{handoff.kind.value} of {handoff.entry!r} to {handoff.target}: failed {marks.failed}, "
+        f"not before {marks.not_before_ms}, tries {handoff.tries}"
+    )
+
+
+def _commit(commit: p.Commit) -> str:
+    return ", ".join([f"{_place(one.place)} {one.position} +{len(one.metadata)}" for one in commit.progress])

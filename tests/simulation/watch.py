@@ -1,0 +1,456 @@
+"""The promises of DESIGN.md, checked against what the simulation itself knows.
+
+The watch sees every event, command, landing and acknowledgement, and keeps its own books: it believes the engine only where
+the engine is being questioned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from retriable_kafka_client import events
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.engine import RESERVE
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.wire import Origin
+from tests.simulation.broker import Broker, Committed
+from tests.simulation.records import Expected, Facts, Kind, Record
+
+if TYPE_CHECKING:
+    from tests.simulation.member import Member
+    from tests.simulation.settings import Settings
+
+__all__ = ["Tenure", "Violation", "Watch"]
+
+REASONS = {
+    Kind.MALFORMED: retry.REASON_MALFORMED,
+    Kind.CHUNKED: retry.REASON_CHUNKED,
+    Kind.NO_ORIGIN: retry.REASON_NO_ORIGIN,
+    Kind.TOO_FAR: retry.REASON_NOT_BEFORE,
+    Kind.TOO_LARGE: retry.REASON_TOO_LARGE,
+}
+
+
+class Violation(AssertionError):
+    """A promise was broken."""
+
+    def __init__(self, promise: str, text: str) -> None:
+        self.promise = promise
+        super().__init__(f"{promise}: {text}")
+
+
+class Tenure:
+    """One assignment as the simulation sees it."""
+
+    def __init__(self, member: Member, assignment: Assignment) -> None:
+        self.member = member
+        self.assignment = assignment
+        self.place = assignment.place
+        self.uid = ""
+        self.alive = True
+        self.dirty = (
+            member.evicted_until is not None
+        )  # it ended, or is bound to end, in a way that lets messages run again
+        self.fetched = False  # position and map were answered
+        self.floor = 0  # what was committed last in it, at first what it was restored from
+        self.next = 0  # no lower offset may arrive
+        self.cover: Cover | None = None  # what it was restored from
+        self.begun: set[int] = set()
+        self.held: dict[int, Record] = {}  # arrived and not known to the engine as complete
+        self.done: set[int] = set()  # known to the engine as complete
+        self.expected: dict[int, Expected] = {}  # failed runs and what must follow
+        self.refused: set[int] = set()  # their copy was refused: nobody but the next owner can finish them
+
+    def __str__(self) -> str:
+        return f"{self.member.name} {self.place.topic}/{self.place.partition}"
+
+
+class Cover:
+    """What a commit says is complete."""
+
+    def __init__(self, position: int, known: OffsetMap) -> None:
+        self.position = position
+        self.known = known
+
+    def has(self, offset: int) -> bool:
+        if offset < self.position:
+            return True
+        known = self.known
+        return offset < known.end and not any(first <= offset < stop for first, stop in known.incomplete)
+
+    def above(self) -> list[int]:
+        return [offset for offset in range(self.position, self.known.end) if self.has(offset)]
+
+
+class Watch:
+    """Keeps the books and raises Violation."""
+
+    def __init__(self, settings: Settings, broker: Broker) -> None:
+        self.settings = settings
+        self.broker = broker
+        self.calm_since_ms: int | None = None  # since when nothing disturbs the members
+        self.largest_batch = 0
+
+    # Assignments -------------------------------------------------------------------------------------------------------
+
+    def sync(self, member: Member, event: p.EngineEvent) -> None:
+        """Take note of assignments that the engine began or ended while it handled ``event``."""
+        held = member.engine.assignments
+        for place, tenure in list(member.tenures.items()):
+            if held.get(place) is tenure.assignment:
+                continue
+            if isinstance(event, p.Ended) and place in event.places:
+                allowed = True
+            elif isinstance(event, p.TopicChanged):
+                allowed = event.place == place and event.uid != tenure.uid
+            else:
+                allowed = (
+                    isinstance(event, p.Arrived) and event.place == place and event.offsets[0] < tenure.next
+                )
+            if not allowed:
+                raise Violation("C", f"{tenure}: the assignment ended at {type(event).__name__}")
+            if not isinstance(event, p.Ended):
+                tenure.dirty = True
+            self._close(tenure)
+            del member.tenures[place]
+        for place, assignment in held.items():
+            if place in member.tenures:
+                continue
+            tenure = member.tenures[place] = member.all_tenures[assignment] = Tenure(member, assignment)
+            if isinstance(event, p.TopicChanged):
+                tenure.uid, tenure.fetched = event.uid, True
+            elif isinstance(event, p.Arrived):
+                tenure.uid, tenure.fetched = assignment.uid, True
+                tenure.next = tenure.floor = event.offsets[0]
+            elif not isinstance(event, p.Assigned):
+                raise Violation("C", f"{tenure}: an assignment began at {type(event).__name__}")
+
+    def _close(self, tenure: Tenure) -> None:
+        tenure.alive = False
+        if tenure.assignment.phase is not Phase.ENDED:
+            raise Violation("O", f"{tenure}: ended, but the engine goes on with it")
+
+    def restored(self, tenure: Tenure, committed: Committed | None, uid: str) -> None:
+        tenure.uid, tenure.fetched = uid, True
+        if committed is None:
+            return
+        cover = self._read(tenure.place, tenure.uid, committed.position, committed.metadata)
+        if cover is not None:
+            tenure.floor = tenure.next = committed.position
+            tenure.cover = cover
+            tenure.done.update(cover.above())
+
+    def _read(self, place: p.Place, uid: str, position: int, metadata: str) -> Cover | None:
+        """Read a commit as the next owner of the place will. None: it is of another incarnation, and says nothing."""
+        owner = Assignment(place, parks=False, budget_units=0)
+        owner.uid = uid
+        try:
+            return Cover(position, decode(metadata, base=position, binding=owner.binding))
+        except OffsetMapError as error:
+            if error.reason == "topic":
+                return None
+            raise Violation("D", f"{place}: the committed map cannot be read: {error.reason}") from None
+
+    def ended_cleanly(self, tenure: Tenure) -> None:
+        """Everything was answered before the assignment's end: all that is complete must be committed."""
+        committed = self.broker.committed.get(tenure.place)
+        if tenure.member.shortened or tenure.dirty or self.broker.logs[tenure.place].uid != tenure.uid:
+            return
+        cover: Cover | None = None
+        if committed is not None:
+            cover = self._read(tenure.place, tenure.uid, committed.position, committed.metadata)
+        for offset in sorted(tenure.done):
+            if cover is None or not cover.has(offset):
+                raise Violation("D", f"{tenure}: {offset} completed, but was not committed at a clean end")
+
+    # Arrival -----------------------------------------------------------------------------------------------------------
+
+    def arrived(self, tenure: Tenure, records: Sequence[Record]) -> None:
+        for record in records:
+            offset = record.offset_
+            tenure.next = offset + 1
+            if tenure.cover is None or not tenure.cover.has(offset):
+                tenure.held[offset] = record
+
+    # Running -----------------------------------------------------------------------------------------------------------
+
+    def handed_out(self, member: Member, entries: Iterable[Entry], now: p.Now) -> None:
+        wall_ms = math.floor(now.wall * 1000)
+        for entry in entries:
+            record: Record = entry.raw
+            facts = record.facts
+            tenure = member.all_tenures[entry.assignment]
+            if not tenure.alive:
+                raise Violation("O", f"{record} is handed out after its assignment ended")
+            if tenure.assignment.phase is not Phase.RUNNING:
+                raise Violation("O", f"{record} is handed out while its assignment drains")
+            if facts.kind is not Kind.RUN:
+                raise Violation("P", f"{record} is run although it is {facts.kind.value}")
+            if facts.not_before_ms is not None and facts.not_before_ms > wall_ms:
+                raise Violation("N", f"{record} is run {facts.not_before_ms - wall_ms} ms early")
+            if entry.attempt != facts.failed + 1:
+                raise Violation(
+                    "A", f"{record} runs as attempt {entry.attempt} after {facts.failed} failures"
+                )
+            if entry.alone != facts.alone:
+                raise Violation("A", f"{record}: alone is {entry.alone}")
+            if entry.offset != record.offset_ or entry.route != facts.route:
+                raise Violation("B", f"{record} is handed out as {entry!r} of route {entry.route}")
+
+    def began(self, member: Member, entry: Entry, now: p.Now) -> None:
+        """A worker begins it."""
+        record: Record = entry.raw
+        tenure = member.all_tenures[entry.assignment]
+        if not tenure.alive or tenure.assignment.phase is not Phase.RUNNING:
+            raise Violation("O", f"{record} begins in {tenure}, which hands out nothing any more")
+        if entry.offset in tenure.begun:
+            raise Violation("D", f"{record} runs twice in one assignment")
+        tenure.begun.add(entry.offset)
+        if tenure.cover is not None and tenure.cover.has(entry.offset):
+            raise Violation("D", f"{record} runs again although it was committed as complete")
+        for earlier in record.begun:
+            excused = earlier.dirty or earlier.member.shortened or entry.offset in earlier.refused
+            if not excused and not tenure.dirty and earlier.uid == tenure.uid:
+                raise Violation(
+                    "D", f"{record} runs in {tenure}, but ran in {earlier} and nothing excuses that"
+                )
+        record.begun.append(tenure)
+        self._check_late(record, now)
+
+    def _check_late(self, record: Record, now: p.Now) -> None:
+        config = self.settings.config
+        if self.calm_since_ms is None or record.place.topic != self.settings.retry_topic:
+            return
+        if config.window < 5 or config.buffer_bytes < 5_000:
+            return  # a message or two that are due within the interval hold such a window, one after the other
+        if config.least_map_units <= config.map_units < 100:
+            return  # admission lets through one or two at a time
+        since_ms = max(self.calm_since_ms, record.stamp_ms, record.facts.not_before_ms or 0)
+        late = now.wall - since_ms / 1000
+        # Twice the interval: at its first end a message that is due within the second may still hold the window.
+        if late > 2 * config.parking_interval + self.settings.patience:
+            raise Violation("N", f"{record} runs {late:.1f} s late")
+
+    def completed(self, tenure: Tenure, record: Record) -> None:
+        """The engine is told that nothing is left to do."""
+        if tenure.alive:
+            tenure.held.pop(record.offset_, None)
+            tenure.done.add(record.offset_)
+
+    # Hand-offs ---------------------------------------------------------------------------------------------------------
+
+    def produced(self, member: Member, handoff: p.HandOff, now: p.Now) -> None:
+        entry = handoff.entry
+        record: Record = entry.raw
+        facts = record.facts
+        tenure = member.all_tenures[entry.assignment]
+        marks = handoff.marks
+        if not tenure.alive:
+            raise Violation("O", f"a copy of {record} is produced after its assignment ended")
+        if entry.offset in tenure.done:
+            raise Violation("L", f"a copy of {record} is produced although it is complete")
+        if marks.id != (facts.id or f"{tenure.uid}-{record.place.partition}-{record.offset_}"):
+            raise Violation("B", f"the copy of {record} has another id: {marks.id}")
+        if marks.group != self.settings.config.group:
+            raise Violation("B", f"the copy of {record} names group {marks.group}")
+        expected_origin = facts.origin or Origin(record.place.topic, record.place.partition, record.offset_)
+        if marks.origin != expected_origin:
+            raise Violation("B", f"the copy of {record} names origin {marks.origin}")
+        expected = tenure.expected.get(entry.offset)
+        if handoff.kind is p.HandOffKind.PARK:
+            self._check_parked(record, handoff, now)
+        elif expected is not None:
+            self._check_failed(record, handoff, expected)
+        elif facts.kind not in REASONS:
+            raise Violation("P", f"{record} goes to {handoff.target} without a failed run")
+        else:
+            self._check_dead(record, handoff, REASONS[facts.kind], facts.failed)
+
+    def _check_failed(self, record: Record, handoff: p.HandOff, expected: Expected) -> None:
+        marks, facts = handoff.marks, record.facts
+        if expected.reason is not None:
+            self._check_dead(record, handoff, expected.reason, expected.attempts)
+            return
+        if handoff.kind is not p.HandOffKind.RETRY:
+            raise Violation("A", f"{record} is not retried after attempt {expected.attempts}")
+        if handoff.target != self.settings.config.routes[facts.route].retry_topic:
+            raise Violation("L", f"the copy of {record} goes to {handoff.target}")
+        if marks.failed != expected.attempts or handoff.attempts != expected.attempts:
+            raise Violation("A", f"the copy of {record} says {marks.failed} failures: {expected.attempts}")
+        if marks.alone != expected.alone:
+            raise Violation("A", f"the copy of {record}: alone is {marks.alone}")
+        if marks.not_before_ms is None or not 0 <= marks.not_before_ms - expected.not_before_ms <= 1:
+            raise Violation(
+                "N", f"the copy of {record} is due {marks.not_before_ms}: {expected.not_before_ms}"
+            )
+        first_ms = facts.first_failure_ms if facts.first_failure_ms is not None else expected.failed_ms
+        if marks.first_failure_ms != first_ms:
+            raise Violation("B", f"the copy of {record} first failed at {marks.first_failure_ms}: {first_ms}")
+
+    def _check_dead(self, record: Record, handoff: p.HandOff, reason: str, attempts: int) -> None:
+        if handoff.kind is not p.HandOffKind.DEAD_LETTER:
+            raise Violation(
+                "P", f"{record} goes to {handoff.target} instead of being dead-lettered: {reason}"
+            )
+        if handoff.target != self.settings.config.routes[record.facts.route].dead_letter:
+            raise Violation("P", f"{record} is dead-lettered to {handoff.target}")
+        if handoff.failure is None or handoff.failure.reason != reason:
+            raise Violation("P", f"{record} is dead-lettered for {handoff.failure}, not {reason}")
+        if handoff.attempts != attempts:
+            raise Violation("A", f"{record} is dead-lettered after {handoff.attempts} runs: {attempts}")
+
+    def _check_parked(self, record: Record, handoff: p.HandOff, now: p.Now) -> None:
+        facts, marks = record.facts, handoff.marks
+        wall_ms = math.floor(now.wall * 1000)
+        if handoff.target != record.place.topic or record.place.topic != self.settings.retry_topic:
+            raise Violation("L", f"{record} is parked in {handoff.target}")
+        if marks.not_before_ms != facts.not_before_ms or facts.not_before_ms is None:
+            raise Violation("N", f"{record} loses its time by parking: {marks.not_before_ms}")
+        if marks.failed != facts.failed or marks.alone != facts.alone:
+            raise Violation("A", f"{record} is parked with {marks.failed} failures: {facts.failed}")
+        if marks.first_failure_ms != facts.first_failure_ms:
+            raise Violation("B", f"{record} is parked, and first failed at {marks.first_failure_ms}")
+        if handoff.tries:
+            return
+        interval_ms = int(self.settings.config.parking_interval * 1000)
+        if facts.not_before_ms <= wall_ms + interval_ms:
+            raise Violation("N", f"{record} is parked although it is due soon")
+        if facts.parked_ms is not None and wall_ms - interval_ms < facts.parked_ms <= wall_ms:
+            raise Violation("N", f"{record} is parked twice within an interval")
+
+    def copy_of(self, handoff: p.HandOff, uid: str) -> Facts:
+        """What is true of the record that a hand-off makes."""
+        record: Record = handoff.entry.raw
+        facts, expected = record.facts, None
+        tenure = record_tenure(handoff)
+        expected = tenure.expected.get(record.offset_) if tenure is not None else None
+        kind = Kind.KEPT if handoff.kind is p.HandOffKind.DEAD_LETTER else Kind.RUN
+        copy = Facts(
+            kind=kind,
+            script=facts.script,
+            route=facts.route,
+            failed=facts.failed,
+            alone=facts.alone,
+            not_before_ms=facts.not_before_ms,
+            id=facts.id or f"{uid}-{record.place.partition}-{record.offset_}",
+            origin=facts.origin or Origin(record.place.topic, record.place.partition, record.offset_),
+            first_failure_ms=facts.first_failure_ms,
+        )
+        if handoff.kind is p.HandOffKind.PARK:
+            copy.parked_ms = handoff.marks.parked_ms
+        elif expected is not None:
+            copy.failed = expected.attempts
+            copy.alone = expected.alone
+            copy.not_before_ms = handoff.marks.not_before_ms
+            if copy.first_failure_ms is None:
+                copy.first_failure_ms = expected.failed_ms
+        return copy
+
+    def notified(self, member: Member, event: events.Event) -> None:
+        if isinstance(event, events.OffsetMapShortened):
+            member.shortened = True
+        elif isinstance(event, events.MessageDropped):
+            tenure = member.tenures[p.Place(event.topic, event.partition)]
+            record = tenure.held.get(event.offset)
+            if record is None:
+                raise Violation("L", f"{tenure}: {event.offset} is dropped, and was not there")
+            expected = tenure.expected.get(event.offset)
+            reason = expected.reason if expected is not None else REASONS.get(record.facts.kind)
+            attempts = expected.attempts if expected is not None else record.facts.failed
+            if self.settings.config.routes[record.facts.route].dead_letter is not None:
+                raise Violation("L", f"{record} is dropped, but has a dead-letter topic")
+            if reason != event.reason or attempts != event.attempts:
+                raise Violation(
+                    "P", f"{record} is dropped for {event.reason} after {event.attempts}: {reason}"
+                )
+            self.broker.resolve(record)
+            self.completed(tenure, record)
+
+    # Commits -----------------------------------------------------------------------------------------------------------
+
+    def commit_made(self, member: Member, progress: Sequence[p.Progress]) -> None:
+        for one in progress:
+            tenure = member.tenures.get(one.place)
+            if tenure is None or one.token is not tenure.assignment:
+                raise Violation("O", f"{member.name} commits {one.place} after its assignment ended")
+            if len(one.metadata) > self.settings.config.map_units:
+                raise Violation("R", f"{tenure}: {len(one.metadata)} units of metadata")
+            cover = self._read(tenure.place, tenure.uid, one.position, one.metadata)
+            if cover is None:
+                raise Violation("D", f"{tenure} commits the map of another topic")
+            if one.position < tenure.floor:
+                raise Violation("C", f"{tenure}: the position falls from {tenure.floor} to {one.position}")
+            tenure.floor = one.position
+            for offset, record in tenure.held.items():
+                if not record.facts.kind.silent and cover.has(offset):
+                    raise Violation("C", f"{tenure}: {record} is incomplete, committed is {one.position}")
+            if one.position > max(tenure.next, tenure.cover.position if tenure.cover is not None else 0):
+                raise Violation("C", f"{tenure}: {one.position} is committed, read is {tenure.next}")
+            if not member.shortened:
+                for offset in sorted(tenure.done):
+                    if not cover.has(offset):
+                        raise Violation(
+                            "D", f"{tenure}: {offset} is complete, and the commit does not say so"
+                        )
+            tenure.done = {offset for offset in tenure.done if offset >= one.position}
+
+    def commit_landed(self, one: p.Progress) -> None:
+        """The next owner of the place will believe this."""
+        log = self.broker.logs[one.place]
+        cover = self._read(one.place, log.uid, one.position, one.metadata)
+        if cover is None:
+            return
+        for offset, record in log.unresolved.items():
+            if cover.has(offset):
+                raise Violation("L", f"{record} is committed, and was neither handled nor handed off")
+        if one.position > log.end:
+            raise Violation("L", f"{one.place}: {one.position} is committed beyond the log's end")
+
+    # After every step --------------------------------------------------------------------------------------------------
+
+    def after(self, member: Member, event: p.EngineEvent, now: p.Now) -> None:
+        engine, config = member.engine, self.settings.config
+        try:
+            engine.validate()
+        except AssertionError as error:
+            raise Violation("validate()", f"{member.name} after {type(event).__name__}: {error}") from error
+        handed = member.handed_out
+        if handed > config.in_flight or engine.in_flight != handed:
+            raise Violation("R", f"{member.name} has {handed} in flight, the engine says {engine.in_flight}")
+        if isinstance(event, p.Arrived) and member.held_bytes() > self._most_bytes(member):
+            raise Violation("R", f"{member.name} holds {member.held_bytes()} bytes")
+        room = 0 if engine.stopping else config.in_flight - engine.in_flight
+        wall_ms = math.floor(now.wall * 1000)
+        for assignment in engine.assignments.values():
+            if assignment.phase is not Phase.RUNNING:
+                continue
+            if assignment.incomplete > 3 * config.window:  # copies that come back refused count again
+                raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
+            if (room > config.in_flight // RESERVE and assignment.ready) or (room > 0 and assignment.due):
+                raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")
+            due_ms = assignment.waiting.next_due_ms
+            if isinstance(event, p.Tick) and due_ms is not None and due_ms <= wall_ms:
+                raise Violation("N", f"{assignment.place}: due at {due_ms} and still waiting at {wall_ms}")
+
+    def _most_bytes(self, member: Member) -> int:
+        """The budget and a poll for each of its halves; and one for each base partition whose messages came delayed."""
+        delayed = sum(
+            1
+            for place, tenure in member.tenures.items()
+            if place.topic != self.settings.retry_topic and tenure.assignment.waiting
+        )
+        return self.settings.config.buffer_bytes + (2 + delayed) * self.largest_batch
+
+
+def record_tenure(handoff: p.HandOff) -> Tenure | None:
+    """The tenure under which the copy was made."""
+    record: Record = handoff.entry.raw
+    for tenure in reversed(record.begun):
+        if tenure.assignment is handoff.entry.assignment:
+            return tenure
+    return None

@@ -1,0 +1,312 @@
+"""One seed's world: time, troubles, what is sent, and the loop. Same seed, same steps."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+from retriable_kafka_client.core.protocol import Now, Place
+from retriable_kafka_client.wire import ATTEMPT, Chunk, Marks, Origin, write_marks
+from tests.simulation.broker import Broker, Log
+from tests.simulation.group import Group
+from tests.simulation.member import Member
+from tests.simulation.records import Facts, Kind, Outcome, Record, Script
+from tests.simulation.settings import DEAD_TOPIC, GROUP, RETRY_TOPIC, Faults, Settings, draw
+from tests.simulation.trace import Trace
+from tests.simulation.watch import Violation, Watch
+
+__all__ = ["World", "run"]
+
+DAY_MS = 24 * 3600 * 1000
+CALM_SECONDS = 400.0  # a healed world must have nothing left by then
+CALM_ROUNDS = 3_000
+
+
+class World:
+    """See the module's docstring. ``trace`` None: nothing is written down, which takes half of the time."""
+
+    def __init__(self, seed: int, *, trace: Trace | None = None) -> None:
+        self.seed = seed
+        self.trace = trace
+        self.random = Random(seed)
+        self.settings: Settings = draw(seed, self.random)
+        self.faults: Faults = self.settings.faults
+        self.mono = 1_000.0
+        self.calm = False
+        self.moved = False  # something happened in this round besides ticks
+        self.broker = Broker(self.settings.metadata_limit)
+        self.watch = Watch(self.settings, self.broker)
+        for topic, count in self.settings.partitions.items():
+            for partition in range(count):
+                place = Place(topic, partition)
+                self.broker.logs[place] = Log(place, f"{topic}@0")
+        self.consumed = [place for place in self.broker.logs if place.topic != DEAD_TOPIC]
+        self.group = Group(self, list(self.consumed))
+        self.members: list[Member] = []
+        self._offset = 1_700_000_000.0 - self.mono  # of the wall clock
+        self._born = 0
+        self._heal_at = 0.0
+        self._rejoin: list[float] = []  # when a member that went is started again
+        for _ in range(self.settings.members):
+            self._start_member()
+
+    # Time and chance ---------------------------------------------------------------------------------------------------
+
+    @property
+    def now(self) -> Now:
+        return Now(self.mono + self._offset, self.mono)
+
+    def often(self, likelihood: float) -> bool:
+        return not self.calm and likelihood > 0.0 and self.random.random() < likelihood
+
+    def soon(self, after: float | None = None) -> float:
+        """When the broker has done something: at once, or in a while."""
+        start = self.mono if after is None else after
+        if self.calm or self.random.random() < 0.5:
+            return start
+        return start + self.random.random() * 1.5
+
+    def work(self) -> float:
+        """When a run that begins now ends."""
+        if self.calm:
+            return self.mono + self.random.random() * 0.1
+        if self.often(self.faults.slow):
+            return self.mono + self.random.uniform(2.0, 15.0)
+        return self.mono + self.random.choice((0.0, 0.0, 0.2, 1.5)) * self.random.random()
+
+    def say(self, text: str) -> None:
+        if self.trace is not None:
+            self.trace.lines.append(f"{self.mono:9.3f} {self.now.wall:.3f} {text}")
+
+    # The loop ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Live through it. Raises Violation."""
+        if self.trace is not None:
+            self.say(f"{self.settings}")
+        for _ in range(self.settings.rounds):
+            self.mono += self.random.choice((0.02, 0.1, 0.3, 0.8)) * (0.5 + self.random.random())
+            self._disturb()
+            self._send()
+            self._round()
+        self._heal()
+        self._until("lag returns to 0", self._quiet)
+        for member in self.members:
+            member.begin_revoke(tuple(member.tenures), "stopped")
+        self._until("all members stop", lambda: not self.members)
+
+    def _until(self, what: str, reached: object) -> None:
+        assert callable(reached)
+        started, step = self.mono, 0.1
+        for _ in range(CALM_ROUNDS):
+            if reached():
+                return
+            step = 0.1 if self.moved else min(step * 2, 4.0)
+            self.mono += step
+            self._round()
+            if self.mono > started + CALM_SECONDS:
+                break
+        lags = {f"{place.topic}/{place.partition}": self.broker.lag(place) for place in self.consumed}
+        left = [str(record) for log in self.broker.logs.values() for record in log.unresolved.values()]
+        raise Violation("V", f"{what}: not after {self.mono - started:.0f} s: lag {lags}, unresolved {left}")
+
+    def _quiet(self) -> bool:
+        return (
+            self.group.settled
+            and not any(self.broker.lag(place) for place in self.consumed)
+            and not any(log.unresolved for log in self.broker.logs.values())
+            and not any(member.handed_out or member.copies or member.flights for member in self.members)
+        )
+
+    def _round(self) -> None:
+        self.moved = False
+        if not self.broker.down:
+            self.group.step()
+        for member in list(self.members):
+            if (
+                member.evicted_until is not None
+                and member.evicted_until <= self.mono
+                and member.revoke is None
+            ):
+                self._return(member)
+            member.round()
+        self.members = [member for member in self.members if not member.gone]
+
+    def _return(self, member: Member) -> None:
+        member.lose()
+        if not member.leaving:
+            self.group.join(member)
+
+    # Troubles ----------------------------------------------------------------------------------------------------------
+
+    def _disturb(self) -> None:
+        faults, random = self.faults, self.random
+        if self.broker.down or self.broker.refusing or self.broker.commit_code:
+            if self.mono >= self._heal_at:
+                self._heal_broker()
+        elif self.often(faults.broker_down):
+            self.broker.down = True
+            self._heal_at = self.mono + random.uniform(0.5, 8.0)
+            self.say("the broker is down")
+        elif self.often(faults.refuse_copies):
+            topic = random.choice((RETRY_TOPIC, DEAD_TOPIC))
+            self.broker.refusing[topic] = "UNKNOWN_TOPIC_OR_PART"
+            self._heal_at = self.mono + random.uniform(0.5, 8.0)
+            self.say(f"copies to {topic} are refused")
+        elif self.often(faults.refuse_commits):
+            self.broker.commit_code = "GROUP_AUTHORIZATION_FAILED"
+            self._heal_at = self.mono + random.uniform(0.5, 4.0)
+            self.say("commits are refused")
+        if self.often(faults.clock_step):
+            self._offset += random.choice((-20.0, -3.0, -0.5, 0.5, 3.0, 20.0)) * random.random()
+            self.say("the wall clock is set")
+        if self.often(faults.recreate) and not self.broker.down:
+            topic = random.choice(self.consumed).topic
+            self._born += 1
+            self.broker.recreate(topic, f"{topic}@{self._born}")
+            self.say(f"{topic} is deleted and made again")
+        if self.often(faults.compact):
+            log = self.broker.logs[random.choice(self.consumed)]
+            if log.place.topic != RETRY_TOPIC and len(log):
+                self.say(f"{log.compact(random.randrange(len(log)))} is compacted away")
+        if self.often(faults.shuffle):
+            self.group.request()
+        self._disturb_members()
+
+    def _disturb_members(self) -> None:
+        faults, random = self.faults, self.random
+        for member in list(self.members):
+            if self.often(faults.crash):
+                self.say(f"{member.name} crashes")
+                member.vanish(land=0.5)
+                self.group.crashed(member, self.mono + random.uniform(0.0, 2.0))
+                self._rejoin.append(self.mono + random.uniform(0.1, 4.0))
+            elif member.evicted_until is None and self.group.has(member) and self.often(faults.evict):
+                self.say(f"{member.name} is evicted")
+                member.evicted_until = self.mono + random.uniform(0.0, 5.0)
+                member.mark_dirty()
+                self.group.leave(member)
+            elif member.revoke is None and member.evicted_until is None and self.often(faults.stop):
+                self.say(f"{member.name} is stopped")
+                member.begin_revoke(tuple(member.tenures), "stopped")
+                self._rejoin.append(self.mono + random.uniform(0.1, 4.0))
+        self.members = [member for member in self.members if not member.gone]
+        for at in list(self._rejoin):
+            if at <= self.mono:
+                self._rejoin.remove(at)
+                self._start_member()
+
+    def _start_member(self) -> None:
+        self._born += 1
+        member = Member(self, f"m{self._born}")
+        self.members.append(member)
+        self.group.join(member)
+
+    def _heal_broker(self) -> None:
+        self.broker.down = False
+        self.broker.refusing.clear()
+        self.broker.commit_code = None
+        self.say("the broker is well")
+
+    def _heal(self) -> None:
+        self._heal_broker()
+        self.calm = True
+        if not self.members or all(member.leaving for member in self.members):
+            self._start_member()
+        self.watch.calm_since_ms = math.ceil(self.now.wall * 1000)
+        self.say("calm")
+
+    # What is sent ------------------------------------------------------------------------------------------------------
+
+    def append(self, topic: str, record: Record) -> None:
+        """Put the record at the end of one of the topic's partitions."""
+        log = self.broker.logs[Place(topic, self.random.randrange(self.settings.partitions[topic]))]
+        if topic != DEAD_TOPIC and self.often(self.faults.gap):
+            log.skip(self.random.choice((1, 1, 2, 3, 40)))
+        log.append(record, math.floor(self.now.wall * 1000))
+        self.say(f"{record} is appended: {record.facts.kind.value}")
+        if topic != DEAD_TOPIC and self.often(self.faults.gap):
+            log.skip(self.random.choice((1, 2)))
+
+    def _send(self) -> None:
+        settings, random = self.settings, self.random
+        if self.broker.down:
+            return
+        count = settings.messages * 2 * random.random()
+        for _ in range(int(count) + (random.random() < count % 1)):
+            route = random.randrange(len(settings.config.routes))
+            retried = settings.config.routes[route].retry_topic is not None
+            if random.random() < settings.odd:
+                self._send_odd(route)
+            elif retried and random.random() < settings.jobs:
+                self._send_job()
+            else:
+                not_before_ms = None
+                if random.random() < 0.05:  # a delayed message in a base topic
+                    not_before_ms = math.ceil(self.now.wall * 1000) + random.randrange(4_000)
+                self._send_plain(route, not_before_ms)
+
+    def _script(self) -> Script:
+        return Script(tuple([self.random.choice(self.settings.outcomes) for _ in range(3)]))
+
+    def _body(self) -> bytes:
+        return bytes(self.random.randrange(self.settings.body_bytes + 1))
+
+    def _send_plain(self, route: int, not_before_ms: int | None) -> None:
+        facts = Facts(kind=Kind.RUN, script=self._script(), route=route, not_before_ms=not_before_ms)
+        headers: list[tuple[str, bytes | None]] | None = None
+        if not_before_ms is not None:
+            headers = [*write_marks(Marks(not_before_ms=not_before_ms))]
+        self.append(self.settings.config.routes[route].topic, Record(self._body(), headers, facts))
+
+    def _send_job(self) -> None:
+        """A scheduled job: it goes to the retry topic at once."""
+        far_ms = int(self.random.random() ** 2 * self.settings.farthest * 1000)
+        not_before_ms = math.ceil(self.now.wall * 1000) + far_ms
+        facts = Facts(kind=Kind.RUN, script=self._script(), route=0, not_before_ms=not_before_ms)
+        marks = Marks(not_before_ms=not_before_ms)
+        self.append(RETRY_TOPIC, Record(self._body(), [*write_marks(marks)], facts))
+
+    def _send_odd(self, route: int) -> None:
+        """A record that must not be run."""
+        settings, random = self.settings, self.random
+        kinds = [Kind.MALFORMED, Kind.CHUNKED, Kind.TOO_FAR, Kind.TOO_LARGE]
+        if settings.config.routes[route].retry_topic is not None:
+            kinds += [Kind.FOREIGN, Kind.NO_ORIGIN]
+        if settings.filtering:
+            kinds += [Kind.FILTERED] * 3
+        kind = random.choice(kinds)
+        topic = settings.config.routes[route].topic
+        if kind in {Kind.FOREIGN, Kind.NO_ORIGIN} or (
+            kind in {Kind.MALFORMED, Kind.TOO_FAR} and random.random() < 0.3
+        ):
+            topic = RETRY_TOPIC if settings.config.routes[route].retry_topic is not None else topic
+        now_ms = math.ceil(self.now.wall * 1000)
+        facts = Facts(kind=kind, script=Script((Outcome.DONE,)), route=0 if topic == RETRY_TOPIC else route)
+        body, headers = self._body(), list[tuple[str, bytes | None]]()
+        if kind is Kind.MALFORMED:
+            headers = [random.choice(((ATTEMPT, b"123"), (ATTEMPT, None), (ATTEMPT, b"\xff" * 8)))]
+        elif kind is Kind.TOO_LARGE:
+            body = bytes(settings.message_bytes + 1)
+        elif kind is Kind.FILTERED:
+            headers = [("skip", b"")]
+        else:
+            headers = [*write_marks(_odd_marks(kind, now_ms, facts))]
+        self.append(topic, Record(body, headers, facts))
+
+
+def _odd_marks(kind: Kind, now_ms: int, facts: Facts) -> Marks:
+    if kind is Kind.FOREIGN:
+        return Marks(failed=1, group="others", origin=Origin("one", 0, 1), not_before_ms=now_ms)
+    if kind is Kind.NO_ORIGIN:
+        facts.failed, facts.origin, facts.id = 1, Origin("nowhere", 0, 1), "nowhere-0-1"
+        return Marks(failed=1, group=GROUP, origin=facts.origin, id=facts.id)
+    if kind is Kind.TOO_FAR:
+        facts.not_before_ms = now_ms + 1_000 * DAY_MS
+        return Marks(not_before_ms=facts.not_before_ms)
+    return Marks(chunk=Chunk(b"0123456789abcdef", 0, 2))
+
+
+def run(seed: int, *, trace: Trace | None = None) -> None:
+    """Live through one seed's world. Raises Violation."""
+    World(seed, trace=trace).run()
