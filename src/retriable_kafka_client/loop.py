@@ -359,6 +359,11 @@ class Loop:
             if answer.error is not None or facts is None:
                 continue  # for instance locked by an open transaction: asked again in the next round
             self._pending.discard(place)
+            renewed = place.topic in self._renewed and answer.offset < 0
+            if renewed:
+                self._notifier.tell(
+                    events.TopicReset(topic=place.topic, partition=place.partition, position=None)
+                )
             self._tell(
                 p.Restored(
                     place=place,
@@ -366,12 +371,12 @@ class Loop:
                     metadata=answer.metadata or "",
                     uid=facts.uid,
                     retention_ms=facts.retention_ms,
-                    earliest=place.topic in self._renewed,
+                    earliest=renewed,
                 )
             )
 
     def _start(self) -> None:
-        if self._starts:
+        if self._starts and not self._reopen:
             starts, self._starts = self._starts, []
             live = [start for start in starts if start.place in self._engine.assignments]
             if live:
@@ -381,15 +386,13 @@ class Loop:
         names = {place.topic for place in self._engine.assignments}
         changed = self._directory.refresh(names, time.monotonic(), urgent=self._troubles.topics())
         for name in changed:
-            # Only a new client can be sure to read the new log from its beginning: see Assigner.
             self._renewed.add(name)
-            self._reopen = True
-            places = [place for place in self._engine.assignments if place.topic == name]
-            for place in places:
-                self._notifier.tell(
-                    events.TopicReset(topic=place.topic, partition=place.partition, position=None)
-                )
-            self._end(places, "reset")
+            facts = self._directory.facts(name)
+            assert facts is not None
+            for place, one in list(self._engine.assignments.items()):
+                if place.topic == name and one.hands_out:
+                    self._reopen = True  # a client moves no partition that it consumes: see Assigner
+                    self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         for name in self._config.topics:
             if name in self._directory.missing:
                 self._troubles.note(f"topic {name}", f"topic {name} does not exist")
