@@ -161,14 +161,12 @@ class Engine:
         assignment.retention_ms = event.retention_ms
         assignment.earliest = event.earliest
         assignment.restore(event.position, event.metadata)
-        if assignment.restore_problem is not None:
-            self._notify(
-                events.OffsetMapIgnored(
-                    topic=event.place.topic,
-                    partition=event.place.partition,
-                    reason=assignment.restore_problem,
-                )
-            )
+        topic, partition = event.place
+        if assignment.restore_problem == "topic":
+            self._notify(events.TopicReset(topic=topic, partition=partition, position=None))
+        elif assignment.restore_problem is not None:
+            reason = assignment.restore_problem
+            self._notify(events.OffsetMapIgnored(topic=topic, partition=partition, reason=reason))
         self._notify(
             events.AssignmentStarted(
                 topic=event.place.topic,
