@@ -1,0 +1,295 @@
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from retriable_kafka_client.core.entry import FILTERED, Entry
+from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase, within
+from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
+from retriable_kafka_client.wire import Marks
+from tests.core.harness import BASE, RETRY, Raw, entry
+
+PLENTY = 4_095
+
+
+def running(position: int | None = 0, *, budget: int = PLENTY, least: int = 100) -> Assignment:
+    assignment = Assignment(BASE, parks=False, budget_units=budget, least_units=least)
+    assignment.uid = "uid"
+    assignment.restore(position, "")
+    return assignment
+
+
+def take_in(assignment: Assignment, *offsets: int, raw: Raw | None = None, wall_ms: int = 0) -> list[Entry]:
+    entries = [entry(assignment, offset, raw or Raw()) for offset in offsets]
+    assignment.register(list(offsets))
+    assignment.take_in(entries, wall_ms)
+    assignment.validate()
+    return entries
+
+
+def taken(assignment: Assignment, room: int = 100, wall_ms: int = 0) -> list[int]:
+    """The offsets that are handed out now."""
+    entries = assignment.take(room, wall_ms)
+    assignment.in_flight += len(entries)
+    assignment.validate()
+    return [one.offset for one in entries]
+
+
+def finish(assignment: Assignment, first: int, stop: int) -> None:
+    assignment.in_flight -= stop - first
+    assignment.complete(first, stop, 100 * (stop - first))
+    assignment.validate()
+
+
+def test_it_begins_where_the_group_stands() -> None:
+    assignment = Assignment(BASE, parks=False, budget_units=PLENTY)
+    assert not assignment.hands_out
+    assignment.restore(7, "")
+    assert (assignment.hands_out, assignment.begin, assignment.restored) == (True, 7, 0)
+
+
+def test_without_a_position_the_first_record_says_where_it_begins() -> None:
+    assignment = running(None)
+    assert assignment.begin is None
+    assert assignment.progress() is None
+    take_in(assignment, 40, 41)
+    progress = assignment.progress()
+    assert progress is not None
+    assert progress.position == 40
+
+
+def test_a_log_of_markers_alone_is_committed() -> None:
+    assignment = running(None)
+    assignment.pass_over(3)
+    progress = assignment.progress()
+    assert progress is not None
+    assert progress.position == 3
+
+
+def test_a_gap_counts_as_complete_only_when_nothing_is_left() -> None:
+    assignment = running()
+    take_in(assignment, 0, 1)
+    assignment.pass_over(9)
+    assert taken(assignment) == [0, 1]
+    finish(assignment, 0, 2)
+    assert assignment.tracker is not None
+    assert assignment.tracker.position == 2
+    assignment.pass_over(9)
+    assert assignment.tracker.position == 9
+
+
+def test_progress_is_said_once() -> None:
+    assignment = running()
+    take_in(assignment, 0)
+    assert assignment.progress() is not None
+    assert assignment.progress() is None
+    taken(assignment)
+    finish(assignment, 0, 1)
+    assert assignment.progress() is not None
+
+
+def test_the_next_owner_knows_what_is_done() -> None:
+    first = running()
+    take_in(first, *range(6))
+    taken(first)
+    finish(first, 1, 3)
+    finish(first, 5, 6)
+    progress = first.progress()
+    assert progress is not None
+    second = Assignment(BASE, parks=False, budget_units=PLENTY)
+    second.uid = "uid"
+    second.restore(progress.position, progress.metadata)
+    assert (second.begin, second.restored) == (0, 3)
+    assert second.register(list(range(7))) == [(0, 1), (3, 5), (6, 7)]
+
+
+def test_the_map_of_another_topic_is_not_believed() -> None:
+    first = running()
+    take_in(first, 0, 1)
+    taken(first)
+    finish(first, 1, 2)
+    progress = first.progress()
+    assert progress is not None
+    made_anew = Assignment(BASE, parks=False, budget_units=PLENTY)
+    made_anew.uid = "another"
+    made_anew.restore(progress.position, progress.metadata)
+    assert made_anew.restore_problem == "topic"
+    assert (made_anew.begin, made_anew.earliest, made_anew.restored) == (None, True, 0)
+
+
+@pytest.mark.parametrize("metadata", ["", "somebody else's", "rkc1s", "rkc9zzz", "\u4e00" * 50])
+def test_foreign_metadata_leaves_the_position_alone(metadata: str) -> None:
+    assignment = Assignment(BASE, parks=False, budget_units=PLENTY)
+    assignment.restore(5, metadata)
+    assert (assignment.begin, assignment.restored) == (5, 0)
+    assert (assignment.restore_problem is None) == (not metadata)
+
+
+def test_messages_are_sorted_by_their_time() -> None:
+    assignment = running()
+    take_in(assignment, 0, raw=Raw(Marks(not_before_ms=1_000)), wall_ms=999)
+    take_in(assignment, 1, raw=Raw(Marks(not_before_ms=1_000)), wall_ms=1_000)
+    take_in(assignment, 2)
+    take_in(assignment, 3, raw=Raw(Marks(not_before_ms=1_000), FILTERED))
+    assert ([len(assignment.waiting), len(assignment.due), len(assignment.ready)]) == [1, 1, 2]
+    assert (assignment.active_bytes, assignment.waiting.bytes) == (300, 100)
+    assignment.wake(1_000)
+    assert [one.offset for one in assignment.due] == [1, 0]
+    assert (assignment.active_bytes, assignment.waiting.bytes) == (400, 0)
+
+
+def test_more_than_a_year_is_a_mistake() -> None:
+    assignment = running()
+    (far,) = take_in(assignment, 0, raw=Raw(Marks(not_before_ms=YEAR_MS + 1)))
+    assert far.verdict is not None
+    assert far.verdict.reason == REASON_NOT_BEFORE
+    (near,) = take_in(assignment, 1, raw=Raw(Marks(not_before_ms=YEAR_MS)))
+    assert near.verdict is None
+    assert len(assignment.waiting) == 1
+
+
+def test_a_clock_that_was_set_back_makes_messages_wait_again() -> None:
+    assignment = running()
+    take_in(assignment, 0, raw=Raw(Marks(not_before_ms=1_000)), wall_ms=1_500)
+    assert assignment.take_due(10, 900) == []
+    assert len(assignment.waiting) == 1
+    assignment.validate()
+    assignment.wake(1_000)
+    assert [one.offset for one in assignment.take_due(10, 1_000)] == [0]
+
+
+def test_room_limits_what_is_taken() -> None:
+    assignment = running()
+    take_in(assignment, *range(5))
+    assert taken(assignment, room=2) == [0, 1]
+    assert taken(assignment, room=2) == [2, 3]
+    assert taken(assignment, room=2) == [4]
+
+
+def test_what_the_map_cannot_hold_waits_until_it_can() -> None:
+    assignment = running(budget=23, least=23)
+    take_in(assignment, *range(6))
+    assert taken(assignment) == [0, 1]
+    assert len(assignment.blocked) == 4
+    assert taken(assignment) == []
+    finish(assignment, 1, 2)
+    assert taken(assignment) == []
+    finish(assignment, 0, 1)
+    assert taken(assignment) == [2, 3]
+    progress = assignment.progress()
+    assert progress is not None
+    assert len(progress.metadata) <= 23
+
+
+def test_without_room_for_a_map_positions_are_committed_bare() -> None:
+    assignment = running(budget=99)
+    take_in(assignment, *range(50))
+    assert taken(assignment) == list(range(50))
+    finish(assignment, 1, 50)
+    progress = assignment.progress()
+    assert progress is not None
+    assert (progress.position, progress.metadata) == (0, "")
+
+
+def test_a_drain_forgets_what_was_not_handed_out() -> None:
+    assignment = running()
+    take_in(assignment, 0, 1, 2)
+    take_in(assignment, 3, raw=Raw(Marks(not_before_ms=1_000)))
+    assert taken(assignment, room=1) == [0]
+    assignment.drain()
+    assert (assignment.hands_out, assignment.drained) == (False, False)
+    assert (assignment.active_bytes, assignment.waiting.bytes) == (100, 0)
+    finish(assignment, 0, 1)
+    assert assignment.drained
+    progress = assignment.progress()
+    assert progress is not None
+    assert progress.position == 1
+
+
+def test_after_the_end_there_is_no_progress() -> None:
+    assignment = running()
+    take_in(assignment, 0)
+    assignment.end()
+    assert assignment.phase is Phase.ENDED
+    assert assignment.progress() is None
+    assignment.drain()
+    assert assignment.phase is Phase.ENDED
+
+
+def test_memory_is_shared_by_what_waits_and_what_is_at_hand() -> None:
+    base, retries = running(), Assignment(RETRY, parks=True, budget_units=PLENTY)
+    assert not base.holds_too_much(10, 1_000, active=999, waiting=5_000)
+    assert base.holds_too_much(10, 1_000, active=1_000, waiting=0)
+    assert retries.holds_too_much(10, 1_000, active=0, waiting=1_000)
+    take_in(base, *range(10))
+    assert base.holds_too_much(10, 10**9, active=0, waiting=0)
+    delayed = running()
+    take_in(delayed, 0, raw=Raw(Marks(not_before_ms=1_000)))
+    assert delayed.holds_too_much(10, 1_000, active=0, waiting=1_000)
+
+
+@given(
+    st.sets(st.integers(0, 60), min_size=1),
+    st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=6),
+)
+def test_within_finds_what_lies_in_the_runs(chosen: set[int], made: list[tuple[int, int]]) -> None:
+    runs: list[tuple[int, int]] = []
+    for first, length in sorted(made):
+        if not runs or first >= runs[-1][1]:
+            runs.append((first, first + length))
+    offsets = sorted(chosen)
+    kept = [offsets[index] for index in within(offsets, runs)]
+    assert kept == [offset for offset in offsets if any(first <= offset < stop for first, stop in runs)]
+
+
+@given(st.lists(st.sampled_from(["arrive", "gap", "take", "finish", "wake", "back"]), max_size=60), st.data())
+def test_nothing_is_lost_whatever_happens(steps: list[str], data: st.DataObject) -> None:
+    assignment = running(budget=data.draw(st.sampled_from([23, 25, PLENTY])), least=23)
+    wall_ms, offset, out, done = 1_000, 0, deque[Entry](), set[int]()
+    arrived: list[int] = []
+
+    def hand_out(room: int) -> None:
+        entries = assignment.take_due(room, wall_ms) + assignment.take(room, wall_ms)
+        assignment.in_flight += len(entries)
+        assert all(one.not_before_ms is None or one.not_before_ms <= wall_ms for one in entries)
+        out.extend(entries)
+
+    for step in steps:
+        if step == "arrive":
+            due_ms = data.draw(st.none() | st.integers(500, 3_000))
+            take_in(assignment, offset, raw=Raw(Marks(not_before_ms=due_ms)), wall_ms=wall_ms)
+            arrived.append(offset)
+            offset += 1
+        elif step == "gap":
+            offset += data.draw(st.integers(1, 40))
+        elif step == "take":
+            hand_out(data.draw(st.integers(1, 4)))
+        elif step == "finish" and out:
+            out.rotate(data.draw(st.integers(0, 5)))
+            one = out.popleft()
+            finish(assignment, one.offset, one.offset + 1)
+            done.add(one.offset)
+        elif step == "wake":
+            wall_ms += 400
+            assignment.wake(wall_ms)
+        elif step == "back":
+            wall_ms -= 300
+        assignment.validate()
+        held = [*assignment.ready, *assignment.due, *assignment.blocked, *out]
+        assert len(held) + len(assignment.waiting) + len(done) == len(arrived)
+        assert assignment.active_bytes == 100 * len(held)
+        if assignment.tracker is not None:
+            assert assignment.tracker.position <= min(set(arrived) - done, default=offset)
+    wall_ms = 4_000
+    assignment.wake(wall_ms)
+    while len(done) < len(arrived):
+        hand_out(100)
+        assert out, "what is left is never handed out"
+        while out:
+            one = out.popleft()
+            finish(assignment, one.offset, one.offset + 1)
+            done.add(one.offset)
+    assert done == set(arrived)
