@@ -1,0 +1,55 @@
+"""Handlers that a worker process can import; what they did stands in a file of evidence."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from retriable_kafka_client import Message, Reject
+from tests.support.evidence import EvidenceWriter
+
+__all__ = ["RaisesOddly", "obey", "obey_async", "slow_or_quick"]
+
+
+class RaisesOddly(Exception):
+    """It cannot be unpickled: its constructor wants more than `args` holds."""
+
+    def __init__(self, *, detail: str) -> None:
+        self.detail = detail
+        super().__init__("odd")
+
+
+def obey(evidence: EvidenceWriter, message: Message[Any]) -> None:
+    """Note the run, then do what the payload says: `{"i": 1, "do": "fail-twice"}`."""
+    order = message.value
+    evidence.write("ran", i=order["i"], attempt=message.attempt, id=message.id, topic=message.topic)
+    match order.get("do"):
+        case "fail-twice":
+            if message.attempt <= 2:
+                raise RaisesOddly(detail="secret")
+        case "fail":
+            raise ValueError("secret")
+        case "reject":
+            raise Reject("not wanted")
+        case "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "os-exit":
+            os._exit(3)
+        case "sleep":
+            time.sleep(order["for"])
+    evidence.write("done", i=order["i"], attempt=message.attempt)
+
+
+async def obey_async(evidence: EvidenceWriter, message: Message[Any]) -> None:
+    """Like `obey`."""
+    obey(evidence, message)
+
+
+def slow_or_quick(evidence: EvidenceWriter, gate: str, message: Message[Any]) -> None:
+    """Note the run; the message `{"i": 0}` then waits for the file `gate`."""
+    i = message.value["i"]
+    evidence.write("ran", i=i, attempt=message.attempt)
+    while i == 0 and not Path(gate).exists():  # a file, because the test is in another process
+        time.sleep(0.01)
+    evidence.write("done", i=i, attempt=message.attempt)

@@ -1,0 +1,143 @@
+"""What is refused, by name and with the remedy; no broker is asked."""
+
+import socket
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from retriable_kafka_client import (
+    DISCARD,
+    AsyncExecutor,
+    Cluster,
+    ConfigError,
+    Consumer,
+    Limits,
+    ProcessExecutor,
+    Retry,
+    Topic,
+    run_consumers,
+)
+
+NOWHERE = Cluster("localhost:1")
+ORDERS = Topic("orders", dead_letter=DISCARD)
+
+
+def consumer(**options: Any) -> Consumer:
+    given: dict[str, Any] = {"group_id": "g", "topics": [ORDERS], "handler": print} | options
+    return Consumer(given.pop("cluster", NOWHERE), **given)
+
+
+LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
+    "exactly_once": (lambda: consumer(guarantee="exactly_once"), ("Consumer.guarantee", "later release")),
+    "ordering by key": (lambda: consumer(ordering="key"), ("Consumer.ordering", "later release")),
+    "ordering by partition": (lambda: consumer(ordering="partition"), ("Consumer.ordering", "later release")),
+    "timeout": (lambda: consumer(timeout=5.0), ("Consumer.timeout", "later release")),
+    "chunk_wait": (lambda: consumer(limits=Limits(chunk_wait=10.0)), ("Limits.chunk_wait", "later release")),
+    "retry in place": (Retry, ("Retry.topic", "later release")),
+    "pattern": (lambda: Topic("^orders.*", dead_letter=DISCARD), ("Topic.name", "later release")),
+    "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "later release")),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_what_comes_later_is_refused_by_name(name: str) -> None:
+    make, words = LATER[name]
+    with pytest.raises(ConfigError) as failure:
+        make()
+    assert all(word in str(failure.value) for word in words)
+    assert failure.value.field == words[0]
+
+
+def topic(name: str, retry: str | None, dead: str) -> Topic:
+    return Topic(name, retry=None if retry is None else Retry(retry), dead_letter=dead)
+
+
+WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "no topics": (lambda: consumer(topics=[]), "Consumer.topics"),
+    "topics as a text": (lambda: consumer(topics="orders"), "Consumer.topics"),
+    "a topic's name": (lambda: consumer(topics=["orders"]), "Consumer.topics[0]"),
+    "the same topic twice": (lambda: consumer(topics=[ORDERS, ORDERS]), "Topic.name"),
+    "retry topic is the topic": (lambda: topic("a", "a", "d"), "Retry.topic"),
+    "dead letters into the topic": (lambda: topic("a", None, "a"), "Topic.dead_letter"),
+    "dead letters into the retry topic": (lambda: topic("a", "r", "r"), "Topic.dead_letter"),
+    "retry topic handled besides": (
+        lambda: consumer(topics=[topic("a", "b", "d"), topic("b", None, "d")]),
+        "Retry.topic",
+    ),
+    "dead letters into another's retry topic": (
+        lambda: consumer(topics=[topic("a", "r", "d"), topic("b", None, "r")]),
+        "Topic.dead_letter",
+    ),
+    "a circle": (
+        lambda: consumer(topics=[topic("a", None, "b"), topic("b", None, "a")]),
+        "Topic.dead_letter",
+    ),
+    "a longer circle": (
+        lambda: consumer(topics=[topic("a", None, "b"), topic("b", "r", "c"), topic("c", None, "a")]),
+        "Topic.dead_letter",
+    ),
+    "one retry topic, two dead-letter topics": (
+        lambda: consumer(topics=[topic("a", "r", "d"), topic("b", "r", "e")]),
+        "Topic.dead_letter",
+    ),
+    "no group": (lambda: consumer(group_id=""), "Consumer.group_id"),
+    "group of another type": (lambda: consumer(group_id=5), "Consumer.group_id"),
+    "cluster of another type": (lambda: consumer(cluster="localhost"), "Consumer.cluster"),
+    "handler that is none": (lambda: consumer(handler=None), "Consumer.handler"),
+    "filter that is none": (lambda: consumer(filter=5), "Consumer.filter"),
+    "on_event that is none": (lambda: consumer(on_event="x"), "Consumer.on_event"),
+    "deserializer that is none": (lambda: consumer(deserializer=None), "Consumer.deserializer"),
+    "no threads": (lambda: consumer(executor=0), "Consumer.executor"),
+    "True threads": (lambda: consumer(executor=True), "Consumer.executor"),
+    "executor of another type": (lambda: consumer(executor="16"), "Consumer.executor"),
+    "commit_interval of nothing": (lambda: consumer(commit_interval=0), "Consumer.commit_interval"),
+    "unknown guarantee": (lambda: consumer(guarantee="at_most_once"), "Consumer.guarantee"),
+    "limits of another type": (lambda: consumer(limits=None), "Consumer.limits"),
+    "error_text of another type": (lambda: consumer(error_text="yes"), "Consumer.error_text"),
+    "nothing to run": (run_consumers, "consumers"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_values_are_named(name: str) -> None:
+    make, field = WRONG[name]
+    with pytest.raises(ConfigError) as failure:
+        make()
+    assert failure.value.field == field
+    assert failure.value.remedy
+
+
+def test_a_chain_of_dead_letters_is_no_circle() -> None:
+    consumer(topics=[topic("a", "r", "b"), topic("b", None, "c"), topic("c", None, "d")])
+
+
+def test_handlers_that_no_executor_can_run_are_refused_before_anything_starts() -> None:
+    async def coroutine(_message: object) -> None: ...
+
+    def generator(_message: object) -> Any:
+        yield
+
+    cases: list[tuple[Any, Any]] = [
+        (coroutine, 4),
+        (generator, 4),
+        (lambda _message: None, AsyncExecutor()),
+        (lambda _message: None, ProcessExecutor(1)),
+    ]
+    for handler, executor in cases:
+        with pytest.raises(ConfigError, match="handler"):
+            consumer(handler=handler, executor=executor).start()
+
+
+def test_a_constructor_asks_nobody() -> None:
+    """Whoever listens there hears nothing before run()."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+        server.settimeout(0.5)
+        made = consumer(cluster=Cluster(f"127.0.0.1:{server.getsockname()[1]}"))
+        with pytest.raises(TimeoutError):
+            pool.submit(server.accept).result()
+        assert made.health().reasons == ("not started",)
+        assert made.stats().arrived == 0
+        made.stop()
+        assert made.join(0)
