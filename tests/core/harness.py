@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from retriable_kafka_client import events
@@ -22,9 +22,11 @@ __all__ = [
     "After",
     "Bench",
     "Raw",
+    "due_in",
     "entry",
     "failure",
     "only",
+    "positions",
     "produced",
     "run",
     "told",
@@ -161,3 +163,11 @@ def produced(commands: Sequence[p.Command]) -> list[p.HandOff]:
 def told(commands: Sequence[p.Command], kind: type[T] | None = None) -> list[Any]:
     found: list[events.Event] = [command.event for command in only(commands, p.Notify)]
     return found if kind is None else [event for event in found if isinstance(event, kind)]
+
+
+def positions(commit: p.Commit | None) -> dict[p.Place, int]:
+    return {} if commit is None else {one.place: one.position for one in commit.progress}
+
+
+def due_in(bench: Bench, seconds: float, **marks: object) -> Raw:
+    return Raw(replace(Marks(not_before_ms=bench.wall_ms + round(seconds * 1000)), **marks))  # type: ignore[arg-type]

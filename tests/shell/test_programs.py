@@ -56,6 +56,10 @@ class Worker:
         """When commits were acknowledged."""
         return [one["time"] for one in self.events("told") if one["kind"] == "Committed"]
 
+    def wait_stopping(self) -> None:
+        """Wait until the program says that it stops."""
+        wait_until(lambda: any("stopping" in one["reasons"] for one in self.events("health")))
+
 
 @pytest.fixture
 def worker(real_lab: Lab, tmp_path: Path) -> Iterator[Worker]:
@@ -126,7 +130,7 @@ def test_sigterm_drains_commits_and_ends_the_program(worker: Worker, options: di
     assert len(worker.events("done")) == 49
     workers = psutil.Process(program.pid).children(recursive=True)
     program.terminate()
-    wait_until(lambda: "stopping" in program.output or program.poll() is None)
+    worker.wait_stopping()
     worker.gate.touch()
     assert program.wait() == 0
     assert len(worker.events("done")) == 50
@@ -141,8 +145,7 @@ def test_a_second_signal_stops_without_the_drain(worker: Worker, signum: signal.
     program = worker.start(drain=60.0)
     wait_until(lambda: len(worker.events("done")) == 49)
     program.send_signal(signum)
-    # The first one stops it: what comes now is not begun.
-    wait_until(lambda: any(one["kind"] == "Committed" for one in worker.events("told")))
+    worker.wait_stopping()
     assert program.poll() is None
     began = time.monotonic()
     program.send_signal(signum)

@@ -1,12 +1,15 @@
 """A program with one consumer, for tests that kill or signal it: `python -m tests.shell.worker '{"servers": …}'`.
 
-Handlers note in a file of evidence what they run; events go there too, as {"event": "told", "kind": "Committed", …}.
+Handlers note in a file of evidence what they run; events go there too, as {"event": "told", "kind": "Committed", …},
+and health as {"event": "health", "reasons": […]}.
 """
 
 import json
 import logging
 import signal
 import sys
+import threading
+import time
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -23,6 +26,17 @@ def tell(evidence: EvidenceWriter, event: Event) -> None:
     evidence.write("told", kind=type(event).__name__, **asdict(event))
 
 
+def watch(evidence: EvidenceWriter, consumer: Consumer) -> None:
+    """Note each change of its health: what a test outside cannot see otherwise."""
+    last = None
+    while True:
+        health = consumer.health()
+        if health.reasons != last:
+            last = health.reasons
+            evidence.write("health", ready=health.ready, reasons=last)
+        time.sleep(0.02)
+
+
 def main(told: dict[str, Any]) -> None:
     """Consume until signalled; `signals: "own"` handles SIGTERM itself."""
     evidence = EvidenceWriter(told["evidence"])
@@ -36,6 +50,7 @@ def main(told: dict[str, Any]) -> None:
         limits=Limits(drain_timeout=told.get("drain", 10.0)),
         on_event=partial(tell, evidence),
     )
+    threading.Thread(target=watch, args=(evidence, consumer), daemon=True).start()
     own = told.get("signals") == "own"
     if own:
         signal.signal(signal.SIGTERM, lambda *_: consumer.stop())

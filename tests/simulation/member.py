@@ -6,99 +6,25 @@ way, with the instants at which they happen.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.engine import Engine
-from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.core.retry import Failure
-from retriable_kafka_client.errors import Reject, RetryAfter
 from retriable_kafka_client.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.wire import dead_headers, own_headers, write_marks
 from tests.simulation.broker import Committed
-from tests.simulation.records import Expected, Outcome, Record
+from tests.simulation.records import Record
+from tests.simulation.underway import Copy, Cursor, Fetch, Flight, Revoke
 from tests.simulation.watch import Tenure, Violation
+from tests.simulation.workers import Workers
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-__all__ = ["Copy", "Flight", "Job", "Member", "Revoke"]
-
-
-@dataclass(slots=True)
-class Cursor:
-    """The client's view of one partition."""
-
-    position: int | None  # None: the reset rule decides, which is "earliest"
-    paused: bool = False
-
-
-@dataclass(slots=True)
-class Job:
-    """A run that a worker has begun."""
-
-    entry: Entry
-    ends_at: float
-    outcome: Outcome
-
-
-@dataclass(slots=True, eq=False)
-class Copy:
-    """A record that was produced."""
-
-    handoff: p.HandOff
-    uid: str  # of the assignment that made it
-    lands_at: float
-    answers_at: float
-    landed: bool = False
-
-
-@dataclass(slots=True, eq=False)
-class Flight:
-    """A commit that was sent."""
-
-    commit: p.Commit
-    generation: int
-    lands_at: float
-    answers_at: float
-    last: bool  # of an assignment; its sender waits for it
-    codes: dict[p.Place, str]
-    landed: bool = False
-    answered: bool = False
-    confirmed: bool = False  # its sender knows that all of it landed
-
-
-@dataclass(slots=True)
-class Fetch:
-    """A question for committed position and map."""
-
-    place: p.Place
-    reads_at: float
-    answers_at: float
-    read: bool = False
-    committed: Committed | None = None
-    uid: str = ""
-
-
-@dataclass(slots=True)
-class Revoke:
-    """Partitions are being given away."""
-
-    places: tuple[p.Place, ...]
-    reason: str
-    deadline: float
-    returns: bool = False  # the member comes back with a new client
-    flight: Flight | None = None  # the last commit
-    give_up_at: float = 0.0  # when no answer to it is waited for any longer
-    retry_at: float = 0.0
-    overrun: frozenset[p.Place] = frozenset()  # not drained when the last commit was made
+__all__ = ["Member"]
 
 
 class Member:
@@ -128,9 +54,7 @@ class Member:
         self.cursors: dict[p.Place, Cursor] = {}
         self.tenures: dict[p.Place, Tenure] = {}
         self.all_tenures: dict[Assignment, Tenure] = {}
-        self.queue: deque[Entry] = deque()
-        self.jobs: list[Job] = []
-        self.withdrawn: list[Entry] = []
+        self.workers = Workers(self)
         self.copies: list[Copy] = []
         self.flights: list[Flight] = []
         self.fetches: list[Fetch] = []
@@ -147,7 +71,7 @@ class Member:
     @property
     def handed_out(self) -> int:
         """Messages with the workers, by our own count."""
-        return len(self.queue) + len(self.jobs) + len(self.withdrawn)
+        return len(self.workers)
 
     def held_bytes(self) -> int:
         """What the messages weigh that the engine holds or that are under way."""
@@ -158,9 +82,7 @@ class Member:
             for record in tenure.held.values()
             if not record.facts.kind.silent
         }
-        held.update(entry.raw for entry in self.queue)
-        held.update(entry.raw for entry in self.withdrawn)
-        held.update(job.entry.raw for job in self.jobs)
+        held.update(entry.raw for entry in self.workers)
         held.update(copy.handoff.entry.raw for copy in self.copies)
         return sum(self._sizes.get(record, 0) for record in held)
 
@@ -195,7 +117,7 @@ class Member:
         match command:
             case p.Run():
                 world.watch.handed_out(self, command.entries, world.now)
-                self.queue.extend(command.entries)
+                self.workers.push(command.entries)
             case p.Produce():
                 world.watch.produced(self, command.handoff, world.now)
                 lands_at = world.soon()
@@ -204,11 +126,8 @@ class Member:
             case p.Commit():
                 self._send_commit(command, last=False)
             case p.Withdraw():
-                back = [entry for entry in self.queue if not entry.assignment.hands_out]
-                self.queue = deque([entry for entry in self.queue if entry.assignment.hands_out])
-                if back and world.often(world.faults.late_withdraw):
-                    self.withdrawn += back
-                elif back:
+                back = self.workers.withdraw()
+                if back:
                     followups.append(p.Withdrawn(back))
             case p.FetchCommitted():
                 for place in command.places:
@@ -243,17 +162,21 @@ class Member:
 
     def round(self) -> None:
         """One turn of the loop, or of the mini-loop inside a revoke."""
+        world = self.world
         self._answer_copies()
         self._answer_commits()
         self._answer_fetches()
-        self._serve_workers()
+        self.workers.serve()
         self.step(p.Tick())
         if self.revoke is not None:
             self._go_on_revoking(self.revoke)
         else:
             self._see_topics()
             self._poll()
-        self._begin_jobs()
+        self.workers.begin()
+        for _ in range(CALM_SLICES if world.calm else 0):
+            self.workers.serve()
+            self.workers.begin()
 
     def _poll(self) -> None:
         world = self.world
@@ -313,94 +236,18 @@ class Member:
             for place, tenure in self.tenures.items()
             if tenure.fetched and self.world.broker.logs[place].uid != tenure.uid
         ]
-        if changed and self.world.settings.reopens:
-            self._reopen(changed)
-            return
         for place in changed:
             uid = self.world.broker.logs[place].uid
             self.step(p.TopicChanged(place=place, uid=uid, retention_ms=self.world.settings.retention_ms))
+            self.renewed.add(place.topic)
+        if changed and self.world.settings.reopens:
+            self._reopen()
 
-    def _reopen(self, changed: Sequence[p.Place]) -> None:
+    def _reopen(self) -> None:
         """Give everything up and come back with a new client."""
-        for place in changed:
-            self.tenures[place].dirty = True
-            del self.cursors[place]
-        self.renewed.update(place.topic for place in changed)
-        self.step(p.Ended(changed, "reset"))
         self.begin_revoke(tuple(self.tenures), "revoked")
         assert self.revoke is not None
         self.revoke.returns = True
-
-    # Workers -----------------------------------------------------------------------------------------------------------
-
-    def _begin_jobs(self) -> None:
-        world = self.world
-        while self.queue and len(self.jobs) < world.settings.workers:
-            entry = self.queue.popleft()
-            world.watch.began(self, entry, world.now)
-            record: Record = entry.raw
-            outcome = record.facts.script.outcome(entry.attempt)
-            job = Job(entry, world.work(), outcome)
-            self.jobs.append(job)
-            world.moved = True
-            if world.trace is not None:
-                world.say(f"{self.name} begins {record}, until {job.ends_at:.2f}: {outcome.value}")
-
-    def _serve_workers(self) -> None:
-        world = self.world
-        if self.withdrawn:
-            back, self.withdrawn = self.withdrawn, []
-            self.step(p.Withdrawn(back))
-        ended = [job for job in self.jobs if job.ends_at <= world.mono]
-        if not ended:
-            return
-        self.jobs = [job for job in self.jobs if job.ends_at > world.mono]
-        world.moved = True
-        done: list[Entry] = []
-        failed: list[tuple[Entry, Failure]] = []
-        died: list[Entry] = []
-        chance = world.random.random()
-        for job in ended:
-            entry, tenure = job.entry, self.all_tenures[job.entry.assignment]
-            if job.outcome is Outcome.DONE:
-                world.broker.resolve(entry.raw)
-                world.watch.completed(tenure, entry.raw)
-                done.append(entry)
-                continue
-            tenure.expected[entry.offset] = self._expected(entry, job.outcome, chance)
-            if job.outcome is Outcome.DIE:
-                died.append(entry)
-                continue
-            policy = world.settings.config.routes[entry.route].policy
-            error = _ERRORS[job.outcome]
-            failed.append((entry, retry.judge(policy, entry.attempt, error, chance, error_text=True)))
-        self.step(p.Finished(done=done, failed=failed, died=died, chance=chance))
-
-    def _expected(self, entry: Entry, outcome: Outcome, chance: float) -> Expected:
-        """What must follow this run, by the words of the interface."""
-        world = self.world
-        record: Record = entry.raw
-        policy = world.settings.config.routes[record.facts.route].policy
-        attempt = record.facts.failed + 1
-        alone = record.facts.alone or outcome is Outcome.DIE
-        reason: str | None = None
-        if outcome is Outcome.REJECT:
-            reason = retry.REASON_REJECTED
-        elif outcome is Outcome.GIVE_UP and policy is not None:
-            reason = retry.REASON_GIVEN_UP
-        elif policy is None or attempt >= policy.max_attempts:
-            reason = retry.REASON_WORKER_DIED if outcome is Outcome.DIE else retry.REASON_EXHAUSTED
-        if reason is not None or policy is None:
-            return Expected(reason=reason, attempts=attempt, alone=alone)
-        delay = AFTER_SECONDS if outcome is Outcome.AFTER else policy.delay.delay(attempt, chance)
-        wall = world.now.wall
-        return Expected(
-            reason=None,
-            attempts=attempt,
-            alone=alone,
-            not_before_ms=math.ceil((wall + delay) * 1000),
-            failed_ms=math.floor(wall * 1000),
-        )
 
     # Answers -----------------------------------------------------------------------------------------------------------
 
@@ -416,7 +263,6 @@ class Member:
                     code = "MSG_SIZE_TOO_LARGE"
                 if code is not None:
                     self.copies.remove(copy)
-                    self.all_tenures[copy.handoff.entry.assignment].refused.add(copy.handoff.entry.offset)
                     self.step(p.HandOffAnswered(copy.handoff, code))
                     continue
                 self.land(copy)
@@ -424,8 +270,6 @@ class Member:
                 self.copies.remove(copy)
                 tenure = self.all_tenures[copy.handoff.entry.assignment]
                 world.watch.completed(tenure, copy.handoff.entry.raw)
-                if tenure.alive:
-                    tenure.refused.discard(copy.handoff.entry.offset)
                 world.moved = True
                 self.step(p.HandOffAnswered(copy.handoff, None))
 
@@ -502,11 +346,26 @@ class Member:
         for fetch in list(self.fetches):
             if not fetch.read and fetch.reads_at <= world.mono:
                 fetch.read = True
+                if world.often(world.faults.meddle):
+                    self._meddle(fetch.place)
                 fetch.committed = world.broker.committed.get(fetch.place)
                 fetch.uid = world.broker.logs[fetch.place].uid
             if fetch.read and fetch.answers_at <= world.mono:
                 self.fetches.remove(fetch)
                 self._restore(fetch)
+
+    def _meddle(self, place: p.Place) -> None:
+        """A tool writes metadata of its own, or copies the offset map to an earlier position."""
+        world = self.world
+        committed = world.broker.committed.get(place)
+        if committed is None or committed.position == 0 or not world.watch.is_current(place, committed):
+            return
+        world.say(f"a tool rewrites what is committed for {place.topic}/{place.partition}")
+        if world.random.random() < 0.5:
+            world.broker.committed[place] = Committed(committed.position, "moved by hand")
+        else:
+            world.broker.committed[place] = Committed(committed.position - 1, committed.metadata)
+        world.watch.meddled(place)
 
     def _restore(self, fetch: Fetch) -> None:
         world, committed = self.world, fetch.committed
@@ -590,8 +449,7 @@ class Member:
 
     def _busy(self) -> set[Assignment]:
         """The assignments of what the workers or the producer have."""
-        busy = {entry.assignment for entry in (*self.queue, *self.withdrawn)}
-        busy |= {job.entry.assignment for job in self.jobs}
+        busy = {entry.assignment for entry in self.workers}
         return busy | {copy.handoff.entry.assignment for copy in self.copies}
 
     def lose(self) -> None:
@@ -623,14 +481,8 @@ class Member:
                     self.land_commit(flight)
 
 
-AFTER_SECONDS = 2.0
 LAST_COMMIT_SECONDS = 2.0
-_ERRORS: dict[Outcome, BaseException] = {
-    Outcome.FAIL: RuntimeError("failed"),
-    Outcome.AFTER: RetryAfter(AFTER_SECONDS),
-    Outcome.REJECT: Reject("rejected"),
-    Outcome.GIVE_UP: KeyError("given up"),
-}
+CALM_SLICES = 3  # how often the workers take more within one round of a calm world
 
 
 def size_of(record: Record) -> int:

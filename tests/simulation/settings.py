@@ -48,6 +48,7 @@ class Faults:
     lose_batch: float
     slow: float  # per run: longer than the drain
     late_withdraw: float
+    meddle: float  # a tool rewrites what is committed, when it is asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +124,7 @@ def draw(seed: int, random: Random) -> Settings:
         metadata_limit=choice((map_units, 4095, 4095, map_units // 2)),
         retention_ms=choice((None, None, 20_000)),
         message_bytes=700,
-        rounds=choice((25, 40, 55)),
+        rounds=choice((20, 30, 45)),
         messages=choice((0.5, 1.0, 2.0)),
         faults=_faults(random),
         outcomes=choice(
@@ -166,4 +167,5 @@ def _faults(random: Random) -> Faults:
         lose_batch=some(0.05),
         slow=some(0.1),
         late_withdraw=some(0.5),
+        meddle=some(0.1),
     )

@@ -80,7 +80,7 @@ def test_the_worlds_are_nasty() -> None:
         "crashes", "is evicted", "is stopped", "the broker is down", "copies to", "commits are refused",
         "the wall clock is set", "is deleted and made again", "is compacted away", "MessageParked", "AdmissionBlocked",
         "OffsetMapShortened", "OffsetMapIgnored", "MessageDropped", "DrainOverrun", "WorkerDied", "TopicReset",
-        "_TIMED_OUT", "ILLEGAL_GENERATION", "HandOffRefused", "Withdrawn", "Idle", "Pause", "Resume",
+        "a tool rewrites", "_TIMED_OUT", "ILLEGAL_GENERATION", "HandOffRefused", "Withdrawn", "Idle", "Pause", "Resume",
     }  # fmt: skip
     missing = set(wanted)
     for seed in range(200):

@@ -64,7 +64,6 @@ class Tenure:
         self.held: dict[int, Record] = {}  # arrived and not known to the engine as complete
         self.done: set[int] = set()  # known to the engine as complete
         self.expected: dict[int, Expected] = {}  # failed runs and what must follow
-        self.refused: set[int] = set()  # their copy was refused: nobody but the next owner can finish them
 
     def __str__(self) -> str:
         return f"{self.member.name} {self.place.topic}/{self.place.partition}"
@@ -95,6 +94,7 @@ class Watch:
         self.broker = broker
         self.calm_since_ms: int | None = None  # since when nothing disturbs the members
         self.largest_batch = 0
+        self._of_place: dict[p.Place, list[Tenure]] = {}
 
     # Assignments -------------------------------------------------------------------------------------------------------
 
@@ -122,6 +122,7 @@ class Watch:
             if place in member.tenures:
                 continue
             tenure = member.tenures[place] = member.all_tenures[assignment] = Tenure(member, assignment)
+            self._of_place.setdefault(place, []).append(tenure)
             if isinstance(event, p.TopicChanged):
                 tenure.uid, tenure.fetched = event.uid, True
             elif isinstance(event, p.Arrived):
@@ -139,14 +140,29 @@ class Watch:
         tenure.uid, tenure.fetched = uid, True
         if committed is None:
             return
-        cover = self._read(tenure.place, tenure.uid, committed.position, committed.metadata)
+        cover = self._read(tenure.place, tenure.uid, committed.position, committed.metadata, meddled=True)
         if cover is not None:
             tenure.floor = tenure.next = committed.position
             tenure.cover = cover
             tenure.done.update(cover.above())
 
-    def _read(self, place: p.Place, uid: str, position: int, metadata: str) -> Cover | None:
-        """Read a commit as the next owner of the place will. None: it is of another incarnation, and says nothing."""
+    def is_current(self, place: p.Place, committed: Committed) -> bool:
+        """Whether it was committed of the topic that is there now."""
+        uid = self.broker.logs[place].uid
+        return self._read(place, uid, committed.position, committed.metadata, meddled=True) is not None
+
+    def meddled(self, place: p.Place) -> None:
+        """What was committed for the place is not what its owners committed."""
+        for tenure in self._of_place.get(place, ()):
+            tenure.dirty = True
+
+    def _read(
+        self, place: p.Place, uid: str, position: int, metadata: str, *, meddled: bool = False
+    ) -> Cover | None:
+        """Read a commit as the next owner of the place will. None: it is of another incarnation, and says nothing.
+
+        ``meddled``: the metadata may be anybody's, and then only the position counts.
+        """
         owner = Assignment(place, parks=False, budget_units=0)
         owner.uid = uid
         try:
@@ -154,6 +170,8 @@ class Watch:
         except OffsetMapError as error:
             if error.reason == "topic":
                 return None
+            if meddled:
+                return Cover(position, OffsetMap(position, (), position))
             raise Violation("D", f"{place}: the committed map cannot be read: {error.reason}") from None
 
     def ended_cleanly(self, tenure: Tenure) -> None:
@@ -214,8 +232,8 @@ class Watch:
         if tenure.cover is not None and tenure.cover.has(entry.offset):
             raise Violation("D", f"{record} runs again although it was committed as complete")
         for earlier in record.begun:
-            excused = earlier.dirty or earlier.member.shortened or entry.offset in earlier.refused
-            if not excused and not tenure.dirty and earlier.uid == tenure.uid:
+            excused = earlier.dirty or earlier.member.shortened or tenure.dirty
+            if not excused and earlier.uid == tenure.uid:
                 raise Violation(
                     "D", f"{record} runs in {tenure}, but ran in {earlier} and nothing excuses that"
                 )

@@ -20,6 +20,8 @@ __all__ = ["World", "run"]
 DAY_MS = 24 * 3600 * 1000
 CALM_SECONDS = 400.0  # a healed world must have nothing left by then
 CALM_ROUNDS = 3_000
+CALM_MEMBERS = 2  # the others stop: fewer of them cost less
+BUSY_STEP = 0.25  # seconds of a round in which something happens
 
 
 class World:
@@ -69,7 +71,7 @@ class World:
     def work(self) -> float:
         """When a run that begins now ends."""
         if self.calm:
-            return self.mono + self.random.random() * 0.1
+            return self.mono
         if self.often(self.faults.slow):
             return self.mono + self.random.uniform(2.0, 15.0)
         return self.mono + self.random.choice((0.0, 0.0, 0.2, 1.5)) * self.random.random()
@@ -97,11 +99,11 @@ class World:
 
     def _until(self, what: str, reached: object) -> None:
         assert callable(reached)
-        started, step = self.mono, 0.1
+        started, step = self.mono, BUSY_STEP
         for _ in range(CALM_ROUNDS):
             if reached():
                 return
-            step = 0.1 if self.moved else min(step * 2, 4.0)
+            step = BUSY_STEP if self.moved else min(step * 2, 4.0)
             self.mono += step
             self._round()
             if self.mono > started + CALM_SECONDS:
@@ -211,8 +213,12 @@ class World:
     def _heal(self) -> None:
         self._heal_broker()
         self.calm = True
-        if not self.members or all(member.leaving for member in self.members):
+        staying = [member for member in self.members if not member.leaving]
+        if not staying:
             self._start_member()
+        for member in staying[CALM_MEMBERS:]:
+            if member.revoke is None and member.evicted_until is None:
+                member.begin_revoke(tuple(member.tenures), "stopped")
         self.watch.calm_since_ms = math.ceil(self.now.wall * 1000)
         self.say("calm")
 

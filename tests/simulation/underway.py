@@ -1,0 +1,81 @@
+"""What a member has under way: each thing with the instants at which something becomes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.entry import Entry
+from tests.simulation.broker import Committed
+from tests.simulation.records import Outcome
+
+__all__ = ["Copy", "Cursor", "Fetch", "Flight", "Job", "Revoke"]
+
+
+@dataclass(slots=True)
+class Cursor:
+    """The client's view of one partition."""
+
+    position: int | None  # None: the reset rule decides, which is "earliest"
+    paused: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """A run that a worker has begun."""
+
+    entry: Entry
+    ends_at: float
+    outcome: Outcome
+
+
+@dataclass(slots=True, eq=False)
+class Copy:
+    """A record that was produced."""
+
+    handoff: p.HandOff
+    uid: str  # of the assignment that made it
+    lands_at: float
+    answers_at: float
+    landed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """A commit that was sent."""
+
+    commit: p.Commit
+    generation: int
+    lands_at: float
+    answers_at: float
+    last: bool  # of an assignment; its sender waits for it
+    codes: dict[p.Place, str]
+    landed: bool = False
+    answered: bool = False
+    confirmed: bool = False  # its sender knows that all of it landed
+
+
+@dataclass(slots=True)
+class Fetch:
+    """A question for committed position and map."""
+
+    place: p.Place
+    reads_at: float
+    answers_at: float
+    read: bool = False
+    committed: Committed | None = None
+    uid: str = ""
+
+
+@dataclass(slots=True)
+class Revoke:
+    """Partitions are being given away."""
+
+    places: tuple[p.Place, ...]
+    reason: str
+    deadline: float
+    returns: bool = False  # the member comes back with a new client
+    flight: Flight | None = None  # the last commit
+    give_up_at: float = 0.0  # when no answer to it is waited for any longer
+    retry_at: float = 0.0
+    overrun: frozenset[p.Place] = frozenset()  # not drained when the last commit was made

@@ -1,0 +1,132 @@
+"""The fake executor of one member: runs end in any order, and some take their worker with them."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.errors import Reject, RetryAfter
+from tests.simulation.records import Expected, Outcome, Record
+from tests.simulation.underway import Job
+
+if TYPE_CHECKING:
+    from tests.simulation.member import Member
+
+__all__ = ["Workers"]
+
+AFTER_SECONDS = 2.0
+_ERRORS: dict[Outcome, BaseException] = {
+    Outcome.FAIL: RuntimeError("failed"),
+    Outcome.AFTER: RetryAfter(AFTER_SECONDS),
+    Outcome.REJECT: Reject("rejected"),
+    Outcome.GIVE_UP: KeyError("given up"),
+}
+
+
+class Workers:
+    """What was handed out: queued, running, or on its way back unstarted."""
+
+    def __init__(self, member: Member) -> None:
+        self._member = member
+        self._queue: deque[Entry] = deque()
+        self._jobs: list[Job] = []
+        self._withdrawn: list[Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._jobs) + len(self._withdrawn)
+
+    def __iter__(self) -> Iterator[Entry]:
+        yield from self._queue
+        yield from self._withdrawn
+        for job in self._jobs:
+            yield job.entry
+
+    def push(self, entries: Collection[Entry]) -> None:
+        self._queue.extend(entries)
+
+    def withdraw(self) -> Sequence[Entry]:
+        """Give back what has not begun and must not begin any more; some executors are late with that."""
+        world = self._member.world
+        back = [entry for entry in self._queue if not entry.assignment.hands_out]
+        self._queue = deque([entry for entry in self._queue if entry.assignment.hands_out])
+        if back and world.often(world.faults.late_withdraw):
+            self._withdrawn += back
+            return ()
+        return back
+
+    def begin(self) -> None:
+        """Let free workers take what is queued."""
+        member, world = self._member, self._member.world
+        while self._queue and len(self._jobs) < world.settings.workers:
+            entry = self._queue.popleft()
+            world.watch.began(member, entry, world.now)
+            record: Record = entry.raw
+            outcome = record.facts.script.outcome(entry.attempt)
+            job = Job(entry, world.work(), outcome)
+            self._jobs.append(job)
+            world.moved = True
+            if world.trace is not None:
+                world.say(f"{member.name} begins {record}, until {job.ends_at:.2f}: {outcome.value}")
+
+    def serve(self) -> None:
+        """Tell the engine what has come to an end."""
+        member, world = self._member, self._member.world
+        if self._withdrawn:
+            back, self._withdrawn = self._withdrawn, []
+            member.step(p.Withdrawn(back))
+        ended = [job for job in self._jobs if job.ends_at <= world.mono]
+        if not ended:
+            return
+        self._jobs = [job for job in self._jobs if job.ends_at > world.mono]
+        world.moved = True
+        done: list[Entry] = []
+        failed: list[tuple[Entry, Failure]] = []
+        died: list[Entry] = []
+        chance = world.random.random()
+        for job in ended:
+            entry, tenure = job.entry, member.all_tenures[job.entry.assignment]
+            if job.outcome is Outcome.DONE:
+                world.broker.resolve(entry.raw)
+                world.watch.completed(tenure, entry.raw)
+                done.append(entry)
+                continue
+            tenure.expected[entry.offset] = self._expected(entry, job.outcome, chance)
+            if job.outcome is Outcome.DIE:
+                died.append(entry)
+                continue
+            policy = world.settings.config.routes[entry.route].policy
+            error = _ERRORS[job.outcome]
+            failed.append((entry, retry.judge(policy, entry.attempt, error, chance, error_text=True)))
+        member.step(p.Finished(done=done, failed=failed, died=died, chance=chance))
+
+    def _expected(self, entry: Entry, outcome: Outcome, chance: float) -> Expected:
+        """What must follow this run, by the words of the interface."""
+        world = self._member.world
+        record: Record = entry.raw
+        policy = world.settings.config.routes[record.facts.route].policy
+        attempt = record.facts.failed + 1
+        alone = record.facts.alone or outcome is Outcome.DIE
+        reason: str | None = None
+        if outcome is Outcome.REJECT:
+            reason = retry.REASON_REJECTED
+        elif outcome is Outcome.GIVE_UP and policy is not None:
+            reason = retry.REASON_GIVEN_UP
+        elif policy is None or attempt >= policy.max_attempts:
+            reason = retry.REASON_WORKER_DIED if outcome is Outcome.DIE else retry.REASON_EXHAUSTED
+        if reason is not None or policy is None:
+            return Expected(reason=reason, attempts=attempt, alone=alone)
+        delay = AFTER_SECONDS if outcome is Outcome.AFTER else policy.delay.delay(attempt, chance)
+        wall = world.now.wall
+        return Expected(
+            reason=None,
+            attempts=attempt,
+            alone=alone,
+            not_before_ms=math.ceil((wall + delay) * 1000),
+            failed_ms=math.floor(wall * 1000),
+        )
