@@ -183,6 +183,8 @@ class Loop:
         self._serve()
         self._restore()
         self._refresh_topics()
+        if self._reopen:
+            return  # what this client would still read, and where it stands, is of the log that is gone
         self._start()
         if not self._poll():
             self._look_idle()
