@@ -70,7 +70,11 @@ def test_a_deleted_retry_topic_holds_its_copies_until_it_is_back(
     wait_until(lambda: {i for i, attempt in runs if attempt == 2} == set(range(45)), 60)
     lab.caught_up(entry)
     ready(consumer)
-    assert runs.counts() == {(i, a): 1 for i in range(45) for a in (1, 2)}
+    counts = runs.counts()
+    assert counts.keys() == {(i, a) for i in range(45) for a in (1, 2)}
+    assert all(counts[i, 1] == 1 for i in range(45))
+    # A classic client may read copies of the new topic before it is noticed that it is another one: these run again.
+    assert max(counts.values()) <= 2
     assert {one.target for one in lab.events.of(ev.HandOffRefused)} == {entry.retry.topic}
     lines = [one.getMessage() for one in caplog.records if "refuses copies" in one.getMessage()]
     assert len(lines) == 1 and entry.retry.topic in lines[0]

@@ -180,7 +180,7 @@ class Member:
 
     def _poll(self) -> None:
         world = self.world
-        most = self.engine.appetite(world.settings.poll)
+        most = self.engine.appetite(CALM_POLL if world.calm else world.settings.poll)
         lost = world.often(world.faults.lose_batch)
         arrivals: list[p.EngineEvent] = []
         batch = 0
@@ -482,6 +482,7 @@ class Member:
 
 
 LAST_COMMIT_SECONDS = 2.0
+CALM_POLL = 10  # records: a backlog must not pass for lateness
 CALM_SLICES = 3  # how often the workers take more within one round of a calm world
 
 

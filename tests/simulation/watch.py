@@ -250,8 +250,10 @@ class Watch:
             return  # admission lets through one or two at a time
         since_ms = max(self.calm_since_ms, record.stamp_ms, record.facts.not_before_ms or 0)
         late = now.wall - since_ms / 1000
-        # Twice the interval: at its first end a message that is due within the second may still hold the window.
-        if late > 2 * config.parking_interval + self.settings.patience:
+        # Twice the interval: at its first end a message that is due within the second may still hold the window. Where
+        # the bytes are for two messages or three, such ones follow each other.
+        intervals = 2 if config.buffer_bytes >= 50_000 else 6
+        if late > intervals * config.parking_interval + self.settings.patience:
             raise Violation("N", f"{record} runs {late:.1f} s late")
 
     def completed(self, tenure: Tenure, record: Record) -> None:
