@@ -6,12 +6,18 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.kafka import Kafka, KafkaCluster
 from tests.support.names import Topics
 
 if TYPE_CHECKING:
     from retriable_kafka_client.testing import MockKafka
+
+# How long an example takes says more about what else the machine does than about the code.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
+
 
 _FAILED = pytest.StashKey[bool]()
 _KEPT = pytest.StashKey[list[str]]()
