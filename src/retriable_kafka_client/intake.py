@@ -46,7 +46,9 @@ class Intake:
         deserializer: Callable[[bytes, Message[Any]], Any],
         keep: Callable[[Message[Any]], bool] | None,
         error_text: bool,
+        raw_filter: Callable[[Any], bool] | None = None,
     ) -> None:
+        self._raw_filter = raw_filter
         self._group = group
         self._message_bytes = message_bytes
         self._deserializer = deserializer
@@ -64,6 +66,7 @@ class Intake:
         role = self._roles[assignment.place.topic]
         route, most = role.route, self._message_bytes
         unfiltered = self._keep is None
+        raw_filter = self._raw_filter
         entries: list[Entry] = []
         for offset, raw in zip(offsets, raws, strict=True):
             size = len(raw)
@@ -73,6 +76,9 @@ class Intake:
                 headers = headers_of(raw)
             except Exception:  # noqa: BLE001 - a name that is not UTF-8 ends in a SystemError
                 entries.append(_unreadable(assignment, offset, held, raw, route))
+                continue
+            if raw_filter is not None and not _keeps(raw_filter, raw):
+                entries.append(Entry(assignment, offset, held, raw, PLAIN, route, None, FILTERED))
                 continue
             if headers is None and unfiltered and size <= most:
                 entries.append(Entry(assignment, offset, held, raw, PLAIN, route))
@@ -129,6 +135,13 @@ class Intake:
         except Exception as error:  # noqa: BLE001 - the filter is the user's
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
             return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
+
+
+def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
+    try:
+        return bool(raw_filter(raw))
+    except Exception:  # noqa: BLE001 - the filter is the user's; whoever gives one says what it raised
+        return False
 
 
 def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:
