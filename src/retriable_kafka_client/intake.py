@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, Entry, Verdict
+from retriable_kafka_client.core.routing import Role, Routing
 from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.wire import PLAIN, MalformedHeader, Marks, read_marks
 
@@ -24,14 +24,6 @@ __all__ = ["Intake"]
 headers_of: Callable[[Any], Any] = methodcaller("headers")
 
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
-
-
-@dataclass(frozen=True, slots=True)
-class _Role:
-    """What a consumed topic is to this consumer."""
-
-    route: int  # of what says nothing of its origin
-    by_origin: dict[str, int] | None  # None: a base topic
 
 
 class Intake:
@@ -54,16 +46,12 @@ class Intake:
         self._deserializer = deserializer
         self._keep = keep
         self._error_text = error_text
-        self._roles = {route.topic: _Role(index, None) for index, route in enumerate(routes)}
-        for retry_topic in {route.retry_topic for route in routes if route.retry_topic}:
-            users = [index for index, route in enumerate(routes) if route.retry_topic == retry_topic]
-            # A scheduled job says nothing of an origin, and its own later copies name the retry topic itself.
-            by_origin = {retry_topic: users[0]} | {routes[index].topic: index for index in users}
-            self._roles[retry_topic] = _Role(users[0], by_origin)
+        self._routing = Routing(routes)
 
     def read(self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]) -> list[Entry]:
         """Make the entries of records of one partition. The loop spends most of its time here: 0.5 us a plain record."""
-        role = self._roles[assignment.place.topic]
+        role = self._routing.role(assignment.place.topic)
+        assert role is not None, "the engine has no topic read that is not clearly one entry's"
         route, most = role.route, self._message_bytes
         unfiltered = self._keep is None
         raw_filter = self._raw_filter
@@ -87,7 +75,7 @@ class Intake:
         return entries
 
     def _read_one(
-        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: _Role
+        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
     ) -> Entry:
         for name, value in headers:
             size += len(name) + (len(value) if value is not None else 0)
@@ -99,7 +87,7 @@ class Intake:
         return entry
 
     def _read_marked(
-        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: _Role
+        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
     ) -> Entry:
         try:
             marks = read_marks(headers)
@@ -108,19 +96,19 @@ class Intake:
             return Entry(assignment, offset, size, raw, PLAIN, role.route, None, verdict)
         if marks is PLAIN:
             return Entry(assignment, offset, size, raw, PLAIN, role.route)
-        route, verdict_or_none = self._route(marks, role)
+        route, verdict_or_none = self._route(marks, role, assignment.place.topic)
         born_ms = max(0, raw.timestamp()[1]) if marks.not_before_ms is not None else 0
         return Entry(
             assignment, offset, size, raw, marks, route, marks.not_before_ms, verdict_or_none, born_ms
         )
 
-    def _route(self, marks: Marks, role: _Role) -> tuple[int, Verdict | None]:
+    def _route(self, marks: Marks, role: Role, topic: str) -> tuple[int, Verdict | None]:
         route, verdict = role.route, None
-        if role.by_origin is not None:
+        if role.is_retry:
             if marks.group is not None and marks.group != self._group:
                 return route, FOREIGN
             if marks.origin is not None:
-                found = role.by_origin.get(marks.origin.topic)
+                found = self._routing.of_origin(topic, marks.origin.topic)
                 if found is None:
                     return route, Verdict(retry.REASON_NO_ORIGIN)
                 route = found

@@ -34,6 +34,7 @@ from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.troubles import Troubles
+from retriable_kafka_client.wiring import subscription
 from retriable_kafka_client.workers.runner import Runner
 
 __all__ = ["Control", "Loop", "LoopConfig"]
@@ -119,6 +120,8 @@ class Loop:
             directory = self._check_topics()
             if directory is not None:
                 self._directory = directory
+                # Patterns that match nothing yet bring no assignment, and nothing to wait for.
+                self._assigned = not self._config.engine.routing.has_names and not directory.matched
                 self._consume()
         finally:
             self._runner.close(0.0 if self._control.hard else 1.0)
@@ -168,7 +171,7 @@ class Loop:
         failed = True
         try:
             self._consumer.subscribe(
-                list(config.topics),
+                subscription(config.topics, str(settings["group.protocol"])),
                 on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
                 on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
                 on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
@@ -496,7 +499,8 @@ class Loop:
                 "group %s: the loop did not poll in time and lost its partitions", self._config.engine.group
             )
         elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
-            self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
+            if topic in self._config.topics:  # what only a pattern names may go as it came
+                self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
         elif code.endswith("AUTHORIZATION_FAILED"):
             what = f"topic {topic}" if topic and code.startswith("TOPIC") else self._group
             self._refusal(what, code)
@@ -532,6 +536,7 @@ class Loop:
         refusals = dict(engine.refusals)
         self._notifier.accepted(frozenset(refusals))
         reasons = list(self._troubles.reasons())
+        reasons += [f"topic {name} is not read: {reason}" for name, reason in engine.unclear.items()]
         reasons += [f"topic {target} refuses copies: {code}" for target, code in refusals.items()]
         if not self._assigned:
             reasons.append("no assignment yet")

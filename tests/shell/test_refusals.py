@@ -36,7 +36,6 @@ LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
     "timeout": (lambda: consumer(timeout=5.0), ("Consumer.timeout", "later release")),
     "chunk_wait": (lambda: consumer(limits=Limits(chunk_wait=10.0)), ("Limits.chunk_wait", "later release")),
     "retry in place": (Retry, ("Retry.topic", "later release")),
-    "pattern": (lambda: Topic("^orders.*", dead_letter=DISCARD), ("Topic.name", "later release")),
     "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "later release")),  # type: ignore[arg-type]
 }
 

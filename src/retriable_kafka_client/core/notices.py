@@ -7,7 +7,7 @@ from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
 from retriable_kafka_client.core.retry import Failure
 
-__all__ = ["accepted", "died", "dropped", "refused"]
+__all__ = ["accepted", "died", "dropped", "nowhere", "refused"]
 
 
 def accepted(handoff: HandOff, now: Now) -> events.Event:
@@ -62,6 +62,14 @@ def dropped(entry: Entry, failure: Failure, attempts: int) -> events.Event:
         attempts=attempts,
         reason=failure.reason,
         error=failure.error,
+    )
+
+
+def nowhere(entry: Entry, pattern: str) -> events.Event:
+    """It failed, and its retry topic is a pattern, which names no topic to put the copy into."""
+    topic, partition = entry.assignment.place
+    return events.NoRetryTopic(
+        topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt, pattern=pattern
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
 from retriable_kafka_client.core.retry import Policy
+from retriable_kafka_client.core.routing import Routing
 
 __all__ = ["Counters", "EngineConfig", "Route"]
 
@@ -14,8 +15,8 @@ __all__ = ["Counters", "EngineConfig", "Route"]
 class Route:
     """One Topic entry of the consumer."""
 
-    topic: str
-    retry_topic: str | None
+    topic: str  # a name, or a pattern that begins with "^"
+    retry_topic: str | None  # likewise
     dead_letter: str | None  # None: exhausted messages are dropped and counted
     policy: Policy | None  # None: one attempt
 
@@ -33,6 +34,12 @@ class EngineConfig:
     parking_interval: float  # seconds
     map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
+    routing: Routing = field(
+        init=False, repr=False, compare=False
+    )  # of `routes`; the loop's thread alone asks it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routing", Routing(self.routes))
 
 
 @dataclass(slots=True)
