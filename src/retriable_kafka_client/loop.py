@@ -27,6 +27,7 @@ from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
+from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
@@ -499,7 +500,8 @@ class Loop:
                 "group %s: the loop did not poll in time and lost its partitions", self._config.engine.group
             )
         elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
-            if topic in self._config.topics:  # what only a pattern names may go as it came
+            # What only a pattern names may go as it came, and a pattern may match nothing.
+            if topic in self._config.topics and not is_pattern(topic):
                 self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
         elif code.endswith("AUTHORIZATION_FAILED"):
             what = f"topic {topic}" if topic and code.startswith("TOPIC") else self._group
