@@ -21,10 +21,11 @@ _SERVERS = ("bootstrap.servers", "metadata.broker.list")
 _GROUP = "group.id"
 
 
-def cluster_of(config: CommonConfig, **defaults: Any) -> Cluster:
-    """Return the cluster that ``config`` means; ``additional_settings`` win over everything else in it.
-
-    ``defaults`` are settings with underscores for dots. Warns of each setting that is ignored.
+def cluster_of(
+    config: CommonConfig, defaults: Mapping[str, Any] | None = None, *, warn: bool = True
+) -> Cluster:
+    """Return the cluster that ``config`` means; ``additional_settings`` win over everything else in it, ``defaults``
+    included. With ``warn`` each setting that is ignored is named.
     """
     given = _settings(config)
     servers: Any = config.kafka_hosts
@@ -34,8 +35,9 @@ def cluster_of(config: CommonConfig, **defaults: Any) -> Cluster:
     for name in list(given):
         remedy = why_owned(name)
         if remedy is not None:
-            log.warning("additional_settings[%r] is ignored: %s", name, remedy)
             del given[name]
+            if warn:
+                log.warning("additional_settings[%r] is ignored: %s", name, remedy)
     protocol = None if "security.protocol" in given else "SASL_SSL"
     logs_in = str(given.get("security.protocol", protocol)).upper().startswith("SASL_")
     return Cluster(
@@ -44,7 +46,7 @@ def cluster_of(config: CommonConfig, **defaults: Any) -> Cluster:
         username=config.username if logs_in and "sasl.username" not in given else None,
         password=config.password if logs_in and "sasl.password" not in given else None,
         security_protocol=protocol,
-        settings={name.replace("_", "."): value for name, value in defaults.items()} | given,
+        settings={**(defaults or {}), **given},
     )
 
 
@@ -64,7 +66,7 @@ def _settings(config: CommonConfig) -> dict[str, Any]:
 def check_connection(config: CommonConfig) -> bool:
     """Ask the brokers whether they are there and let us in; blocks at most 5 seconds."""
     with refused():
-        health = cluster_of(config).check(CHECK_SECONDS)
+        health = cluster_of(config, warn=False).check(CHECK_SECONDS)
     if not health.ready:
         log.warning("the connection to Kafka does not work: %s", "; ".join(health.reasons))
     return health.ready

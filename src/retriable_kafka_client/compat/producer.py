@@ -49,25 +49,29 @@ class BaseProducer:
         message: dict[str, Any] | bytes | list[bytes],
         headers: dict[str, str | bytes] | None = None,
     ) -> None:
-        """Send ``message``: a body, the pieces of one, or a value for JSON. TypeError for what JSON cannot say."""
-        sending = self._sending(message, headers)
-        while True:
-            futures: list[tuple[str, Future[Delivery]]] = []
-            for topic in sending.start():
-                try:
-                    futures.append(
-                        (topic, sending.producer.send(topic, sending.body, headers=sending.headers))
-                    )
-                except QueueFull as error:
-                    sending.failed(topic, error)
-            for topic, future in futures:
-                error_or_none = future.exception()
-                if error_or_none is not None:
-                    sending.failed(topic, error_or_none)
-            wait = sending.wait()
-            if wait is None:
-                return
-            time.sleep(wait)
+        """Send ``message``: a body, the pieces of one, or a value for JSON.
+
+        TypeError for what JSON cannot say, ConfigError (a KafkaException, too) for what the client does not take.
+        """
+        with refused():
+            sending = self._sending(message, headers)
+            while True:
+                futures: list[tuple[str, Future[Delivery]]] = []
+                for topic in sending.start():
+                    try:
+                        future = sending.producer.send(topic, sending.body, headers=sending.headers)
+                    except QueueFull as error:
+                        sending.failed(topic, error)
+                    else:
+                        futures.append((topic, future))
+                for topic, future in futures:
+                    problem = future.exception()
+                    if problem is not None:
+                        sending.failed(topic, problem)
+                wait = sending.wait()
+                if wait is None:
+                    return
+                time.sleep(wait)
 
     async def send(
         self,
@@ -75,18 +79,19 @@ class BaseProducer:
         headers: dict[str, str | bytes] | None = None,
     ) -> None:
         """As ``send_sync``, without blocking the event loop."""
-        sending = self._sending(message, headers)
-        while True:
-            topics = sending.start()
-            give = partial(sending.producer.asend, value=sending.body, headers=sending.headers)
-            outcomes = await asyncio.gather(*map(give, topics), return_exceptions=True)
-            for topic, outcome in zip(topics, outcomes, strict=True):
-                if isinstance(outcome, BaseException):
-                    sending.failed(topic, outcome)
-            wait = sending.wait()
-            if wait is None:
-                return
-            await asyncio.sleep(wait)
+        with refused():
+            sending = self._sending(message, headers)
+            while True:
+                topics = sending.start()
+                give = partial(sending.producer.asend, value=sending.body, headers=sending.headers)
+                outcomes = await asyncio.gather(*map(give, topics), return_exceptions=True)
+                for topic, outcome in zip(topics, outcomes, strict=True):
+                    if isinstance(outcome, BaseException):
+                        sending.failed(topic, outcome)
+                wait = sending.wait()
+                if wait is None:
+                    return
+                await asyncio.sleep(wait)
 
     def connection_healthcheck(self) -> bool:
         """Whether the brokers are there and let us in. Asks them; blocks at most 5 seconds."""
@@ -109,11 +114,9 @@ class BaseProducer:
     def _connected(self) -> Producer:
         with self._lock:
             if self._producer is None:
-                with refused():
-                    # Whoever waits for each message would wait for the linger, too.
-                    self._producer = Producer(
-                        cluster_of(self._config, linger_ms=0), split=self._config.split_messages
-                    )
+                # Whoever waits for each message would wait for the linger, too.
+                cluster = cluster_of(self._config, {"linger.ms": 0})
+                self._producer = Producer(cluster, split=self._config.split_messages)
                 # 0.x programs drop producers without closing them, and this one has a thread. Nothing is on its way
                 # then but what a cancelled coroutine left.
                 self._finalizer = weakref.finalize(self, self._producer.close, 1.0)
