@@ -123,12 +123,25 @@ class Engine:
                 self._on_commit_answered(event)
             case p.Withdrawn():
                 self._on_withdrawn(event)
+            case p.Idle():
+                self._on_idle(event)
+            case _:
+                self._on_turn(event, now)
+        if not self.stopping and not self.on_hold:
+            self._release(now)
+        out, self._out = self._out, []
+        return out
+
+    def _on_turn(
+        self,
+        event: p.Assigned | p.Restored | p.Revoking | p.Ended | p.TopicChanged | p.Stopping | p.Hold,
+        now: p.Now,
+    ) -> None:
+        match event:
             case p.Assigned():
                 self._on_assigned(event)
             case p.Restored():
                 self._on_restored(event)
-            case p.Idle():
-                self._on_idle(event)
             case p.Revoking():
                 self._drain(event.places, now)
             case p.Ended():
@@ -140,10 +153,6 @@ class Engine:
                 self._drain(tuple(self._assignments), now)
             case p.Hold():
                 self._on_hold(event.on)
-        if not self.stopping and not self.on_hold:
-            self._release(now)
-        out, self._out = self._out, []
-        return out
 
     def _on_assigned(self, event: p.Assigned) -> None:
         for place in event.places:

@@ -21,13 +21,13 @@ _WHOLE = b""  # the one lane of a partition that is handled in order as a whole
 class Seat:
     """The place of a message that is not whole yet: what stands behind it waits for it."""
 
-    __slots__ = ("_entry", "_gone", "key", "offset")
+    __slots__ = ("entry", "gone", "key", "offset")
 
     def __init__(self, key: bytes | None, offset: int) -> None:
         self.key = key
         self.offset = offset  # the message's lowest one, which its entry has too
-        self._entry: Entry | None = None
-        self._gone = False
+        self.entry: Entry | None = None  # the whole message, if it came while others were before it
+        self.gone = False
 
 
 class Lanes:
@@ -80,15 +80,15 @@ class Lanes:
         return seat
 
     def fill(self, seat: Seat, entry: Entry) -> bool:
-        """The message is whole, and ``entry`` takes its place; whether it may go. ``entry`` has the seat's key and offset."""
-        assert entry.offset == seat.offset and entry.key == seat.key and seat._entry is None
+        """The message is whole, and ``entry``, which has the seat's key and offset, takes its place; whether it may go."""
+        assert entry.offset == seat.offset and entry.key == seat.key and seat.entry is None
         lane = self._lane(seat.key)
         if lane is None:
             return True
         if self._seats.get(lane) is seat:
             del self._seats[lane]
             return True
-        seat._entry = entry
+        seat.entry = entry
         self.waiting += 1
         self.bytes += entry.size
         return False
@@ -101,7 +101,7 @@ class Lanes:
         if self._seats.get(lane) is seat:
             del self._seats[lane]
             return self._next(lane)
-        seat._gone = True
+        seat.gone = True
         return None
 
     # Inside ------------------------------------------------------------------------------------------------------------
@@ -121,13 +121,13 @@ class Lanes:
             if not queue:
                 del self._behind[lane]
             if isinstance(one, Seat):
-                if one._gone:
+                if one.gone:
                     continue
                 self._heads[lane] = one.offset
-                if one._entry is None:
+                if one.entry is None:
                     self._seats[lane] = one
                     return None
-                one = one._entry
+                one = one.entry
             self._heads[lane] = one.offset
             self.waiting -= 1
             self.bytes -= one.size
@@ -145,7 +145,7 @@ class Lanes:
     def _entries(self) -> Iterator[Entry]:
         for queue in self._behind.values():
             for one in queue:
-                entry = one._entry if isinstance(one, Seat) else one
+                entry = one.entry if isinstance(one, Seat) else one
                 if entry is not None:
                     yield entry
 
