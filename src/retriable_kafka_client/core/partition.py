@@ -418,6 +418,8 @@ class Assignment:
         held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
         held += self.in_flight - self.overdue + sum(again is not None for again in self.lingering.values())
         assert 0 <= len(self.lingering) <= self.overdue <= self.in_flight
+        if self.phase is Phase.DRAINING:
+            assert not self.ready and not self.due and not self.blocked and not self.waiting
         if self.phase is Phase.RUNNING:
             # What is neither queued nor in flight is being handed off.
             assert held + self.sending <= self.tracker.incomplete, (
