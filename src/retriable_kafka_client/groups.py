@@ -70,6 +70,7 @@ class Parcel:
     headers: Sequence[Pair]  # all but those of chunks
     settle: Settle
     split: bool = True  # may go in chunks
+    whole: Sequence[Pair] = ()  # more headers, where it does not
     most: int | None = None  # bytes of a chunk, where the sender says
     refused: int | None = None  # bodies of this size were too large
     limit: int | None = None  # what the topic was taken to bear then
@@ -173,26 +174,30 @@ class Groups:
 
     def _begin(self, line: _Line, parcel: Parcel) -> None:
         limit = self._limits.limit(parcel.topic)
-        lower = limit is not None and (parcel.limit is None or limit < parcel.limit)
-        planned = plan(
-            0 if parcel.source is None else parcel.source.size,
-            limit=limit,
-            client_limit=self._client_limit,
-            key=parcel.key,
-            headers=parcel.headers,
-            most=parcel.most,
-            # What is known now says more than that something was refused.
-            refused=None if lower else parcel.refused,
-        )
-        split = parcel.split and parcel.source is not None
-        if planned is None or not (planned.whole or split):
-            text = "with its key and headers the message is above the topic's limit" + (
-                ", and they leave too little room for a chunk" if split else ""
-            )
+        planned = self._plan(parcel, limit)
+        if planned is None:
+            text = "it is above the topic's limit, and its key and headers leave too little room for a chunk"
             parcel.settle(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, text), None)
             return
         parcel.limit = limit
         line.active.append(_Sending(parcel, planned))
+
+    def _plan(self, parcel: Parcel, limit: int | None) -> Plan | None:
+        size = 0 if parcel.source is None else parcel.source.size
+        if parcel.source is None or not parcel.split:
+            return Plan(size, max(1, size), True)  # what is too large is for the broker to say
+        lower = limit is not None and (parcel.limit is None or limit < parcel.limit)
+        return plan(
+            size,
+            limit=limit,
+            client_limit=self._client_limit,
+            key=parcel.key,
+            headers=parcel.headers,
+            whole=parcel.whole,
+            most=parcel.most,
+            # What is known now says more than that something was refused.
+            refused=None if lower else parcel.refused,
+        )
 
     def _produce(self, line: _Line, sending: _Sending) -> bool:
         """Whether the client took the next record, or what became of it is settled."""
@@ -233,7 +238,9 @@ class Groups:
     def _headers(self, sending: _Sending) -> list[Pair]:
         headers = list(sending.parcel.headers)
         planned = sending.plan
-        if not planned.whole:
+        if planned.whole:
+            headers += sending.parcel.whole
+        else:
             last = sending.next == planned.count - 1
             checksum = sending.digest.digest() if last else None
             chunk = Chunk(sending.id, sending.next, planned.count, planned.size, checksum)
@@ -275,7 +282,7 @@ class Groups:
                 parcel.settle(None, sending.report)
             return
         line.active.remove(sending)
-        if sending.error.code() == KafkaError.MSG_SIZE_TOO_LARGE and parcel.split:
+        if sending.error.code() == KafkaError.MSG_SIZE_TOO_LARGE and parcel.split and parcel.source:
             self._limits.expire(parcel.topic)
             parcel.refused = sending.plan.chunk
             line.waiting.appendleft(parcel)  # as another group, of smaller chunks

@@ -115,18 +115,20 @@ def plan(
     client_limit: int,
     key: bytes | None,
     headers: Pairs,
+    whole: Pairs = (),
     most: int | None = None,
     refused: int | None = None,
 ) -> Plan | None:
     """Return how a body of ``size`` bytes goes to a topic that takes ``limit`` (None: not known).
 
-    ``most``: no record's body is to be larger. ``refused``: bodies of that size were too large. None: the key and the
-    headers, which stand on every chunk, leave too little room for a body beside them, or smaller chunks make no sense.
+    ``whole``: more headers, of the message that goes as it is. ``most``: no record's body is to be larger. ``refused``:
+    bodies of that size were too large. None: the key and the headers, which stand on every chunk, leave too little room
+    for a body beside them, or smaller chunks make no sense.
     """
     limit = UNKNOWN_LIMIT if limit is None else limit
     headers = list(headers)
     largest = most if refused is None else min(refused - 1, refused if most is None else most)
-    if (largest is None or size <= largest) and fits(size, limit, client_limit, key, headers):
+    if (largest is None or size <= largest) and fits(size, limit, client_limit, key, [*headers, *whole]):
         return Plan(size, max(1, size), True)
     headers += write_marks(Marks(chunk=Chunk(bytes(16), 0, 1, total=size, checksum=bytes(32))))
     key = bytes(16) if key is None else key
