@@ -34,6 +34,7 @@ from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats
 from retriable_kafka_client.stats import Stats
+from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.workers.runner import Runner
 
@@ -149,7 +150,14 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
-        self._sender = Sender(producer_settings(config.cluster, config.limits, hand_off=True), time.time)
+        limits = TopicLimits(lambda: open_client(AdminClient, admin_settings(config.cluster)))
+        for route in config.engine.routes:
+            for name in (route.retry_topic, route.dead_letter):
+                if name is not None:
+                    limits.pending(name)  # asks
+        self._sender = Sender(
+            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits
+        )
         try:
             while not self._control.stop:
                 self._reopen = False
@@ -214,7 +222,7 @@ class Loop:
                 f"the executor broke and runs nothing any more: {_told(runner.failure)}"
             ) from runner.failure
         for answer in self._sender.poll():
-            self._tell(p.HandOffAnswered(answer.handoff, answer.code))
+            self._tell(answer)
         self._tell(p.Tick())
         if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
@@ -270,6 +278,8 @@ class Loop:
                 self._notifier.tell(command.event)
             case p.Produce():
                 self._sender.send(command.handoff)
+            case p.Publish():
+                self._sender.publish(command.publication)
             case p.Commit():
                 self._commit(command)
             case p.Pause():
