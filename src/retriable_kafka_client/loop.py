@@ -28,6 +28,7 @@ from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
+from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
@@ -69,6 +70,7 @@ class Control:
     stop: bool = False
     stop_signalled: bool = False  # a signal has asked for it; the next one means hard
     hard: bool = False  # without drain
+    hold: bool = False  # read and start nothing for the time being
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +225,8 @@ class Loop:
             ) from runner.failure
         for answer in self._sender.poll():
             self._tell(answer)
+        if self._control.hold != self._engine.on_hold:
+            self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
         if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
@@ -413,7 +417,7 @@ class Loop:
             facts = self._directory.facts(name)
             assert facts is not None
             for place, one in list(self._engine.assignments.items()):
-                if place.topic == name and one.hands_out:
+                if place.topic == name and one.phase is Phase.RUNNING:
                     self._reopen = True  # a client moves no partition that it consumes: see Assigner
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         for name in self._config.topics:
