@@ -305,7 +305,10 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch:
+            if not batch and self._engine.behind:
+                self._runner.wait(POLL_SECONDS)  # what comes next in order waits for a worker, not for a record
+                batch = consumer.consume(most, 0)
+            elif not batch:
                 first = consumer.poll(POLL_SECONDS)
                 if first is not None:
                     batch = [first]

@@ -88,6 +88,11 @@ class Engine:
     def waiting_bytes(self) -> int:
         return sum(assignment.waiting_bytes for assignment in self._assignments.values())
 
+    @property
+    def behind(self) -> int:
+        """Messages that wait for an earlier one of their key, or of their partition, to be complete."""
+        return sum(assignment.behind for assignment in self._assignments.values())
+
     def appetite(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
         room = most
