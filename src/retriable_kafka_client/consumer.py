@@ -16,6 +16,7 @@ from typing import Any, Literal, Self
 from retriable_kafka_client.config import Cluster, Limits, Topic
 from retriable_kafka_client.core.engine import EngineConfig, Route
 from retriable_kafka_client.core.retry import Policy
+from retriable_kafka_client.core.settings import Ordering
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, seconds
 from retriable_kafka_client.events import Event
 from retriable_kafka_client.executor import check_executor, make_runner
@@ -25,7 +26,7 @@ from retriable_kafka_client.loop import Control, Loop, LoopConfig
 from retriable_kafka_client.message import JSON, Deserializer, Message
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.stats import Stats
-from retriable_kafka_client.wiring import check_topics
+from retriable_kafka_client.wiring import check_ordering, check_topics
 from retriable_kafka_client.workers.job import HandlerSpec
 
 __all__ = ["Consumer", "run_consumers"]
@@ -42,6 +43,9 @@ class Consumer:
       ``async def``.
     - ``executor``: a number of threads (the consumer's own), or a concurrent.futures.Executor, which may be shared and is
       never shut down here.
+    - ``ordering``: "key" starts the messages of a key one after the other, in their order in the partition, and one that
+      has to wait (for its next attempt, or for its time) holds up the later ones of its key alone; without a key there is
+      no order. "partition" does so with whole partitions. Failures are then retried in place: ``Retry(topic=None)``.
     - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled.
     - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read.
     - ``commit_interval``: seconds between commits.
@@ -58,7 +62,7 @@ class Consumer:
         handler: Callable[[Message[Any]], object],
         executor: int | Executor = 16,
         guarantee: Literal["at_least_once", "exactly_once"] = "at_least_once",
-        ordering: Literal["unordered", "key", "partition"] = "unordered",
+        ordering: Ordering = "unordered",
         filter: Callable[[Message[Any]], bool] | None = None,
         deserializer: Deserializer = JSON,
         timeout: float | timedelta | None = None,
@@ -78,7 +82,6 @@ class Consumer:
         _callable("filter", filter, optional=True)
         _callable("on_event", on_event, optional=True)
         _refuse_later("guarantee", guarantee, "at_least_once", ("exactly_once",))
-        _refuse_later("ordering", ordering, "unordered", ("key", "partition"))
         if timeout is not None:
             raise ConfigError(
                 "Consumer.timeout", timeout, "leave it out: a time limit comes with a later release"
@@ -91,6 +94,8 @@ class Consumer:
             )
         self.group_id = group_id
         self.topics = check_topics(topics)
+        check_ordering(ordering, self.topics)
+        self._ordering: Ordering = ordering
         self._cluster = cluster
         self._handler = handler
         self._executor = check_executor(executor)
@@ -182,14 +187,17 @@ class Consumer:
                 raise
 
     def pause(self) -> None:
-        """Not in this release: ConfigError."""
-        raise ConfigError(
-            "Consumer.pause", None, "stop the consumer instead: pausing comes with a later release"
-        )
+        """Read and begin nothing more until ``resume``. From any thread, any number of times; returns at once.
+
+        What runs goes on, as do copies and commits; messages that are with a pool but have not begun come back, as far as
+        the pool gives them back. The partitions stay ours, health stays ready, and ``stats().on_hold`` says True. Before
+        the consumer runs: it will begin paused.
+        """
+        self._control.hold = True
 
     def resume(self) -> None:
-        """Not in this release: ConfigError."""
-        raise ConfigError("Consumer.resume", None, "pausing and resuming come with a later release")
+        """Undo ``pause``. Likewise from any thread, at once."""
+        self._control.hold = False
 
     # Looking -----------------------------------------------------------------------------------------------------------
 
@@ -236,6 +244,7 @@ class Consumer:
                 deserializer=self._deserializer,
                 keep=self._filter,
                 error_text=self._error_text,
+                keyed=self._ordering == "key",
             )
             config = LoopConfig(
                 engine=EngineConfig(
@@ -246,6 +255,7 @@ class Consumer:
                     buffer_bytes=self._limits.buffer_bytes,
                     commit_interval=self._commit_interval,
                     parking_interval=self._limits.parking_interval,
+                    ordering=self._ordering,
                 ),
                 topics=tuple(
                     sorted({name for route in routes for name in (route.topic, route.retry_topic) if name})

@@ -49,7 +49,9 @@ class Intake:
         deserializer: Callable[[bytes, Message[Any]], Any],
         keep: Callable[[Message[Any]], bool] | None,
         error_text: bool,
+        keyed: bool = False,
     ) -> None:
+        self._keyed = keyed  # the key orders messages
         self._group = group
         self._message_bytes = message_bytes
         self._deserializer = deserializer
@@ -79,16 +81,23 @@ class Intake:
             else:
                 sizes = [body + len(key or b"") + ENTRY_BYTES for body, key in zip(bodies, keys, strict=True)]
             columns = zip(offsets, sizes, raws, strict=True)
-            return [Entry(assignment, offset, size, raw, PLAIN, route) for offset, size, raw in columns], sum(
-                sizes
-            )
-        entries: list[Entry] = []
+            entries = [Entry(assignment, offset, size, raw, PLAIN, route) for offset, size, raw in columns]
+            if self._keyed:
+                for entry, key in zip(entries, keys, strict=True):
+                    entry.key = key
+            return entries, sum(sizes)
+        entries = []
         for offset, raw, body, key, headers in zip(offsets, raws, bodies, keys, all_headers, strict=True):
             held = body + len(key or b"") + ENTRY_BYTES
             if headers is _UNREADABLE:
                 entries.append(_unreadable(assignment, offset, held, raw, route))
             else:
                 entries.append(self._read_one(assignment, offset, held, raw, headers or (), role))
+        if self._keyed:
+            for entry in entries:
+                chunk, key = entry.marks.chunk, entry.raw.key()
+                # As Message.key: a message without one may travel under its chunk group's id.
+                entry.key = None if chunk is not None and key == chunk.group else key
         return entries, None
 
     def _read_one(

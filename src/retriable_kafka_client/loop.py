@@ -28,12 +28,14 @@ from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
+from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats
 from retriable_kafka_client.stats import Stats
+from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.workers.runner import Runner
 
@@ -68,6 +70,7 @@ class Control:
     stop: bool = False
     stop_signalled: bool = False  # a signal has asked for it; the next one means hard
     hard: bool = False  # without drain
+    hold: bool = False  # read and start nothing for the time being
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +152,14 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
-        self._sender = Sender(producer_settings(config.cluster, config.limits, hand_off=True), time.time)
+        limits = TopicLimits(lambda: open_client(AdminClient, admin_settings(config.cluster)))
+        for route in config.engine.routes:
+            for name in (route.retry_topic, route.dead_letter):
+                if name is not None:
+                    limits.pending(name)  # asks
+        self._sender = Sender(
+            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits
+        )
         try:
             while not self._control.stop:
                 self._reopen = False
@@ -214,7 +224,9 @@ class Loop:
                 f"the executor broke and runs nothing any more: {_told(runner.failure)}"
             ) from runner.failure
         for answer in self._sender.poll():
-            self._tell(p.HandOffAnswered(answer.handoff, answer.code))
+            self._tell(answer)
+        if self._control.hold != self._engine.on_hold:
+            self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
         if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
@@ -270,6 +282,8 @@ class Loop:
                 self._notifier.tell(command.event)
             case p.Produce():
                 self._sender.send(command.handoff)
+            case p.Publish():
+                self._sender.publish(command.publication)
             case p.Commit():
                 self._commit(command)
             case p.Pause():
@@ -291,7 +305,10 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch:
+            if not batch and self._engine.behind:
+                self._runner.wait(POLL_SECONDS)  # what comes next in order waits for a worker, not for a record
+                batch = consumer.consume(most, 0)
+            elif not batch:
                 first = consumer.poll(POLL_SECONDS)
                 if first is not None:
                     batch = [first]
@@ -403,7 +420,7 @@ class Loop:
             facts = self._directory.facts(name)
             assert facts is not None
             for place, one in list(self._engine.assignments.items()):
-                if place.topic == name and one.hands_out:
+                if place.topic == name and one.phase is Phase.RUNNING:
                     self._reopen = True  # a client moves no partition that it consumes: see Assigner
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         for name in self._config.topics:

@@ -27,6 +27,7 @@ def take_stats(engine: Engine, *, lost_events: int) -> Stats:
             position=None if one.tracker is None else one.tracker.position,
             incomplete=one.incomplete,
             waiting=len(one.waiting),
+            behind=one.behind,
             in_flight=one.in_flight,
             paused=one.paused,
         )
@@ -35,6 +36,7 @@ def take_stats(engine: Engine, *, lost_events: int) -> Stats:
     return Stats(
         **asdict(engine.counters),
         lost_events=lost_events,
+        on_hold=engine.on_hold,
         in_flight=engine.in_flight,
         overrun=engine.overrun,
         buffered_bytes=engine.active_bytes + engine.waiting_bytes,
