@@ -272,7 +272,7 @@ def _parcel(output: Output, settle: Callable[[KafkaError | None, Any], None]) ->
 
 def _is_joined(entry: Entry) -> bool:
     """Whether it is a whole message that came in chunks, and not one chunk of a group that is not whole."""
-    return hasattr(entry.raw, "pieces")
+    return bool(getattr(entry, "others", ())) or hasattr(entry.raw, "pieces")
 
 
 def _source(raw: Any) -> Source | None:

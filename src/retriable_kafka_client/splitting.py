@@ -36,7 +36,7 @@ Pairs = Iterable[tuple[str, str | bytes | None]]
 
 def _varint(number: int) -> int:
     """Bytes of a length as Kafka writes it: zigzag, seven bits to a byte."""
-    return max(1, (2 * number).bit_length() + 6) // 7
+    return max(1, ((2 * number).bit_length() + 6) // 7)
 
 
 def _field(value: str | bytes | None) -> int:
