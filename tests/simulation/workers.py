@@ -109,7 +109,10 @@ class Workers:
         """What must follow this run, by the words of the interface."""
         world = self._member.world
         record: Record = entry.raw
-        policy = world.settings.config.routes[record.facts.route].policy
+        route = world.settings.config.routes[record.facts.route]
+        policy = route.policy
+        # A retry topic by pattern is the one that a message comes from; a base topic is none.
+        nowhere = world.settings.retry_topic not in (route.retry_topic, record.place.topic)
         attempt = record.facts.failed + 1
         alone = record.facts.alone or outcome is Outcome.DIE
         reason: str | None = None
@@ -117,7 +120,7 @@ class Workers:
             reason = retry.REASON_REJECTED
         elif outcome is Outcome.GIVE_UP and policy is not None:
             reason = retry.REASON_GIVEN_UP
-        elif policy is None or attempt >= policy.max_attempts:
+        elif policy is None or attempt >= policy.max_attempts or nowhere:
             reason = retry.REASON_WORKER_DIED if outcome is Outcome.DIE else retry.REASON_EXHAUSTED
         if reason is not None or policy is None:
             return Expected(reason=reason, attempts=attempt, alone=alone)

@@ -263,7 +263,7 @@ class World:
         headers: list[tuple[str, bytes | None]] | None = None
         if not_before_ms is not None:
             headers = [*write_marks(Marks(not_before_ms=not_before_ms))]
-        self.append(self.settings.config.routes[route].topic, Record(self._body(), headers, facts))
+        self.append(self.settings.names[route], Record(self._body(), headers, facts))
 
     def _send_job(self) -> None:
         """A scheduled job: it goes to the retry topic at once."""
@@ -282,7 +282,7 @@ class World:
         if settings.filtering:
             kinds += [Kind.FILTERED] * 3
         kind = random.choice(kinds)
-        topic = settings.config.routes[route].topic
+        topic = settings.names[route]
         if kind in {Kind.FOREIGN, Kind.NO_ORIGIN} or (
             kind in {Kind.MALFORMED, Kind.TOO_FAR} and random.random() < 0.3
         ):
