@@ -13,6 +13,8 @@ from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
 
+from confluent_kafka import Message as KafkaMessage
+
 from retriable_kafka_client.config import Cluster, Limits, Topic
 from retriable_kafka_client.core.engine import EngineConfig, Route
 from retriable_kafka_client.core.retry import Policy
@@ -70,6 +72,7 @@ class Consumer:
         limits: Limits = Limits(),  # noqa: B008 - it is immutable
         error_text: bool = False,
         on_event: Callable[[Event], object] | None = None,
+        _raw_filter: Callable[[KafkaMessage], bool] | None = None,
     ) -> None:
         _instance("cluster", cluster, Cluster)
         _instance("limits", limits, Limits)
@@ -81,6 +84,7 @@ class Consumer:
         _callable("deserializer", deserializer)
         _callable("filter", filter, optional=True)
         _callable("on_event", on_event, optional=True)
+        _callable("_raw_filter", _raw_filter, optional=True)
         _refuse_later("guarantee", guarantee, "at_least_once", ("exactly_once",))
         if timeout is not None:
             raise ConfigError(
@@ -100,6 +104,9 @@ class Consumer:
         self._handler = handler
         self._executor = check_executor(executor)
         self._filter = filter
+        self._raw_filter = (
+            _raw_filter  # for `compat`: sees each record as the client gives it, before anything else
+        )
         self._deserializer = deserializer
         self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
         self._limits = limits
@@ -245,6 +252,7 @@ class Consumer:
                 keep=self._filter,
                 error_text=self._error_text,
                 keyed=self._ordering == "key",
+                raw_filter=self._raw_filter,
             )
             config = LoopConfig(
                 engine=EngineConfig(

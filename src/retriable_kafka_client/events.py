@@ -21,9 +21,11 @@ __all__ = [
     "MessageDropped",
     "MessageParked",
     "MessageRetried",
+    "NoRetryTopic",
     "OffsetMapIgnored",
     "OffsetMapShortened",
     "TopicReset",
+    "TopicUnclear",
     "WorkerDied",
 ]
 
@@ -93,6 +95,24 @@ class TopicReset(Event):
     """The log is another one than before (re-created or cut back); it is read from ``position`` on."""
 
     position: int | None  # None: from its beginning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicUnclear(Event):
+    """Entries stand in each other's way about a topic that appeared while the consumer ran; nothing of it is read."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoRetryTopic(Event):
+    """Run number ``attempt`` failed in a topic of first attempts, and ``Retry.topic`` is a pattern: where to put a copy
+    cannot be told, so the message counts as exhausted.
+    """
+
+    offset: int
+    attempt: int
+    pattern: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, Entry, Verdict
+from retriable_kafka_client.core.routing import Role, Routing
 from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.wire import PLAIN, MalformedHeader, Marks, read_marks
 
@@ -29,14 +29,6 @@ _UNREADABLE = object()
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
 
 
-@dataclass(frozen=True, slots=True)
-class _Role:
-    """What a consumed topic is to this consumer."""
-
-    route: int  # of what says nothing of its origin
-    by_origin: dict[str, int] | None  # None: a base topic
-
-
 class Intake:
     """Reads records on the loop's thread; never raises, whatever a record or the user's filter does."""
 
@@ -50,19 +42,16 @@ class Intake:
         keep: Callable[[Message[Any]], bool] | None,
         error_text: bool,
         keyed: bool = False,
+        raw_filter: Callable[[Any], bool] | None = None,
     ) -> None:
         self._keyed = keyed  # the key orders messages
+        self._raw_filter = raw_filter
         self._group = group
         self._message_bytes = message_bytes
         self._deserializer = deserializer
         self._keep = keep
         self._error_text = error_text
-        self._roles = {route.topic: _Role(index, None) for index, route in enumerate(routes)}
-        for retry_topic in {route.retry_topic for route in routes if route.retry_topic}:
-            users = [index for index, route in enumerate(routes) if route.retry_topic == retry_topic]
-            # A scheduled job says nothing of an origin, and its own later copies name the retry topic itself.
-            by_origin = {retry_topic: users[0]} | {routes[index].topic: index for index in users}
-            self._roles[retry_topic] = _Role(users[0], by_origin)
+        self._routing = Routing(routes)
 
     def read(
         self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]
@@ -71,11 +60,13 @@ class Intake:
 
         The loop spends most of its time here. `map` calls the client's accessors without the interpreter: half the cost.
         """
-        role = self._roles[assignment.place.topic]
+        role = self._routing.role(assignment.place.topic)
+        assert role is not None, "the engine has no topic read that is not clearly one entry's"
         route, most = role.route, self._message_bytes
+        raw_filter = self._raw_filter
         bodies, keys, all_headers = list(map(len, raws)), list(map(key_of, raws)), _all_headers(raws)
-        plain = self._keep is None and all_headers.count(None) == len(raws)
-        if plain and raws and max(bodies) <= most:
+        unfiltered = self._keep is None and raw_filter is None
+        if unfiltered and raws and all_headers.count(None) == len(raws) and max(bodies) <= most:
             if keys.count(None) == len(keys):
                 sizes = [body + ENTRY_BYTES for body in bodies]
             else:
@@ -91,6 +82,8 @@ class Intake:
             held = body + len(key or b"") + ENTRY_BYTES
             if headers is _UNREADABLE:
                 entries.append(_unreadable(assignment, offset, held, raw, route))
+            elif raw_filter is not None and not _keeps(raw_filter, raw):
+                entries.append(Entry.marked(assignment, offset, held, raw, PLAIN, route, verdict=FILTERED))
             else:
                 entries.append(self._read_one(assignment, offset, held, raw, headers or (), role))
         if self._keyed:
@@ -101,7 +94,7 @@ class Intake:
         return entries, None
 
     def _read_one(
-        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: _Role
+        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
     ) -> Entry:
         for name, value in headers:
             size += len(name) + (len(value) if value is not None else 0)
@@ -113,7 +106,7 @@ class Intake:
         return entry
 
     def _read_marked(
-        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: _Role
+        self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
     ) -> Entry:
         try:
             marks = read_marks(headers)
@@ -122,19 +115,19 @@ class Intake:
             return Entry.marked(assignment, offset, size, raw, PLAIN, role.route, verdict=verdict)
         if marks is PLAIN:
             return Entry(assignment, offset, size, raw, PLAIN, role.route)
-        route, verdict_or_none = self._route(marks, role)
+        route, verdict_or_none = self._route(marks, role, assignment.place.topic)
         born_ms = max(0, raw.timestamp()[1]) if marks.not_before_ms is not None else 0
         return Entry.marked(
             assignment, offset, size, raw, marks, route, verdict=verdict_or_none, born_ms=born_ms
         )
 
-    def _route(self, marks: Marks, role: _Role) -> tuple[int, Verdict | None]:
+    def _route(self, marks: Marks, role: Role, topic: str) -> tuple[int, Verdict | None]:
         route, verdict = role.route, None
-        if role.by_origin is not None:
+        if role.is_retry:
             if marks.group is not None and marks.group != self._group:
                 return route, FOREIGN
             if marks.origin is not None:
-                found = role.by_origin.get(marks.origin.topic)
+                found = self._routing.of_origin(topic, marks.origin.topic)
                 if found is None:
                     return route, Verdict(retry.REASON_NO_ORIGIN)
                 route = found
@@ -162,6 +155,13 @@ def _all_headers(raws: Sequence[Any]) -> list[Any]:
             found.append(_UNREADABLE)
         else:
             return found
+
+
+def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
+    try:
+        return bool(raw_filter(raw))
+    except Exception:  # noqa: BLE001 - the filter is the user's; whoever gives one says what it raised
+        return False
 
 
 def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:

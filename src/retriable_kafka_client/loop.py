@@ -29,6 +29,7 @@ from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
 from retriable_kafka_client.core.partition import Phase
+from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
@@ -37,6 +38,7 @@ from retriable_kafka_client.snapshot import Snapshot, take_stats
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.troubles import Troubles
+from retriable_kafka_client.wiring import subscription
 from retriable_kafka_client.workers.runner import Runner
 
 __all__ = ["Control", "Loop", "LoopConfig"]
@@ -129,6 +131,8 @@ class Loop:
             directory = self._check_topics()
             if directory is not None:
                 self._directory = directory
+                # Patterns that match nothing yet bring no assignment, and nothing to wait for.
+                self._assigned = not self._config.engine.routing.has_names and not directory.matched
                 self._consume()
         finally:
             self._runner.close(0.0 if self._control.hard else 1.0)
@@ -185,7 +189,7 @@ class Loop:
         failed = True
         try:
             self._consumer.subscribe(
-                list(config.topics),
+                subscription(config.topics, str(settings["group.protocol"])),
                 on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
                 on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
                 on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
@@ -306,7 +310,9 @@ class Loop:
         try:
             batch = consumer.consume(most, 0)
             if not batch and self._engine.behind:
-                self._runner.wait(POLL_SECONDS)  # what comes next in order waits for a worker, not for a record
+                self._runner.wait(
+                    POLL_SECONDS
+                )  # what comes next in order waits for a worker, not for a record
                 batch = consumer.consume(most, 0)
             elif not batch:
                 first = consumer.poll(POLL_SECONDS)
@@ -524,7 +530,9 @@ class Loop:
                 "group %s: the loop did not poll in time and lost its partitions", self._config.engine.group
             )
         elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
-            self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
+            # What only a pattern names may go as it came, and a pattern may match nothing.
+            if topic in self._config.topics and not is_pattern(topic):
+                self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
         elif code.endswith("AUTHORIZATION_FAILED"):
             what = f"topic {topic}" if topic and code.startswith("TOPIC") else self._group
             self._refusal(what, code)
@@ -560,6 +568,7 @@ class Loop:
         refusals = dict(engine.refusals)
         self._notifier.accepted(frozenset(refusals))
         reasons = list(self._troubles.reasons())
+        reasons += [f"topic {name} is not read: {reason}" for name, reason in engine.unclear.items()]
         reasons += [f"topic {target} refuses copies: {code}" for target, code in refusals.items()]
         if not self._assigned:
             reasons.append("no assignment yet")

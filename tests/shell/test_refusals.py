@@ -33,7 +33,6 @@ LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
     "exactly_once": (lambda: consumer(guarantee="exactly_once"), ("Consumer.guarantee", "later release")),
     "timeout": (lambda: consumer(timeout=5.0), ("Consumer.timeout", "later release")),
     "chunk_wait": (lambda: consumer(limits=Limits(chunk_wait=10.0)), ("Limits.chunk_wait", "later release")),
-    "pattern": (lambda: Topic("^orders.*", dead_letter=DISCARD), ("Topic.name", "later release")),
     "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "later release")),  # type: ignore[arg-type]
 }
 

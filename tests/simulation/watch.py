@@ -366,7 +366,7 @@ class Watch:
             return
         if handoff.kind is not p.HandOffKind.RETRY:
             raise Violation("A", f"{record} is not retried after attempt {expected.attempts}")
-        if handoff.target != self.settings.config.routes[facts.route].retry_topic:
+        if handoff.target != self.settings.retry_topic:
             raise Violation("L", f"the copy of {record} goes to {handoff.target}")
         if marks.failed != expected.attempts or handoff.attempts != expected.attempts:
             raise Violation("A", f"the copy of {record} says {marks.failed} failures: {expected.attempts}")

@@ -46,7 +46,7 @@ class Engine:
         self.on_hold = False
         self._config = config
         self._read = read
-        self._retry_topics = frozenset(route.retry_topic for route in config.routes if route.retry_topic)
+        self._routing = config.routing
         self._assignments: dict[p.Place, Assignment] = {}
         self._out: list[p.Command] = []
         self._in_flight = 0
@@ -78,6 +78,13 @@ class Engine:
     def refusals(self) -> Mapping[str, str]:
         """Topics that refuse copies at present, with the error code."""
         return self._handoffs.refusals
+
+    @property
+    def unclear(self) -> Mapping[str, str]:
+        """Topics that were given to us and are not read, because entries stand in each other's way; with the reason."""
+        topics = {place.topic for place in self._assignments}
+        found = {topic: self._routing.conflict(topic) for topic in topics}
+        return {topic: str(conflict) for topic, conflict in found.items() if conflict is not None}
 
     @property
     def active_bytes(self) -> int:
@@ -171,14 +178,21 @@ class Engine:
         for place in event.places:
             assert place not in self._assignments, f"{place} is assigned already"
             self._assignments[place] = self._assignment(place)
-        if event.places:
-            self._out.append(p.FetchCommitted(event.places))
+        clear = [place for place in event.places if self._routing.role(place.topic) is not None]
+        for place in event.places:
+            conflict = self._routing.conflict(place.topic)
+            if conflict is not None:  # it stays as it is, and nothing of it is read
+                self._notify(
+                    events.TopicUnclear(topic=place.topic, partition=place.partition, reason=str(conflict))
+                )
+        if clear:
+            self._out.append(p.FetchCommitted(clear))
 
     def _assignment(self, place: p.Place) -> Assignment:
         ordering = self._config.ordering
         return Assignment(
             place,
-            parks=place.topic in self._retry_topics,
+            parks=self._routing.is_retry_topic(place.topic),
             budget_units=self._commits.map_units,
             least_units=self._config.least_map_units,
             lanes=Lanes(by_key=ordering == "key") if ordering != "unordered" else None,
@@ -468,7 +482,11 @@ class Engine:
 
     def _failed(self, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
         route = self._config.routes[entry.route]
-        if failure.retry_in is None:
+        in_place = route.retry_topic is None
+        target = self._routing.retry_target(entry.route, entry.assignment.topic)
+        if failure.retry_in is None or (target is None and not in_place):
+            if failure.retry_in is not None and route.retry_topic is not None:
+                self._notify(notices.nowhere(entry, route.retry_topic))
             self._dead_letter(entry, failure, entry.attempt)
         elif failure.retry_in * 1000 > YEAR_MS:
             too_far = retry.Failure(
@@ -479,7 +497,6 @@ class Engine:
             # Rounded up: a copy may run later by a millisecond, never earlier.
             not_before_ms = math.ceil((now.wall + failure.retry_in) * 1000)
             now_ms = math.floor(now.wall * 1000)
-            target = route.retry_topic
             if target is None:
                 self._retry_in_place(entry, failure, now_ms, not_before_ms)
             else:

@@ -14,6 +14,7 @@ __all__ = [
     "died",
     "dropped",
     "map_ignored",
+    "nowhere",
     "refused",
     "reset",
     "retried_in_place",
@@ -117,6 +118,14 @@ def dropped(entry: Entry, failure: Failure, attempts: int) -> events.Event:
         attempts=attempts,
         reason=failure.reason,
         error=failure.error,
+    )
+
+
+def nowhere(entry: Entry, pattern: str) -> events.Event:
+    """It failed, and its retry topic is a pattern, which names no topic to put the copy into."""
+    topic, partition = entry.assignment.place
+    return events.NoRetryTopic(
+        topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt, pattern=pattern
     )
 
 

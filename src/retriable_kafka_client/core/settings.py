@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
 from retriable_kafka_client.core.retry import Policy
+from retriable_kafka_client.core.routing import Routing
 
 __all__ = ["Counters", "EngineConfig", "Ordering", "Route"]
 
@@ -17,8 +18,8 @@ Ordering = Literal["unordered", "key", "partition"]
 class Route:
     """One Topic entry of the consumer."""
 
-    topic: str
-    retry_topic: str | None  # None: failures are retried in place, if the policy retries at all
+    topic: str  # a name, or a pattern that begins with "^"
+    retry_topic: str | None  # likewise; None: failures are retried in place, if the policy retries at all
     dead_letter: str | None  # None: exhausted messages are dropped and counted
     policy: Policy | None  # None: one attempt
 
@@ -37,6 +38,12 @@ class EngineConfig:
     map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
     ordering: Ordering = "unordered"
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
+    routing: Routing = field(
+        init=False, repr=False, compare=False
+    )  # of `routes`; the loop's thread alone asks it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routing", Routing(self.routes))
 
 
 @dataclass(slots=True)
