@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import orjson
 
-from retriable_kafka_client.errors import ConfigError, DecodeError, Reject, RetryAfter
+from retriable_kafka_client.errors import DecodeError, Reject, RetriableKafkaError, RetryAfter
+from retriable_kafka_client.outbox import Output, output_of
+from retriable_kafka_client.outgoing import GivenHeaders
 from retriable_kafka_client.wire import Headers, Marks, own_headers
 
 __all__ = [
     "JSON",
+    "OPEN",
     "STDLIB_JSON",
     "Deserializer",
     "Message",
@@ -29,6 +32,9 @@ T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_AVAILABLE = 0  # confluent_kafka.TIMESTAMP_NOT_AVAILABLE, without importing it
 _UNREAD: Any = object()
+
+OPEN: Sequence[Output] = ()
+"""An outbox that nothing was put into: no list is made for a message that sends nothing."""
 
 
 class RawRecord(Protocol):
@@ -153,11 +159,15 @@ class Message(Generic[T]):
     M messages/s).
     """
 
-    __slots__ = ("_deserializer", "_marks", "_raw", "_topic_uid", "_value", "decode_error")
+    __slots__ = ("_deserializer", "_marks", "_raw", "_topic_uid", "_value", "decode_error", "outbox")
 
     decode_error: DecodeError | None
     """Internal: what the first read of ``value`` ended in. The runner dead-letters by it even if the handler
     went on.
+    """
+    outbox: Sequence[Output] | None
+    """Internal: what the handler has sent so far. None: no handler runs, so nothing may be sent; ``OPEN``: nothing
+    yet.
     """
 
     def __init__(self, raw: RawRecord, marks: Marks, topic_uid: str, deserializer: Deserializer) -> None:
@@ -167,6 +177,7 @@ class Message(Generic[T]):
         self._deserializer = deserializer
         self._value = _UNREAD
         self.decode_error = None
+        self.outbox = None
 
     @property
     def value(self) -> T:
@@ -265,17 +276,46 @@ class Message(Generic[T]):
     def send(
         self,
         topic: str,
-        value: Any,  # noqa: ARG002 - the parameters are the interface already
+        value: Any,
         *,
-        key: str | bytes | None = None,  # noqa: ARG002
-        headers: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),  # noqa: ARG002
-        not_before: datetime | None = None,  # noqa: ARG002
-        delay: float | timedelta | None = None,  # noqa: ARG002
-        split: bool = False,  # noqa: ARG002
+        key: str | bytes | None = None,
+        headers: GivenHeaders = (),
+        not_before: datetime | None = None,
+        delay: float | timedelta | None = None,
+        split: bool = False,
     ) -> None:
-        """Not in this release: raises ConfigError."""
-        remedy = "sending from a handler comes with a later release; until then use a Producer"
-        raise ConfigError("Message.send", topic, remedy)
+        """Publish a record once the handler has succeeded, before this message completes; never if it fails.
+
+        What is given is as for ``Producer.send``, and is serialized (JSON) or read (a file) now. A topic that
+        refuses it makes this a failed attempt. Its ``id`` derives from this message's: the n-th record that a
+        handler sends has the same one in every run. ``split``: in chunks, if it is above its topic's limit.
+        Raises RetriableKafkaError outside of the handler, also once that has returned.
+        """
+        if self.outbox is None:
+            raise self._nobody_publishes()
+        output = output_of(
+            topic,
+            value,
+            key=key,
+            headers=headers,
+            not_before=not_before,
+            delay=delay,
+            split=split,
+            serializer=JSON,
+        )
+        outbox = self.outbox
+        if outbox is None:  # the handler has returned meanwhile: another thread is at work here
+            raise self._nobody_publishes()
+        if isinstance(outbox, list):
+            outbox.append(output)
+        else:
+            self.outbox = [output]
+
+    def _nobody_publishes(self) -> RetriableKafkaError:
+        return RetriableKafkaError(
+            f"{self!r} can send only while its handler runs: what is sent is published when the handler has"
+            " succeeded; use a Producer elsewhere"
+        )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Message, (PlainRecord.of(self._raw), self._marks, self._topic_uid, self._deserializer)

@@ -7,19 +7,21 @@ import inspect
 import pickle
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy, judge
 from retriable_kafka_client.errors import ConfigError
-from retriable_kafka_client.message import Deserializer, Message, PlainRecord
+from retriable_kafka_client.message import OPEN, Deserializer, Message, PlainRecord
+from retriable_kafka_client.outbox import Output, identified
 from retriable_kafka_client.wire import PLAIN, Marks
 
 __all__ = [
     "AwaitableReturned",
     "HandlerSpec",
     "Item",
+    "Outcome",
     "check_async",
     "check_sync",
     "dump",
@@ -28,6 +30,7 @@ __all__ = [
     "message_of",
     "run",
     "run_async",
+    "timed_out",
 ]
 
 
@@ -43,38 +46,55 @@ class HandlerSpec:
     deserializer: Deserializer
     policies: tuple[Policy | None, ...]  # by Entry.route; None: one attempt
     error_text: bool = False  # whether a Failure keeps the exception's text
+    timeout: float | None = None  # seconds that one run may take
+    group: str = ""  # the consumer's; goes into the ids of what handlers send
 
 
-def run(spec: HandlerSpec, message: Message[Any], route: int) -> Failure | None:
-    """Run the handler once; None says that it succeeded. Raises nothing, whatever the handler raises.
+Outcome = Failure | tuple[Output, ...] | None
+"""How a run ended: it failed; it succeeded and sent something; None: it succeeded."""
+
+
+def run(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
+    """Run the handler once. Raises nothing, whatever the handler raises.
 
     A payload that could not be decoded fails the message even if the handler swallowed the error.
     KeyboardInterrupt and SystemExit out of a handler are failed attempts like any other exception.
     """
+    message.outbox = OPEN
     try:
         result = spec.handler(message)
         if result is not None and inspect.isawaitable(result):
             _discard(result)
     except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
         return _failed(spec, message, route, error)
+    outbox, message.outbox = message.outbox, None
     if message.decode_error is not None:
         return _failed(spec, message, route, message.decode_error)
-    return None
+    return identified(outbox, message.id, spec.group) if outbox else None
 
 
-async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Failure | None:
+async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
     """Like ``run``, and awaits what the handler returns. A cancellation is a failed attempt too: whoever
     cancels from outside drops the result.
     """
+    message.outbox = OPEN
     try:
         result = spec.handler(message)
         if inspect.isawaitable(result):
             await result
     except BaseException as error:  # noqa: BLE001 - the event loop outlives whatever a handler raises
         return _failed(spec, message, route, error)
+    outbox, message.outbox = message.outbox, None
     if message.decode_error is not None:
         return _failed(spec, message, route, message.decode_error)
-    return None
+    return identified(outbox, message.id, spec.group) if outbox else None
+
+
+def timed_out(spec: HandlerSpec, entry: Entry) -> Failure:
+    """Judge a run that took longer than the spec's timeout."""
+    error = TimeoutError(f"the handler did not end within {spec.timeout:g} s")
+    failure = judge(spec.policies[entry.route], entry.attempt, error, random.random(), spec.error_text)
+    return replace(failure, timed_out=True)
 
 
 def _discard(result: Awaitable[object]) -> None:
@@ -84,6 +104,7 @@ def _discard(result: Awaitable[object]) -> None:
 
 
 def _failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseException) -> Failure:
+    message.outbox = None
     decode_error = message.decode_error
     if decode_error is not None:
         error = decode_error  # what the handler made of it does not matter
