@@ -20,7 +20,7 @@ class Snapshot:
     reasons: tuple[str, ...]  # why it is not ready
 
 
-def take_stats(engine: Engine, *, lost_events: int) -> Stats:
+def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
     """Copy the engine's figures."""
     partitions = {
         (place.topic, place.partition): PartitionStats(
@@ -37,6 +37,7 @@ def take_stats(engine: Engine, *, lost_events: int) -> Stats:
         lost_events=lost_events,
         in_flight=engine.in_flight,
         overrun=engine.overrun,
+        overdue=overdue,
         buffered_bytes=engine.active_bytes + engine.waiting_bytes,
         partitions=MappingProxyType(partitions),
     )

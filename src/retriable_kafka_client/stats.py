@@ -27,6 +27,7 @@ class Stats:
     handled: int = 0  # runs that succeeded
     failed: int = 0  # runs that did not
     retried: int = 0  # copies acknowledged by a retry topic
+    published: int = 0  # records that handlers sent, acknowledged
     dead_lettered: int = 0  # copies acknowledged by a dead-letter topic
     dropped: int = 0  # would be dead letters, but their topic says DISCARD
     filtered: int = 0
@@ -38,5 +39,6 @@ class Stats:
     lost_events: int = 0  # not handed to on_event, which was too slow
     in_flight: int = 0  # with the workers now
     overrun: int = 0  # of these, the ones whose partition is no longer ours
+    overdue: int = 0  # of these, the ones beyond their time limit whose partition is ours
     buffered_bytes: int = 0  # held in memory for messages that are not complete
     partitions: Mapping[tuple[str, int], PartitionStats] = field(default_factory=lambda: MappingProxyType({}))

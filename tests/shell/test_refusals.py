@@ -33,11 +33,11 @@ LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
     "exactly_once": (lambda: consumer(guarantee="exactly_once"), ("Consumer.guarantee", "later release")),
     "ordering by key": (lambda: consumer(ordering="key"), ("Consumer.ordering", "later release")),
     "ordering by partition": (lambda: consumer(ordering="partition"), ("Consumer.ordering", "later release")),
-    "timeout": (lambda: consumer(timeout=5.0), ("Consumer.timeout", "later release")),
+    "timeout": (lambda: consumer(timeout=0), ("Consumer.timeout", "more than 0")),
     "chunk_wait": (lambda: consumer(limits=Limits(chunk_wait=10.0)), ("Limits.chunk_wait", "later release")),
     "retry in place": (Retry, ("Retry.topic", "later release")),
     "pattern": (lambda: Topic("^orders.*", dead_letter=DISCARD), ("Topic.name", "later release")),
-    "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "later release")),  # type: ignore[arg-type]
+    "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "must be an event loop")),  # type: ignore[arg-type]
 }
 
 

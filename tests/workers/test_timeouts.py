@@ -46,6 +46,10 @@ class Elsewhere(Executor):
         return told
 
 
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 REPORTED = ["int", "ThreadPoolExecutor", "ProcessPoolExecutor", "Elsewhere"]
 
 
@@ -53,7 +57,9 @@ REPORTED = ["int", "ThreadPoolExecutor", "ProcessPoolExecutor", "Elsewhere"]
 def executors() -> Iterator[dict[str, int | Executor]]:
     with ExitStack() as stack:
         pool = stack.enter_context(ProcessPoolExecutor(2, mp_context=get_context("spawn")))
-        list(pool.map(time.sleep, [0.5] * 4))  # until its processes are up, which counts for such a pool
+        list(
+            pool.map(nap, [0.5] * 4)
+        )  # until its processes are up and have imported us: with such a pool it counts
         yield {
             "int": 2,
             "ThreadPoolExecutor": stack.enter_context(ThreadPoolExecutor(2)),
