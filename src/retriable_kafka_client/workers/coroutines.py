@@ -9,7 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -189,7 +189,7 @@ class Host:
 
     async def _end(self, cancel: bool) -> None:
         for runner in self._runners:
-            runner.lose(RuntimeError("the AsyncExecutor was shut down while a consumer used it"), cancel)
+            runner.lose(BrokenExecutor("the AsyncExecutor was shut down while a consumer used it"), cancel)
         me = asyncio.current_task()
         ours = [task for runner in self._runners for task in runner.tasks()]
         ours += [task for task in self._adopted if task is not me]
@@ -272,7 +272,7 @@ class AsyncRunner:
     def sweep(self, now: float) -> None:
         """See Runner. No message waits behind another one; a loop that a handler blocks is seen here too."""
         if self._host.gone() and self.failure is None:
-            self.lose(RuntimeError("the AsyncExecutor's event loop was closed while a consumer used it"))
+            self.lose(BrokenExecutor("the AsyncExecutor's event loop was closed while a consumer used it"))
         timeout = self._spec.timeout
         if timeout is None or self.failure is not None:
             return
@@ -420,7 +420,7 @@ class AsyncRunner:
         try:
             self._host.call(self._feed)
         except RuntimeError as error:
-            self.lose(error)
+            self.lose(BrokenExecutor(str(error)))  # no more than that we were shut down, or the loop closed
 
 
 def _cancelled() -> bool:

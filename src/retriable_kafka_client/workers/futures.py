@@ -9,7 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -273,7 +273,7 @@ class FuturesRunner(SliceRunner):
     def _ended(self, part: _LocalSlice, future: Future[_Report]) -> None:
         part.begun = bool  # the future and the slice are not to keep each other
         if future.cancelled():
-            self.fail(RuntimeError("the executor was shut down while the consumer used it"), part)
+            self.fail(BrokenExecutor("the executor was shut down while the consumer used it"), part)
             return
         error = future.exception()
         if error is not None:
