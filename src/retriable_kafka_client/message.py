@@ -17,7 +17,6 @@ from retriable_kafka_client.wire import Headers, Marks, own_headers
 
 __all__ = [
     "JSON",
-    "OPEN",
     "STDLIB_JSON",
     "Deserializer",
     "Message",
@@ -32,9 +31,6 @@ T = TypeVar("T")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _NOT_AVAILABLE = 0  # confluent_kafka.TIMESTAMP_NOT_AVAILABLE, without importing it
 _UNREAD: Any = object()
-
-OPEN: Sequence[Output] = ()
-"""An outbox that nothing was put into: no list is made for a message that sends nothing."""
 
 
 class RawRecord(Protocol):
@@ -159,25 +155,25 @@ class Message(Generic[T]):
     M messages/s).
     """
 
-    __slots__ = ("_deserializer", "_marks", "_raw", "_topic_uid", "_value", "decode_error", "outbox")
+    __slots__ = ("__dict__", "_deserializer", "_marks", "_raw", "_topic_uid", "ended")
 
-    decode_error: DecodeError | None
+    _value: Any = _UNREAD
+    decode_error: DecodeError | None = None
     """Internal: what the first read of ``value`` ended in. The runner dead-letters by it even if the handler
     went on.
     """
-    outbox: Sequence[Output] | None
-    """Internal: what the handler has sent so far. None: no handler runs, so nothing may be sent; ``OPEN``: nothing
-    yet.
-    """
+    outbox: Sequence[Output] = ()
+    """Internal: what the handler has sent so far."""
+    eventful: bool = False
+    """Internal: whether there is a ``decode_error`` or an ``outbox``: the runner looks at nothing else."""
+    ended: bool
+    """Internal: nobody publishes any more what is sent. Not set: it is not so."""
 
     def __init__(self, raw: RawRecord, marks: Marks, topic_uid: str, deserializer: Deserializer) -> None:
         self._raw = raw
         self._marks = marks
         self._topic_uid = topic_uid  # names the record's topic and its incarnation
         self._deserializer = deserializer
-        self._value = _UNREAD
-        self.decode_error = None
-        self.outbox = None
 
     @property
     def value(self) -> T:
@@ -198,13 +194,14 @@ class Message(Generic[T]):
         if body is None:
             return None
         if not body:
-            self.decode_error = DecodeError("the payload is empty")
+            self.eventful, self.decode_error = True, DecodeError("the payload is empty")
             raise self.decode_error
         try:
             return self._deserializer(body, self)
         except (Reject, RetryAfter, MemoryError):
             raise  # a verdict, or a trouble of ours: neither says that the payload is bad
         except Exception as error:
+            self.eventful = True
             self.decode_error = DecodeError(f"the payload cannot be decoded: {type(error).__name__}")
             raise self.decode_error from error
 
@@ -291,8 +288,7 @@ class Message(Generic[T]):
         handler sends has the same one in every run. ``split``: in chunks, if it is above its topic's limit.
         Raises RetriableKafkaError outside of the handler, also once that has returned.
         """
-        if self.outbox is None:
-            raise self._nobody_publishes()
+        self._refuse_if_ended()
         output = output_of(
             topic,
             value,
@@ -303,25 +299,31 @@ class Message(Generic[T]):
             split=split,
             serializer=JSON,
         )
-        outbox = self.outbox
-        if outbox is None:  # the handler has returned meanwhile: another thread is at work here
-            raise self._nobody_publishes()
-        if isinstance(outbox, list):
-            outbox.append(output)
+        self._refuse_if_ended()  # meanwhile: then another thread is at work here
+        if isinstance(self.outbox, list):
+            self.outbox.append(output)
         else:
             self.outbox = [output]
+        self.eventful = True
 
-    def _nobody_publishes(self) -> RetriableKafkaError:
-        return RetriableKafkaError(
-            f"{self!r} can send only while its handler runs: what is sent is published when the handler has"
-            " succeeded; use a Producer elsewhere"
-        )
+    def _refuse_if_ended(self) -> None:
+        if getattr(self, "ended", False):
+            raise RetriableKafkaError(
+                f"{self!r} can send only while its handler runs: what is sent is published when the handler has"
+                " succeeded; use a Producer elsewhere"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Message, (PlainRecord.of(self._raw), self._marks, self._topic_uid, self._deserializer)
+        return _copy, (PlainRecord.of(self._raw), self._marks, self._topic_uid, self._deserializer)
 
     def __repr__(self) -> str:
         return f"<Message {self.topic}/{self.partition}/{self.offset} attempt {self.attempt}>"
+
+
+def _copy(raw: PlainRecord, marks: Marks, topic_uid: str, deserializer: Deserializer) -> Message[Any]:
+    message: Message[Any] = Message(raw, marks, topic_uid, deserializer)
+    message.ended = True  # what is sent from the copy would come back to nobody
+    return message
 
 
 Deserializer = Callable[[bytes, Message[Any]], Any]

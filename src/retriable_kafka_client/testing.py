@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from retriable_kafka_client.checks import MAX_INT32, check_topic_name, integer
 from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
-from retriable_kafka_client.message import JSON, OPEN, Deserializer, Message, PlainRecord
+from retriable_kafka_client.message import JSON, Deserializer, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified
 from retriable_kafka_client.wire import Marks, Origin
 
@@ -186,9 +186,7 @@ def make_message(
         place,
         stamp,
     )
-    message: Message[Any] = Message(raw, marks, topic, deserializer)
-    message.outbox = OPEN
-    return message
+    return Message(raw, marks, topic, deserializer)
 
 
 def sent(message: Message[Any]) -> tuple[Output, ...]:
@@ -196,7 +194,7 @@ def sent(message: Message[Any]) -> tuple[Output, ...]:
 
     A consumer publishes it only if the handler succeeds. Its ids are those of a consumer group without a name.
     """
-    return identified(message.outbox or (), message.id, "")
+    return identified(message.outbox, message.id, "")
 
 
 def _check_partitions(name: object, partitions: object) -> None:

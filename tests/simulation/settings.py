@@ -78,6 +78,7 @@ class Settings:
     filtering: bool
     keys: int  # how many there are; 0: messages have none
     reopens: bool  # meets a re-created topic with a new client
+    calm: float = 400.0  # a healed world must have nothing left after so many seconds
     patience: float = 20.0  # seconds that a calm world may need to run what is due
 
 
@@ -148,17 +149,22 @@ def draw(seed: int, random: Random) -> Settings:
         reopens=chance() < 0.5,
     )
     # Drawn apart, so that worlds stay what they are when something is added here.
-    more = Random(f"more of {seed}")
+    more = Random(f"besides {seed}")
     outcomes = drawn.outcomes
     if more.random() < 0.5:
         outcomes += more.choice(((Outcome.SEND,), (Outcome.SEND, Outcome.SEND), (Outcome.OVERDUE,)))
     faults = replace(
         drawn.faults,
-        hold=more.choice((0.0, 0.0, 0.05)),
+        hold=more.choice((0.0, 0.05, 0.2)),
         refuse_output=more.choice((0.0, 0.3)),
     )
     drawn = replace(drawn, outcomes=outcomes, faults=faults)
-    return _in_place(drawn, more) if more.random() < 0.4 else drawn
+    if more.random() < 0.35:
+        return _in_place(drawn, more)
+    if more.random() < 0.15:  # what is far off crowds the window
+        config = replace(drawn.config, window=5, parking_interval=1.0, buffer_bytes=100_000)
+        return replace(drawn, config=config, jobs=0.6, farthest=150.0)
+    return drawn
 
 
 def _in_place(settings: Settings, random: Random) -> Settings:
@@ -166,8 +172,17 @@ def _in_place(settings: Settings, random: Random) -> Settings:
     ordering: Ordering = random.choice(("key", "key", "partition", "unordered"))
     routes = settings.config.routes
     all_of_them = ordering != "unordered" or random.random() < 0.5
+    delay = Growing(
+        random.choice((0.0, 0.1, 0.5))
+    )  # with a small window each message waits for the one before
     routes = tuple(
-        replace(route, retry_topic=None) if index == 0 or all_of_them else route
+        replace(
+            route,
+            retry_topic=None,
+            policy=replace(route.policy, delay=delay) if route.policy is not None else None,
+        )
+        if index == 0 or all_of_them
+        else route
         for index, route in enumerate(routes)
     )
     partitions = dict(settings.partitions)
@@ -179,6 +194,8 @@ def _in_place(settings: Settings, random: Random) -> Settings:
         settings,
         config=replace(settings.config, ordering=ordering, routes=routes),
         partitions=partitions,
+        calm=1_500.0,
+        faults=replace(settings.faults, hold=random.choice((settings.faults.hold, 0.3))),
         keys=random.choice((1, 2, 3, 5)),
     )
 

@@ -239,6 +239,8 @@ class Watch:
         tenure = member.all_tenures[entry.assignment]
         if not tenure.alive or tenure.assignment.phase is not Phase.RUNNING:
             raise Violation("O", f"{record} begins in {tenure}, which hands out nothing any more")
+        if member.on_hold:
+            raise Violation("hold", f"{record} begins while everything is paused")
         if entry.offset in tenure.begun:
             raise Violation("D", f"{record} runs twice in one assignment")
         tenure.begun.add(entry.offset)

@@ -18,7 +18,6 @@ from tests.simulation.watch import Violation, Watch
 __all__ = ["World", "run"]
 
 DAY_MS = 24 * 3600 * 1000
-CALM_SECONDS = 400.0  # a healed world must have nothing left by then
 CALM_ROUNDS = 3_000
 CALM_MEMBERS = 2  # the others stop: fewer of them cost less
 BUSY_STEP = 0.25  # seconds of a round in which something happens
@@ -106,7 +105,7 @@ class World:
             step = BUSY_STEP if self.moved else min(step * 2, 4.0)
             self.mono += step
             self._round()
-            if self.mono > started + CALM_SECONDS:
+            if self.mono > started + self.settings.calm:
                 break
         lags = {f"{place.topic}/{place.partition}": self.broker.lag(place) for place in self.consumed}
         left = [str(record) for log in self.broker.logs.values() for record in log.unresolved.values()]

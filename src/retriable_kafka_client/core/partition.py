@@ -213,6 +213,11 @@ class Assignment:
         fresh += self.tracker.register(start, previous + 1)
         return fresh
 
+    def take_in_plain(self, entries: Iterable[Entry], size: int) -> None:
+        """Take in fresh messages of ``size`` bytes in all that may run at once."""
+        self.ready.extend(entries)
+        self.active_bytes += size
+
     def take_in(self, entries: Iterable[Entry], wall_ms: int) -> None:
         """Sort fresh messages into what is ready, what is due and what waits for its time."""
         active = 0
@@ -418,6 +423,8 @@ class Assignment:
         held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
         held += self.in_flight - self.overdue + sum(again is not None for again in self.lingering.values())
         assert 0 <= len(self.lingering) <= self.overdue <= self.in_flight
+        if self.phase is Phase.DRAINING:
+            assert not self.ready and not self.due and not self.blocked and not self.waiting
         if self.phase is Phase.RUNNING:
             # What is neither queued nor in flight is being handed off.
             assert held + self.sending <= self.tracker.incomplete, (

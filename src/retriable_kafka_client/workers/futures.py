@@ -22,9 +22,12 @@ from retriable_kafka_client.workers.job import (
     Outcome,
     check_sync,
     dump,
+    ended,
+    failed,
     item_of,
     load,
     message_of,
+    refuse_awaitable,
     run,
 )
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
@@ -92,8 +95,8 @@ class _LocalSlice(Slice):
         cpu = time.thread_time()
         self.started = started = time.monotonic()
         spec = self._spec
-        deserializer = spec.deserializer
-        claim, done = self._pending.pop, self._done.append
+        handler, deserializer = spec.handler, spec.deserializer
+        claim, done, noted = self._pending.pop, self._done.append, self._noted.append
         while True:
             try:
                 entry = claim()
@@ -101,11 +104,19 @@ class _LocalSlice(Slice):
                 break
             self._current = entry
             message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, deserializer)
-            outcome = run(spec, message, entry.route)
-            if outcome is None:
-                done(entry)
+            # As `run` does, without the call.
+            try:
+                result = handler(message)
+                if result is not None:
+                    refuse_awaitable(result)
+            except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
+                noted((entry, failed(spec, message, entry.route, error)))
             else:
-                self._noted.append((entry, outcome))
+                message.ended = True
+                if message.eventful:
+                    noted((entry, ended(spec, message, entry.route)))
+                else:
+                    done(entry)
         self._current = None
         return _Report(time.monotonic() - started, time.thread_time() - cpu)
 
