@@ -6,6 +6,7 @@ python examples/asgi_app.py [--bootstrap-servers HOST:PORT]     (needs starlette
 import asyncio
 import json
 import threading
+import time
 import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -31,7 +32,6 @@ class Shop:
         self.cluster = cluster
         self.orders, self.retry, self.dead_letters, self.receipts = topics
         self.sold: Counter[str] = Counter()
-        self.ready = threading.Event()  # for the main thread, which plays the customers
         self.app = Starlette(
             routes=[Route("/orders", self.order, methods=["POST"]), Route("/sold", self.show)],
             lifespan=self.lifespan,
@@ -50,7 +50,6 @@ class Shop:
         )
         with Producer(self.cluster) as self.producer:
             running = asyncio.create_task(self.consumer.run_async())
-            self.ready.set()
             yield
             running.cancel()  # stops and drains: what runs may end, nothing new begins
             with suppress(asyncio.CancelledError):
@@ -76,10 +75,10 @@ def main() -> None:
     with kafka("shop-orders", "shop-orders-retry", "shop-dead-letters", "shop-receipts") as (cluster, topics):
         shop = Shop(cluster, topics)
         server = uvicorn.Server(uvicorn.Config(shop.app, port=0, log_level="warning"))
-        thread = threading.Thread(target=server.run)
+        thread = threading.Thread(target=server.run)  # this one plays the customers
         thread.start()
         while not server.started and thread.is_alive():
-            shop.ready.wait(0.05)
+            time.sleep(0.05)
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
         orders = [{"number": number, "item": ("tea", "milk")[number % 2]} for number in range(ORDERS)]
         urllib.request.urlopen(f"{url}/orders", json.dumps(orders).encode()).close()  # noqa: S310 - our own
