@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
@@ -50,6 +50,10 @@ class Consumer:
       no order. "partition" does so with whole partitions. Failures are then retried in place: ``Retry(topic=None)``.
     - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled.
     - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read.
+    - ``timeout``: seconds that one run of the handler may take; then it has failed, with a TimeoutError. A coroutine is
+      cancelled and a ProcessExecutor's worker killed. A thread, and what runs in a standard process pool or a cluster,
+      cannot be ended: it keeps its place until it returns, and nothing that comes of it counts. Such a pool does not say
+      when a handler begins, so starting a process and importing its modules counts too.
     - ``commit_interval``: seconds between commits.
     - ``error_text``: put exception texts into dead letters; they may hold payload.
     - ``on_event``: called with each event (module ``events``) on a thread of its own.
@@ -86,10 +90,6 @@ class Consumer:
         _callable("on_event", on_event, optional=True)
         _callable("_raw_filter", _raw_filter, optional=True)
         _refuse_later("guarantee", guarantee, "at_least_once", ("exactly_once",))
-        if timeout is not None:
-            raise ConfigError(
-                "Consumer.timeout", timeout, "leave it out: a time limit comes with a later release"
-            )
         if limits.chunk_wait != Limits().chunk_wait:
             raise ConfigError(
                 "Limits.chunk_wait",
@@ -108,6 +108,7 @@ class Consumer:
             _raw_filter  # for `compat`: sees each record as the client gives it, before anything else
         )
         self._deserializer = deserializer
+        self._timeout = None if timeout is None else seconds("Consumer.timeout", timeout, positive=True)
         self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
         self._limits = limits
         self._error_text = error_text
@@ -118,6 +119,7 @@ class Consumer:
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
         self._failure: BaseException | None = None
+        self._when_done: Callable[[], object] | None = None  # run_async waits
 
     def __repr__(self) -> str:
         names = ", ".join(topic.name for topic in self.topics)
@@ -138,16 +140,30 @@ class Consumer:
         self._raise_failure()
 
     async def run_async(self) -> None:
-        """Like ``run``, without blocking the event loop and without touching signals. Cancelling it stops and drains."""
-        self.start()
-        try:
-            while not await asyncio.to_thread(self._done.wait, 0.2):
-                pass
-        except asyncio.CancelledError:
-            self.stop()
-            while not await asyncio.to_thread(self._done.wait, 0.2):
-                pass
-            raise
+        """Like ``run``, without blocking the event loop and without touching signals.
+
+        Cancelling it stops and drains, within ``Limits.drain_timeout`` and a few seconds; it ends when that is over,
+        however often it is cancelled. This loop goes on meanwhile, so it may be the one that an AsyncExecutor was given.
+        """
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop was closed before we ended
+                loop.call_soon_threadsafe(ended.set_result, None)
+
+        self._prepare()
+        self._when_done = tell
+        self._start_thread()
+        cancelled: asyncio.CancelledError | None = None
+        while not ended.done():
+            try:
+                await asyncio.wait([ended])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.stop()
+        if cancelled is not None:
+            raise cancelled
         self._raise_failure()
 
     def start(self) -> None:
@@ -243,6 +259,8 @@ class Consumer:
                 deserializer=self._deserializer,
                 policies=policies,
                 error_text=self._error_text,
+                timeout=self._timeout,
+                group=self.group_id,
             )
             intake = Intake(
                 routes,
@@ -295,6 +313,8 @@ class Consumer:
             self._failure = error
         finally:
             self._done.set()
+            if self._when_done is not None:
+                self._when_done()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -17,6 +17,7 @@ __all__ = [
     "DrainOverrun",
     "Event",
     "HandOffRefused",
+    "HandlerTimedOut",
     "MessageDeadLettered",
     "MessageDropped",
     "MessageParked",
@@ -173,6 +174,18 @@ class WorkerDied(Event):
 
     offset: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerTimedOut(Event):
+    """A run took longer than ``Consumer.timeout``, and counts as failed.
+
+    ``running``: it could not be ended, and keeps its place with the workers until it returns.
+    """
+
+    offset: int
+    attempt: int
+    running: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -137,6 +137,7 @@ class Intake:
 
     def _filter(self, keep: Callable[[Message[Any]], bool], entry: Entry) -> Verdict | None:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
+        message.ended = True  # a filter sends nothing
         try:
             return None if keep(message) else FILTERED
         except Exception as error:  # noqa: BLE001 - the filter is the user's

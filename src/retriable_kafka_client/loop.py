@@ -28,6 +28,8 @@ from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.notices import timed_out
 from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
@@ -39,7 +41,7 @@ from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.wiring import subscription
-from retriable_kafka_client.workers.runner import Runner
+from retriable_kafka_client.workers.runner import Harvest, Runner
 
 __all__ = ["Control", "Loop", "LoopConfig"]
 
@@ -107,6 +109,7 @@ class Loop:
         self._idle_at = 0.0
         self._probe_at = 0.0
         self._renewed: set[str] = set()  # topics that were made anew while we ran
+        self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._reopen = False  # a new client is called for
         self._rebalance_drain = 0.0
         self._closing = False
@@ -218,11 +221,7 @@ class Loop:
         runner.sweep(time.monotonic())
         harvest = runner.take()
         if harvest:
-            self._tell(
-                p.Finished(
-                    done=harvest.done, failed=harvest.failed, died=harvest.died, chance=random.random()
-                )
-            )
+            self._finished(harvest)
         if runner.failure is not None:
             raise ConsumerFailed(
                 f"the executor broke and runs nothing any more: {_told(runner.failure)}"
@@ -235,6 +234,25 @@ class Loop:
         if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
         self._publish()
+
+    def _finished(self, harvest: Harvest) -> None:
+        self._late.update(entry for entry, _ in harvest.overdue)
+        for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
+            for entry, failure in failed:
+                if failure.timed_out:
+                    self._notifier.tell(timed_out(entry, running=running))
+        self._tell(
+            p.Finished(
+                done=harvest.done,
+                sent=harvest.sent,
+                failed=harvest.failed,
+                died=harvest.died,
+                overdue=harvest.overdue,
+                released=harvest.released,
+                chance=random.random(),
+            )
+        )
+        self._late.difference_update(harvest.released)
 
     def _leave(self, drain: float) -> None:
         """Drain, commit, leave the group. Bounded, whatever the brokers and the handlers do."""
@@ -574,10 +592,17 @@ class Loop:
             reasons.append("no assignment yet")
         elif self._pending:
             reasons.append(f"the positions of {len(self._pending)} partitions are not known yet")
-        if engine.overrun * 2 >= self._runner.slots:
-            reasons.append(f"{engine.overrun} handlers of partitions that were given away hold the workers")
+        # An entry whose partition was given away since counts as overrun already.
+        late = sum(entry.assignment.phase is not Phase.ENDED for entry in self._late)
+        if (engine.overrun + late) * 2 >= self._runner.slots:
+            reasons.append(
+                f"{engine.overrun} handlers of partitions that were given away, and {late} beyond their time limit,"
+                " hold the workers"
+            )
         self.snapshot = Snapshot(
-            at=now, stats=take_stats(engine, lost_events=self._notifier.lost), reasons=tuple(reasons)
+            at=now,
+            stats=take_stats(engine, lost_events=self._notifier.lost, overdue=late),
+            reasons=tuple(reasons),
         )
 
 

@@ -20,7 +20,7 @@ class Snapshot:
     reasons: tuple[str, ...]  # why it is not ready
 
 
-def take_stats(engine: Engine, *, lost_events: int) -> Stats:
+def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
     """Copy the engine's figures."""
     partitions = {
         (place.topic, place.partition): PartitionStats(
@@ -39,6 +39,7 @@ def take_stats(engine: Engine, *, lost_events: int) -> Stats:
         on_hold=engine.on_hold,
         in_flight=engine.in_flight,
         overrun=engine.overrun,
+        overdue=overdue,
         buffered_bytes=engine.active_bytes + engine.waiting_bytes,
         partitions=MappingProxyType(partitions),
     )

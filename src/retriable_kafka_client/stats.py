@@ -43,5 +43,6 @@ class Stats:
     on_hold: bool = False  # paused by Consumer.pause()
     in_flight: int = 0  # with the workers now
     overrun: int = 0  # of these, the ones whose partition is no longer ours
+    overdue: int = 0  # of these, the ones beyond their time limit whose partition is ours
     buffered_bytes: int = 0  # held in memory for messages that are not complete
     partitions: Mapping[tuple[str, int], PartitionStats] = field(default_factory=lambda: MappingProxyType({}))

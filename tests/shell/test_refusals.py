@@ -31,9 +31,9 @@ def consumer(**options: Any) -> Consumer:
 
 LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
     "exactly_once": (lambda: consumer(guarantee="exactly_once"), ("Consumer.guarantee", "later release")),
-    "timeout": (lambda: consumer(timeout=5.0), ("Consumer.timeout", "later release")),
+    "timeout": (lambda: consumer(timeout=0), ("Consumer.timeout", "more than 0")),
     "chunk_wait": (lambda: consumer(limits=Limits(chunk_wait=10.0)), ("Limits.chunk_wait", "later release")),
-    "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "later release")),  # type: ignore[arg-type]
+    "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "must be an event loop")),  # type: ignore[arg-type]
 }
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "reset",
     "retried_in_place",
     "started",
+    "timed_out",
 ]
 
 
@@ -133,3 +134,11 @@ def died(entry: Entry) -> events.Event:
     """A worker process ended while it ran the message."""
     topic, partition = entry.assignment.place
     return events.WorkerDied(topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt)
+
+
+def timed_out(entry: Entry, *, running: bool) -> events.Event:
+    """The message ran for longer than it may."""
+    topic, partition = entry.assignment.place
+    return events.HandlerTimedOut(
+        topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt, running=running
+    )
