@@ -327,7 +327,7 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch and self._engine.behind:
+            if not batch and self._engine.behind and self._engine.in_flight:
                 self._runner.wait(
                     POLL_SECONDS
                 )  # what comes next in order waits for a worker, not for a record
