@@ -3,6 +3,7 @@
 import json
 import random
 import threading
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -38,14 +39,15 @@ def plan(total: int, lanes: Sequence[str], seed: int = 4) -> list[dict[str, Any]
     return made
 
 
-def follow(log: Log) -> Callable[[Message[Any]], None]:
-    """A handler that does what the plan says, and notes when it begins and ends."""
+def follow(log: Log, work: float = 0.0) -> Callable[[Message[Any]], None]:
+    """A handler that does what the plan says, and notes when it begins and ends; `work` seconds lie between."""
 
     def handler(m: Message[Any]) -> None:
         order = m.value
         lane, n, fails = order["lane"], order["n"], order["fails"]
         log.add(("begin", lane, n, m.attempt))
         came = "done"
+        time.sleep(work)
         try:
             if fails < 0:
                 came = "settled"
@@ -90,21 +92,34 @@ def test_keys_keep_their_order_through_failures_and_rebalances(real_lab: Lab, pr
         entry, [json.dumps(one).encode() for one in messages], keys=[one["lane"].encode() for one in messages]
     )
     members: list[Consumer] = []
+    limit = pick(60.0, 300.0)
+
+    def settled() -> int:
+        return sum(one.stats().handled + one.stats().dead_lettered for one in members)
+
+    def reach(share: float) -> None:
+        wait_until(lambda: settled() >= share * total, limit, repr([one.stats() for one in members]))
 
     def join() -> None:
-        settings = settings_of(protocol)
-        members.append(lab.start(entry, follow(log), executor=8, ordering="key", settings=settings))
+        member = lab.start(
+            entry,
+            follow(log, work=pick(0.01, 0.004)),
+            executor=pick(4, 16),
+            ordering="key",
+            settings=settings_of(protocol),
+        )
+        members.append(member)
+        wait_until(lambda: member.stats().handled, limit, repr(member.stats()))
 
-    limit = pick(60.0, 600.0)
-    for share in (0.0, 0.15, 0.3):
-        wait_until(lambda share=share: ended(log) >= share * total, limit, every=0.1)  # type: ignore[misc]
-        join()
-    wait_until(lambda: ended(log) >= 0.5 * total, limit, every=0.1)
+    join()
+    reach(0.05)
+    join()
+    join()
     members[0].stop()
     assert members[0].join(60)
-    wait_until(lambda: ended(log) >= 0.7 * total, limit, every=0.1)
+    reach(0.6)
     join()
-    wait_until(lambda: ended(log) >= total, limit, what=repr([one.stats() for one in members]), every=0.1)
+    reach(1.0)
     lab.caught_up(entry)
     for member in members[1:]:
         member.stop()
@@ -162,14 +177,15 @@ def test_partitions_keep_their_order_through_failures_and_a_rebalance(real_lab: 
         bodies = [json.dumps(one).encode() for one in messages if one["lane"] == str(lane)]
         lab.fill(entry, bodies, partition=lane)
     options: dict[str, Any] = {"ordering": "partition", "settings": settings_of(protocol)}
-    first = lab.start(entry, follow(log), **options)
+    first = lab.start(entry, follow(log, work=0.02), **options)
     wait_until(lambda: ended(log) >= 250)
-    second = lab.start(entry, follow(log), **options)
+    second = lab.start(entry, follow(log, work=0.02), **options)
     wait_until(
         lambda: ended(log) >= len(messages), 60.0, what=repr((first.stats(), second.stats())), every=0.1
     )
     lab.caught_up(entry)
     judge(log, messages)
+    assert first.stats().handled and second.stats().handled
 
 
 def test_a_retry_that_waits_moves_with_its_partition(real_lab: Lab) -> None:
