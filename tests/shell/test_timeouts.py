@@ -18,7 +18,7 @@ from tests.shell.lab import Lab, Log, as_json, number
 from tests.support.evidence import EvidenceWriter, read_evidence
 from tests.support.waiting import WAIT, wait_until
 
-LIMIT = 0.5
+LIMIT = 1.0
 
 
 class Gated:
@@ -85,7 +85,7 @@ def test_exhausted_by_time_is_a_dead_letter(lab: Lab) -> None:
     lab.fill(entry, [as_json({"i": i}) for i in range(5)])
     (letter,) = lab.dead(entry)
     assert letter.header(wire.DEAD_ERROR) == b"TimeoutError"
-    assert letter.header(wire.DEAD_ERROR_TEXT) == b"the handler did not end within 0.5 s"
+    assert letter.header(wire.DEAD_ERROR_TEXT) == b"the handler did not end within 1 s"
     assert number(letter.header(wire.DEAD_ATTEMPTS)) == 2
     gated.gate.set()
     wait_until(lambda: consumer.stats().in_flight == 0)

@@ -26,7 +26,7 @@ __all__ = [
     "say",
     "send_as_told",
     "send_as_told_async",
-    "take_about_the_limit",
+    "take_half_a_second",
 ]
 
 
@@ -113,10 +113,10 @@ def late(said: str, gate: str, message: Message[Any]) -> None:
     message.send("out", {"of": message.offset})
 
 
-def take_about_the_limit(message: Message[Any]) -> None:
-    """Every third message takes 50 ms, the others next to nothing."""
-    if message.offset % 3 == 0:
-        time.sleep(0.05)
+def take_half_a_second(message: Message[Any]) -> None:
+    """Every tenth message does, the others take next to nothing."""
+    if message.offset % 10 == 0:
+        time.sleep(0.5)
 
 
 def _send(message: Message[Any]) -> None:

@@ -198,7 +198,7 @@ def test_time_limits_hold_here_too(application: LoopThread) -> None:
             await asyncio.Event().wait()
 
     application.start()
-    driven = Driven(AsyncExecutor(10, loop=application.loop), spec(hold, timeout=0.1))
+    driven = Driven(AsyncExecutor(10, loop=application.loop), spec(hold, timeout=0.5))
     driven.push(entries(3))
     driven.until_ended(3)
     assert driven.failure_of(1).timed_out

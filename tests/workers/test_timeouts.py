@@ -22,8 +22,8 @@ from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers
 from tests.workers.driving import Driven, Seconds, entries, orders, spec
 
-LIMIT = 0.3  # seconds; long beside what a quick handler takes, also on a busy machine
-SHORT = 0.05
+LIMIT = 1.0  # seconds; long beside what a quick handler takes, also on a busy machine
+SHORT = 0.05  # where no message has to be quick
 
 
 class Elsewhere(Executor):
@@ -126,7 +126,7 @@ def test_what_comes_too_late_is_dropped(executors: dict[str, int | Executor], ki
 
 
 def test_what_stands_in_a_slice_behind_it_moves_on(told: Told) -> None:
-    driven = Driven(2, told.spec(handlers.do_as_told, timeout=SHORT))
+    driven = Driven(2, told.spec(handlers.do_as_told))
     driven.warm_up()
     driven.push(orders("hold", *["ok"] * 300))
     driven.until(lambda: len(driven.done) == 300 and driven.overdue)
@@ -145,7 +145,7 @@ def test_it_is_judged_by_the_policy(told: Told) -> None:
     failure = driven.failure_of(0)
     check_timed_out(failure, None)
     assert failure.reason == REASON_GIVEN_UP
-    assert failure.text == "the handler did not end within 0.3 s"
+    assert failure.text == "the handler did not end within 1 s"
     driven.close(0.0)
 
 
@@ -202,21 +202,21 @@ def _gone(pid: int) -> bool:
 
 def test_workers_are_killed_again_and_again(told: Told) -> None:
     with ProcessExecutor(2) as executor:
-        driven = Driven(executor, told.spec(handlers.send_as_told, timeout=SHORT))
-        driven.push(orders(*["hold" if number % 20 == 7 else "ok" for number in range(200)]))
+        driven = Driven(executor, told.spec(handlers.send_as_told))
+        driven.push(orders(*["hold" if number % 40 == 7 else "ok" for number in range(200)]))
         driven.until_ended(200)
-        assert sorted(one.offset for one, _ in driven.failed) == list(range(7, 200, 20))
+        assert sorted(one.offset for one, _ in driven.failed) == list(range(7, 200, 40))
         assert driven.runner.failure is None
         driven.close()
 
 
 def test_ends_about_the_limit_cost_no_innocent_its_attempt() -> None:
     with ProcessExecutor(2) as executor:
-        driven = Driven(executor, spec(handlers.take_about_the_limit, timeout=SHORT))
+        driven = Driven(executor, spec(handlers.take_half_a_second, timeout=0.5))
         driven.push(entries(60))
         driven.until_ended(60)
         assert not driven.died
-        assert {one.offset for one, failure in driven.failed if failure.timed_out} <= set(range(0, 60, 3))
+        assert {one.offset for one, failure in driven.failed if failure.timed_out} <= set(range(0, 60, 10))
         assert len(driven.failed) + len(driven.done) == 60
         driven.close()
 
@@ -273,7 +273,7 @@ def test_a_coroutine_that_makes_a_success_of_its_cancellation_has_failed() -> No
 @pytest.mark.parametrize("order", ["stubborn", "block"])
 def test_a_coroutine_that_does_not_obey_is_reported_like_a_thread(told: Told, order: str) -> None:
     with AsyncExecutor(1) as executor:
-        driven = Driven(executor, told.spec(handlers.send_as_told_async, timeout=SHORT))
+        driven = Driven(executor, told.spec(handlers.send_as_told_async))
         driven.push(orders(order, "ok"))
         driven.until(lambda: driven.overdue)
         check_timed_out(driven.failure_of(0))
