@@ -117,6 +117,7 @@ class Loop:
         self._consumer: Any = None
         self._assigner: Assigner
         self._committer: Committer
+        self._admin: AdminClient
         self._sender: Sender
         self._directory: topics.Directory
 
@@ -148,8 +149,9 @@ class Loop:
             self._config.cluster,
             on_error=lambda error: complaints.append(f"{error.name()}: {error.str()}"),
         )
+        self._admin = open_client(AdminClient, settings)
         return topics.check(
-            open_client(AdminClient, settings),
+            self._admin,
             self._config.engine.routes,
             bootstrap_servers=self._config.cluster.bootstrap_servers,
             timeout=BEFORE_ASSIGNMENT_SECONDS,
@@ -159,7 +161,7 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
-        limits = TopicLimits(lambda: open_client(AdminClient, admin_settings(config.cluster)))
+        limits = TopicLimits(lambda: self._admin)
         for route in config.engine.routes:
             for name in (route.retry_topic, route.dead_letter):
                 if name is not None:

@@ -172,7 +172,7 @@ class Sender:
 
     def _go(self, parcel: Parcel, *, alone: bool) -> None:
         size = 0 if parcel.source is None else parcel.source.size
-        headers = [*parcel.headers, *parcel.whole]
+        headers = [*parcel.headers, *parcel.whole] if parcel.whole else parcel.headers
         limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT
         if alone or size > LARGE or not fits(size, limit, LARGEST_COPY, parcel.key, headers):
             self._apart(parcel)
@@ -193,7 +193,7 @@ class Sender:
                 parcel.topic,
                 value=None if source is None else source.read(0, source.size),
                 key=parcel.key,
-                headers=[*parcel.headers, *parcel.whole],
+                headers=[*parcel.headers, *parcel.whole] if parcel.whole else list(parcel.headers),
                 on_delivery=partial(self._delivered, parcel),
             )
         except BufferError:

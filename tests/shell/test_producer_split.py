@@ -4,7 +4,7 @@ import asyncio
 import io
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,7 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from retriable_kafka_client import Cluster, DeliveryError, QueueFull
+from retriable_kafka_client import Cluster, DeliveryError, QueueFull, wire
 from retriable_kafka_client.delivery import Delivery
 from retriable_kafka_client.producer import Producer
 from retriable_kafka_client.splitting import batch_bytes, room
@@ -99,6 +99,17 @@ def test_the_first_large_value_waits_for_the_limit_and_is_not_refused(
     assert message.records == 41
 
 
+def test_all_chunks_stand_where_the_partitioner_put_the_first(kafka: Kafka, topics: Topics) -> None:
+    topic = limited(topics, 100_000, 8)
+    cluster = Cluster(kafka.bootstrap_servers, settings={"partitioner": "random"})
+    with Producer(cluster, split=True) as producer:
+        futures = [producer.send(topic, random_bytes(800_000, b"%d" % i), key="k") for i in range(16)]
+    messages = sent(kafka.bootstrap_servers, topic)
+    assert {message.records for message in messages} == {9}
+    assert len({message.partition for message in messages}) > 1
+    assert sorted(future.result(0).partition for future in futures) == sorted(m.partition for m in messages)
+
+
 def test_small_values_whose_batch_is_too_large_go_alone(
     kafka: Kafka, topics: Topics, producer: Producer
 ) -> None:
@@ -133,6 +144,32 @@ def test_headers_that_leave_no_room_are_refused_and_nothing_is_sent(
         future.result(WAIT)
     assert (caught.value.code, caught.value.retriable) == ("MSG_SIZE_TOO_LARGE", False)
     assert len(sent(kafka.bootstrap_servers, topic)) == 1
+
+
+def test_every_chunk_says_when_it_may_run(kafka: Kafka, topics: Topics, producer: Producer) -> None:
+    topic = limited(topics, 100_000)
+    producer.send(topic, random_bytes(500_000), delay=3600).result(WAIT)
+    (message,) = sent(kafka.bootstrap_servers, topic)
+    assert message.marks.not_before_ms is not None
+    assert len({headers[wire.TIMESTAMP] for headers in message.every}) == 1
+    assert all(headers[wire.TIMESTAMP] for headers in message.every)
+
+
+def test_brokers_that_do_not_answer_for_a_while(own_kafka: Callable[..., KafkaCluster]) -> None:
+    cluster = own_kafka()
+    topic = cluster.create_topic("films", 2, {"max.message.bytes": "20000"})
+    file = Watched(random_bytes(16_000_000))
+    with Producer(Cluster(cluster.bootstrap_servers), split=True) as producer:
+        future = producer.send(topic, file, key="film")
+        wait_until(lambda: len(file.pieces) > 20)
+        cluster.broker(1).pause()
+        read = len(file.pieces)
+        assert not future.done()
+        cluster.broker(1).resume()
+        future.result(60)
+    assert read < len(file.pieces)
+    (message,) = sent(cluster.bootstrap_servers, topic)
+    assert message.body == file.getvalue()
 
 
 def test_a_chunk_size_of_ones_own(kafka: Kafka, topics: Topics) -> None:
