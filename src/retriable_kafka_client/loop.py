@@ -18,6 +18,7 @@ from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RawMessage
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
@@ -54,6 +55,12 @@ REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
 IDLE_SECONDS = 0.5  # between looks at how far the client has read without records
+
+
+_ERROR: Callable[[Any], Any] = RawMessage.error
+_TOPIC: Callable[[Any], Any] = RawMessage.topic
+_PARTITION: Callable[[Any], Any] = RawMessage.partition
+_OFFSET: Callable[[Any], Any] = RawMessage.offset
 
 
 @dataclass(slots=True)
@@ -306,21 +313,25 @@ class Loop:
         return True
 
     def _by_place(self, batch: Sequence[Any]) -> dict[p.Place, tuple[list[int], list[Any]]]:
-        """Sort a batch by partition; what is not a record is dealt with at once."""
+        """Sort a batch by partition; what is not a record is dealt with at once.
+
+        A batch is mostly of one partition, and `map` calls the client's accessors without the interpreter: half the cost.
+        """
+        if any(map(_ERROR, batch)):
+            for raw in batch:
+                if raw.error() is not None:
+                    self._record_error(raw)
+            batch = [raw for raw in batch if raw.error() is None]
+        topics: list[str] = list(map(_TOPIC, batch))
+        partitions: list[int] = list(map(_PARTITION, batch))
+        offsets: list[int] = list(map(_OFFSET, batch))
+        if batch and topics.count(topics[0]) == len(batch) == partitions.count(partitions[0]):
+            return {p.Place(topics[0], partitions[0]): (offsets, list(batch))}
         groups: dict[p.Place, tuple[list[int], list[Any]]] = {}
-        topic: str | None = None
-        partition = -1
-        offsets: list[int] = []
-        raws: list[Any] = []
-        for raw in batch:
-            if raw.error() is not None:
-                self._record_error(raw)
-                continue
-            if raw.partition() != partition or raw.topic() != topic:
-                topic, partition = raw.topic(), raw.partition()
-                offsets, raws = groups.setdefault(p.Place(raw.topic(), partition), ([], []))
-            offsets.append(raw.offset())
-            raws.append(raw)
+        for topic, partition, offset, raw in zip(topics, partitions, offsets, batch, strict=True):
+            group = groups.setdefault(p.Place(topic, partition), ([], []))
+            group[0].append(offset)
+            group[1].append(raw)
         return groups
 
     def _look_idle(self) -> None:

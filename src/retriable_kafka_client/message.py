@@ -153,9 +153,10 @@ class Message(Generic[T]):
     M messages/s).
     """
 
-    __slots__ = ("_deserializer", "_marks", "_raw", "_topic_uid", "_value", "decode_error")
+    __slots__ = ("__dict__", "_deserializer", "_marks", "_raw", "_topic_uid")
 
-    decode_error: DecodeError | None
+    _value: Any = _UNREAD
+    decode_error: DecodeError | None = None
     """Internal: what the first read of ``value`` ended in. The runner dead-letters by it even if the handler
     went on.
     """
@@ -165,8 +166,6 @@ class Message(Generic[T]):
         self._marks = marks
         self._topic_uid = topic_uid  # names the record's topic and its incarnation
         self._deserializer = deserializer
-        self._value = _UNREAD
-        self.decode_error = None
 
     @property
     def value(self) -> T:

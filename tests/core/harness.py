@@ -57,13 +57,16 @@ class Raw:
     born_ms: int = 0
 
 
-def read(assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]) -> list[Entry]:
-    return [entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)]
+def read(
+    assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]
+) -> tuple[list[Entry], int | None]:
+    return [entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)], None
 
 
 def entry(assignment: Assignment, offset: int, raw: Raw) -> Entry:
-    due_ms = raw.marks.not_before_ms
-    return Entry(assignment, offset, raw.size, raw, raw.marks, 0, due_ms, raw.verdict, raw.born_ms)
+    return Entry.marked(
+        assignment, offset, raw.size, raw, raw.marks, 0, verdict=raw.verdict, born_ms=raw.born_ms
+    )
 
 
 def failure(retry_in: float | None = 1.0, reason: str = "exhausted") -> Failure:

@@ -42,7 +42,7 @@ def entry(offset: int, body: bytes | None = b"{}", *, marks: Marks = PLAIN, rout
     """One entry of the topic "orders"."""
     assignment: Any = SimpleNamespace(uid="uid", topic="orders", partition=0)
     raw = PlainRecord(body, None, None, "orders", 0, offset)
-    return Entry(assignment, offset, len(body or b""), raw, marks, route, None)
+    return Entry.marked(assignment, offset, len(body or b""), raw, marks, route)
 
 
 def entries(count: int, first: int = 0) -> list[Entry]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from retriable_kafka_client import events
@@ -23,14 +24,21 @@ from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
 RESERVE = 8  # one slot in so many is kept for messages whose time comes
+OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
 SHARE = 500  # messages that one partition hands out before the next has its turn
 
 
 class Engine:
-    """See the module's docstring. ``read`` makes an Entry of each opaque record; it must not raise."""
+    """See the module's docstring.
+
+    ``read`` makes an Entry of each opaque record, and adds up their bytes if all are plain, that is: may run at once; it
+    must not raise.
+    """
 
     def __init__(
-        self, config: EngineConfig, read: Callable[[Assignment, Sequence[int], Sequence[Any]], list[Entry]]
+        self,
+        config: EngineConfig,
+        read: Callable[[Assignment, Sequence[int], Sequence[Any]], tuple[list[Entry], int | None]],
     ) -> None:
         self.counters = Counters()
         self.stopping = False
@@ -208,12 +216,15 @@ class Engine:
         fresh = assignment.register(offsets)
         self.counters.arrived += len(offsets)
         if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
-            entries = self._read(assignment, offsets, raws)
+            entries, plain_bytes = self._read(assignment, offsets, raws)
         else:
             kept = within(offsets, fresh)
             self.counters.restored += len(offsets) - len(kept)
-            entries = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
-        assignment.take_in(entries, math.floor(now.wall * 1000))
+            entries, plain_bytes = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
+        if plain_bytes is None:
+            assignment.take_in(entries, math.floor(now.wall * 1000))
+        else:
+            assignment.take_in_plain(entries, plain_bytes)
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
         self._throttle(assignment, self.active_bytes, self.waiting_bytes)
@@ -244,14 +255,17 @@ class Engine:
                 assignment = able[(index + self._turn) % len(able)]
                 room = min(most - self._in_flight, SHARE if len(able) > 1 else most)
                 if room > 0:
-                    self._hand_out(assignment, assignment.take(room, wall_ms))
+                    plain = assignment.plain
+                    self._hand_out(assignment, assignment.take(room, wall_ms), plain=plain)
                     if assignment.ready:
                         still.append(assignment)
             able = still
 
-    def _hand_out(self, assignment: Assignment, entries: list[Entry], *, urgent: bool = False) -> None:
+    def _hand_out(
+        self, assignment: Assignment, entries: list[Entry], *, plain: bool = False, urgent: bool = False
+    ) -> None:
         self._tell_blocked(assignment)
-        if any(entry.verdict is not None for entry in entries):
+        if not plain and any(entry.verdict is not None for entry in entries):
             entries = self._settle(entries)
         if entries:
             assignment.in_flight += len(entries)
@@ -329,6 +343,12 @@ class Engine:
         if not done:
             return
         assignment, first, size = done[0].assignment, done[0].offset, 0
+        offsets = list(map(OFFSET_OF, done))
+        if offsets == list(range(first, first + len(done))):
+            owners = list(map(ASSIGNMENT_OF, done))
+            if owners.count(assignment) == len(done):
+                self._complete_run(assignment, first, first + len(done), sum(map(SIZE_OF, done)))
+                return
         stop = first
         for entry in done:
             offset = entry.offset

@@ -29,34 +29,20 @@ FOREIGN = Verdict()  # another group's retry copy
 class Entry:
     """A message between its arrival and its completion.
 
-    Mutable and without dataclass machinery because one is built for every message: 0.25 us against 0.6 us for a frozen
+    Mutable and without dataclass machinery because one is built for every message. What only few messages have stands in
+    the class, and in an instance's dictionary for those that have it: 0.2 us for a plain one, against 0.6 us for a frozen
     dataclass. Only the engine changes it; workers read ``raw``, ``marks``, ``route`` and ``alone``.
     """
 
-    __slots__ = (
-        "alone",
-        "assignment",
-        "born_ms",
-        "marks",
-        "not_before_ms",
-        "offset",
-        "raw",
-        "route",
-        "size",
-        "verdict",
-    )
+    __slots__ = ("__dict__", "assignment", "marks", "offset", "raw", "route", "size")
+
+    not_before_ms: int | None = None  # wall clock; None: at once
+    born_ms: int = 0  # when the log took the record; 0: not known, or of no interest
+    verdict: Verdict | None = None  # None: to be run
+    alone: bool = False  # a worker died under it before: it runs in a slice of its own
 
     def __init__(
-        self,
-        assignment: Assignment,
-        offset: int,
-        size: int,
-        raw: Any,
-        marks: Marks,
-        route: int,
-        not_before_ms: int | None = None,
-        verdict: Verdict | None = None,
-        born_ms: int = 0,
+        self, assignment: Assignment, offset: int, size: int, raw: Any, marks: Marks, route: int
     ) -> None:
         self.assignment = assignment
         self.offset = offset
@@ -64,10 +50,27 @@ class Entry:
         self.raw = raw  # opaque to the core; the shell's record
         self.marks = marks
         self.route = route  # index of the Topic entry that it belongs to
-        self.not_before_ms = not_before_ms  # wall clock; None: at once
-        self.born_ms = born_ms  # when the log took the record; 0: not known, or of no interest
-        self.verdict = verdict  # None: to be run
-        self.alone = marks.alone  # a worker died under it before: it runs in a slice of its own
+
+    @classmethod
+    def marked(
+        cls,
+        assignment: Assignment,
+        offset: int,
+        size: int,
+        raw: Any,
+        marks: Marks,
+        route: int,
+        *,
+        verdict: Verdict | None = None,
+        born_ms: int = 0,
+    ) -> Entry:
+        """Make one of a record that is not plain: it may have to wait, or is not to be run."""
+        entry = cls(assignment, offset, size, raw, marks, route)
+        entry.not_before_ms = marks.not_before_ms
+        entry.alone = marks.alone
+        entry.verdict = verdict
+        entry.born_ms = born_ms
+        return entry
 
     @property
     def attempt(self) -> int:

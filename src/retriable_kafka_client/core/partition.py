@@ -182,6 +182,11 @@ class Assignment:
         fresh += self.tracker.register(start, previous + 1)
         return fresh
 
+    def take_in_plain(self, entries: Iterable[Entry], size: int) -> None:
+        """Take in fresh messages of ``size`` bytes in all that may run at once."""
+        self.ready.extend(entries)
+        self.active_bytes += size
+
     def take_in(self, entries: Iterable[Entry], wall_ms: int) -> None:
         """Sort fresh messages into what is ready, what is due and what waits for its time."""
         active = 0

@@ -22,9 +22,11 @@ from retriable_kafka_client.workers.job import (
     Item,
     check_sync,
     dump,
+    failed,
     item_of,
     load,
     message_of,
+    refuse_awaitable,
     run,
 )
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
@@ -82,7 +84,7 @@ class _LocalSlice(Slice):
         cpu = time.thread_time()
         self.started = started = time.monotonic()
         spec = self._spec
-        deserializer = spec.deserializer
+        handler, deserializer = spec.handler, spec.deserializer
         claim, done = self._pending.pop, self._done.append
         while True:
             try:
@@ -91,11 +93,17 @@ class _LocalSlice(Slice):
                 break
             self._current = entry
             message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, deserializer)
-            failure = run(spec, message, entry.route)
-            if failure is None:
-                done(entry)
+            # As `run` does, without the call.
+            try:
+                result = handler(message)
+                if result is not None:
+                    refuse_awaitable(result)
+                if message.decode_error is not None:
+                    raise message.decode_error
+            except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
+                self._failed.append((entry, failed(spec, message, entry.route, error)))
             else:
-                self._failed.append((entry, failure))
+                done(entry)
         self._current = None
         return _Report(time.monotonic() - started, time.thread_time() - cpu)
 

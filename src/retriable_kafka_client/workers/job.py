@@ -6,7 +6,7 @@ import functools
 import inspect
 import pickle
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,11 @@ __all__ = [
     "check_async",
     "check_sync",
     "dump",
+    "failed",
     "item_of",
     "load",
     "message_of",
+    "refuse_awaitable",
     "run",
     "run_async",
 ]
@@ -53,12 +55,12 @@ def run(spec: HandlerSpec, message: Message[Any], route: int) -> Failure | None:
     """
     try:
         result = spec.handler(message)
-        if result is not None and inspect.isawaitable(result):
-            _discard(result)
+        if result is not None:
+            refuse_awaitable(result)
     except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
-        return _failed(spec, message, route, error)
+        return failed(spec, message, route, error)
     if message.decode_error is not None:
-        return _failed(spec, message, route, message.decode_error)
+        return failed(spec, message, route, message.decode_error)
     return None
 
 
@@ -71,19 +73,23 @@ async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Fai
         if inspect.isawaitable(result):
             await result
     except BaseException as error:  # noqa: BLE001 - the event loop outlives whatever a handler raises
-        return _failed(spec, message, route, error)
+        return failed(spec, message, route, error)
     if message.decode_error is not None:
-        return _failed(spec, message, route, message.decode_error)
+        return failed(spec, message, route, message.decode_error)
     return None
 
 
-def _discard(result: Awaitable[object]) -> None:
+def refuse_awaitable(result: object) -> None:
+    """Raise AwaitableReturned if a handler's ``result`` would have to be awaited."""
+    if not inspect.isawaitable(result):
+        return
     if inspect.iscoroutine(result):
         result.close()  # or the interpreter warns that it was never awaited
     raise AwaitableReturned("the handler returned an awaitable; `async def` handlers need an AsyncExecutor")
 
 
-def _failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseException) -> Failure:
+def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseException) -> Failure:
+    """Judge what a handler raised."""
     decode_error = message.decode_error
     if decode_error is not None:
         error = decode_error  # what the handler made of it does not matter

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Protocol
 
 from retriable_kafka_client.core.entry import Entry
@@ -16,6 +17,7 @@ from retriable_kafka_client.workers.pace import Pace
 
 __all__ = ["Harvest", "Runner", "Running", "Slice", "SliceRunner"]
 
+ALONE = attrgetter("alone")
 OVERDUE_SECONDS = 0.010  # a slice older than this gives back what it has not started
 
 
@@ -214,14 +216,12 @@ class SliceRunner(ABC):
             return None
         if out - self._overdue >= self._pace.width:
             return None
-        entries = [ready.popleft()]
-        if not entries[0].alone:
-            for _ in range(self._pace.length(len(ready) + 1) - 1):
-                entry = ready.popleft()
-                if entry.alone:
-                    ready.appendleft(entry)
-                    break
-                entries.append(entry)
+        count = 1 if ready[0].alone else self._pace.length(len(ready))
+        entries = [ready.popleft() for _ in range(count)]
+        if count > 1 and True in map(ALONE, entries):
+            first = next(index for index, entry in enumerate(entries) if entry.alone)
+            ready.extendleft(reversed(entries[first:]))
+            del entries[first:]
         return self._cut(entries)
 
     # Runner -----------------------------------------------------------------------------------------------
