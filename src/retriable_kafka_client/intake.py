@@ -41,8 +41,10 @@ class Intake:
         deserializer: Callable[[bytes, Message[Any]], Any],
         keep: Callable[[Message[Any]], bool] | None,
         error_text: bool,
+        keyed: bool = False,
         raw_filter: Callable[[Any], bool] | None = None,
     ) -> None:
+        self._keyed = keyed  # the key orders messages
         self._raw_filter = raw_filter
         self._group = group
         self._message_bytes = message_bytes
@@ -61,26 +63,34 @@ class Intake:
         role = self._routing.role(assignment.place.topic)
         assert role is not None, "the engine has no topic read that is not clearly one entry's"
         route, most = role.route, self._message_bytes
+        raw_filter = self._raw_filter
         bodies, keys, all_headers = list(map(len, raws)), list(map(key_of, raws)), _all_headers(raws)
-        plain = self._keep is None and self._raw_filter is None and all_headers.count(None) == len(raws)
-        if plain and raws and max(bodies) <= most:
+        unfiltered = self._keep is None and raw_filter is None
+        if unfiltered and raws and all_headers.count(None) == len(raws) and max(bodies) <= most:
             if keys.count(None) == len(keys):
                 sizes = [body + ENTRY_BYTES for body in bodies]
             else:
                 sizes = [body + len(key or b"") + ENTRY_BYTES for body, key in zip(bodies, keys, strict=True)]
             columns = zip(offsets, sizes, raws, strict=True)
-            return [Entry(assignment, offset, size, raw, PLAIN, route) for offset, size, raw in columns], sum(
-                sizes
-            )
-        entries: list[Entry] = []
+            entries = [Entry(assignment, offset, size, raw, PLAIN, route) for offset, size, raw in columns]
+            if self._keyed:
+                for entry, key in zip(entries, keys, strict=True):
+                    entry.key = key
+            return entries, sum(sizes)
+        entries = []
         for offset, raw, body, key, headers in zip(offsets, raws, bodies, keys, all_headers, strict=True):
             held = body + len(key or b"") + ENTRY_BYTES
             if headers is _UNREADABLE:
                 entries.append(_unreadable(assignment, offset, held, raw, route))
-            elif self._raw_filter is not None and not _keeps(self._raw_filter, raw):
+            elif raw_filter is not None and not _keeps(raw_filter, raw):
                 entries.append(Entry.marked(assignment, offset, held, raw, PLAIN, route, verdict=FILTERED))
             else:
                 entries.append(self._read_one(assignment, offset, held, raw, headers or (), role))
+        if self._keyed:
+            for entry in entries:
+                chunk, key = entry.marks.chunk, entry.raw.key()
+                # As Message.key: a message without one may travel under its chunk group's id.
+                entry.key = None if chunk is not None and key == chunk.group else key
         return entries, None
 
     def _read_one(
@@ -127,18 +137,12 @@ class Intake:
 
     def _filter(self, keep: Callable[[Message[Any]], bool], entry: Entry) -> Verdict | None:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
+        message.ended = True  # a filter sends nothing
         try:
             return None if keep(message) else FILTERED
         except Exception as error:  # noqa: BLE001 - the filter is the user's
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
             return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
-
-
-def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
-    try:
-        return bool(raw_filter(raw))
-    except Exception:  # noqa: BLE001 - the filter is the user's; whoever gives one says what it raised
-        return False
 
 
 def _all_headers(raws: Sequence[Any]) -> list[Any]:
@@ -152,6 +156,13 @@ def _all_headers(raws: Sequence[Any]) -> list[Any]:
             found.append(_UNREADABLE)
         else:
             return found
+
+
+def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
+    try:
+        return bool(raw_filter(raw))
+    except Exception:  # noqa: BLE001 - the filter is the user's; whoever gives one says what it raised
+        return False
 
 
 def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:

@@ -28,6 +28,9 @@ from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.notices import timed_out
+from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
@@ -35,9 +38,10 @@ from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats
 from retriable_kafka_client.stats import Stats
+from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.wiring import subscription
-from retriable_kafka_client.workers.runner import Runner
+from retriable_kafka_client.workers.runner import Harvest, Runner
 
 __all__ = ["Control", "Loop", "LoopConfig"]
 
@@ -70,6 +74,7 @@ class Control:
     stop: bool = False
     stop_signalled: bool = False  # a signal has asked for it; the next one means hard
     hard: bool = False  # without drain
+    hold: bool = False  # read and start nothing for the time being
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +109,7 @@ class Loop:
         self._idle_at = 0.0
         self._probe_at = 0.0
         self._renewed: set[str] = set()  # topics that were made anew while we ran
+        self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._reopen = False  # a new client is called for
         self._rebalance_drain = 0.0
         self._closing = False
@@ -153,7 +159,14 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
-        self._sender = Sender(producer_settings(config.cluster, config.limits, hand_off=True), time.time)
+        limits = TopicLimits(lambda: open_client(AdminClient, admin_settings(config.cluster)))
+        for route in config.engine.routes:
+            for name in (route.retry_topic, route.dead_letter):
+                if name is not None:
+                    limits.pending(name)  # asks
+        self._sender = Sender(
+            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits
+        )
         try:
             while not self._control.stop:
                 self._reopen = False
@@ -208,21 +221,38 @@ class Loop:
         runner.sweep(time.monotonic())
         harvest = runner.take()
         if harvest:
-            self._tell(
-                p.Finished(
-                    done=harvest.done, failed=harvest.failed, died=harvest.died, chance=random.random()
-                )
-            )
+            self._finished(harvest)
         if runner.failure is not None:
             raise ConsumerFailed(
                 f"the executor broke and runs nothing any more: {_told(runner.failure)}"
             ) from runner.failure
         for answer in self._sender.poll():
-            self._tell(p.HandOffAnswered(answer.handoff, answer.code))
+            self._tell(answer)
+        if self._control.hold != self._engine.on_hold:
+            self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
         if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
         self._publish()
+
+    def _finished(self, harvest: Harvest) -> None:
+        self._late.update(entry for entry, _ in harvest.overdue)
+        for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
+            for entry, failure in failed:
+                if failure.timed_out:
+                    self._notifier.tell(timed_out(entry, running=running))
+        self._tell(
+            p.Finished(
+                done=harvest.done,
+                sent=harvest.sent,
+                failed=harvest.failed,
+                died=harvest.died,
+                overdue=harvest.overdue,
+                released=harvest.released,
+                chance=random.random(),
+            )
+        )
+        self._late.difference_update(harvest.released)
 
     def _leave(self, drain: float) -> None:
         """Drain, commit, leave the group. Bounded, whatever the brokers and the handlers do."""
@@ -274,6 +304,8 @@ class Loop:
                 self._notifier.tell(command.event)
             case p.Produce():
                 self._sender.send(command.handoff)
+            case p.Publish():
+                self._sender.publish(command.publication)
             case p.Commit():
                 self._commit(command)
             case p.Pause():
@@ -295,7 +327,12 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch:
+            if not batch and self._engine.behind:
+                self._runner.wait(
+                    POLL_SECONDS
+                )  # what comes next in order waits for a worker, not for a record
+                batch = consumer.consume(most, 0)
+            elif not batch:
                 first = consumer.poll(POLL_SECONDS)
                 if first is not None:
                     batch = [first]
@@ -407,7 +444,7 @@ class Loop:
             facts = self._directory.facts(name)
             assert facts is not None
             for place, one in list(self._engine.assignments.items()):
-                if place.topic == name and one.hands_out:
+                if place.topic == name and one.phase is Phase.RUNNING:
                     self._reopen = True  # a client moves no partition that it consumes: see Assigner
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         for name in self._config.topics:
@@ -555,10 +592,17 @@ class Loop:
             reasons.append("no assignment yet")
         elif self._pending:
             reasons.append(f"the positions of {len(self._pending)} partitions are not known yet")
-        if engine.overrun * 2 >= self._runner.slots:
-            reasons.append(f"{engine.overrun} handlers of partitions that were given away hold the workers")
+        # An entry whose partition was given away since counts as overrun already.
+        late = sum(entry.assignment.phase is not Phase.ENDED for entry in self._late)
+        if (engine.overrun + late) * 2 >= self._runner.slots:
+            reasons.append(
+                f"{engine.overrun} handlers of partitions that were given away, and {late} beyond their time limit,"
+                " hold the workers"
+            )
         self.snapshot = Snapshot(
-            at=now, stats=take_stats(engine, lost_events=self._notifier.lost), reasons=tuple(reasons)
+            at=now,
+            stats=take_stats(engine, lost_events=self._notifier.lost, overdue=late),
+            reasons=tuple(reasons),
         )
 
 

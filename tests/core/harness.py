@@ -55,6 +55,7 @@ class Raw:
     verdict: Verdict | None = None
     size: int = 100
     born_ms: int = 0
+    key: bytes | None = None
 
 
 def read(
@@ -64,9 +65,11 @@ def read(
 
 
 def entry(assignment: Assignment, offset: int, raw: Raw) -> Entry:
-    return Entry.marked(
+    made = Entry.marked(
         assignment, offset, raw.size, raw, raw.marks, 0, verdict=raw.verdict, born_ms=raw.born_ms
     )
+    made.key = raw.key
+    return made
 
 
 def failure(retry_in: float | None = 1.0, reason: str = "exhausted") -> Failure:
@@ -80,11 +83,12 @@ class Bench:
         self,
         *,
         retry_topic: str | None = RETRY.topic,
+        in_place: bool = False,
         dead_letter: str | None = "dead",
         max_attempts: int = 3,
         **settings: Any,
     ) -> None:
-        policy = Policy(max_attempts=max_attempts, delay=After(1.0)) if retry_topic else None
+        policy = Policy(max_attempts=max_attempts, delay=After(1.0)) if retry_topic or in_place else None
         route = Route(topic=BASE.topic, retry_topic=retry_topic, dead_letter=dead_letter, policy=policy)
         usual = {
             "in_flight": 100,

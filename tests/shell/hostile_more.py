@@ -98,5 +98,17 @@ MORE: Sequence[Hostile] = (
     Hostile(
         "another group's, malformed besides", MALFORMED, ((wire.GROUP, b"another"), (wire.ATTEMPT, b"1"))
     ),
+    # Size and checksum of a chunked message.
+    marked("total size short", MALFORMED, wire.TOTAL_SIZE, b"\x01"),
+    marked("total size null", MALFORMED, wire.TOTAL_SIZE, None),
+    marked("total size of 2**63", MALFORMED, wire.TOTAL_SIZE, number(2**63)),
+    Hostile("total size twice", MALFORMED, ((wire.TOTAL_SIZE, number(1)), (wire.TOTAL_SIZE, number(1)))),
+    marked("total size of what is no chunk", HANDLED, wire.TOTAL_SIZE, number(2**63 - 1)),
+    marked("checksum short", MALFORMED, wire.CHECKSUM, b"c" * 31),
+    marked("checksum long", MALFORMED, wire.CHECKSUM, b"c" * 33),
+    marked("checksum empty", MALFORMED, wire.CHECKSUM, b""),
+    marked("checksum null", MALFORMED, wire.CHECKSUM, None),
+    Hostile("checksum twice", MALFORMED, ((wire.CHECKSUM, b"c" * 32), (wire.CHECKSUM, b"c" * 32))),
+    marked("checksum of what is no chunk", HANDLED, wire.CHECKSUM, b"c" * 32),
     marked("exact not-before twice too long", MALFORMED, wire.NOT_BEFORE, number(0) * 2),
 )

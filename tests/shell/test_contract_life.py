@@ -255,7 +255,7 @@ def test_after_a_stop_all_is_committed_and_a_restart_repeats_nothing(lab: Lab) -
     lab.dead(entry, 10)
     consumer.stop()
     assert consumer.join(30)
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     for name in (entry.name, entry.retry.topic):
         ends = {partition: end for partition, end in end_offsets(lab.servers, name).items() if end}
         assert {p: one.offset for p, one in committed(lab.servers, lab.group, name).items()} == ends
@@ -388,7 +388,7 @@ def test_figures_add_up(lab: Lab) -> None:
 
     wait_until(settled, what=repr(consumer.stats()))
     stats = consumer.stats()
-    assert isinstance(entry.dead_letter, str) and entry.retry
+    assert entry.retry and entry.retry.topic and isinstance(entry.dead_letter, str)
     assert stats.handled + stats.failed == len(runs)
     assert stats.failed == stats.retried + stats.dead_lettered
     assert stats.retried == len(lab.read(entry.retry.topic)) == len(lab.events.of(ev.MessageRetried))
@@ -426,7 +426,7 @@ def test_events_are_typed_frozen_and_told_in_order(lab: Lab) -> None:
     }
     (retried,) = lab.events.of(ev.MessageRetried)
     assert (retried.topic, retried.partition, retried.offset) == (entry.name, *place)
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     assert (retried.attempt, retried.error) == (1, "ValueError")
     assert 0 <= retried.delay <= 0.051  # what was left of it when the copy was acknowledged
     assert retried.retry_topic == entry.retry.topic
@@ -484,7 +484,7 @@ def test_an_on_event_that_blocks_holds_up_nobody(lab: Lab) -> None:
 def test_a_missing_topic_is_named_with_the_command_that_makes_it(lab: Lab, which: str) -> None:
     entry = lab.entry()
     missing = f"{lab.group}-missing"
-    assert entry.retry and isinstance(entry.dead_letter, str)
+    assert entry.retry and entry.retry.topic and isinstance(entry.dead_letter, str)
     entry = Topic(
         missing if which == "base" else entry.name,
         retry=Retry(missing if which == "retry" else entry.retry.topic),

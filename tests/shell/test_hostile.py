@@ -32,13 +32,14 @@ class Run:
 
     def __init__(self, lab: Lab) -> None:
         limits = {"max.message.bytes": "2000000", "retention.ms": "-1"}
-        retry = Retry(lab.topic("retry", 2, limits), max_attempts=2, delay=0.05)
+        retry_topic = lab.topic("retry", 2, limits)
+        retry = Retry(retry_topic, max_attempts=2, delay=0.05)
         self.entry = Topic(
             lab.topic("orders", 2, limits), retry=retry, dead_letter=lab.topic("dead", 1, limits)
         )
         self.runs = Log()
         self.lab = lab
-        sent = {"base": self._send(self.entry.name, "base"), "retry": self._send(retry.topic, "retry")}
+        sent = {"base": self._send(self.entry.name, "base"), "retry": self._send(retry_topic, "retry")}
         self.consumer = lab.start(self.entry, self._handle)
         neighbours = sum(sent.values()) // 2
         self._waiting = sum(one.end == "waits" for one in RECORDS) * 2

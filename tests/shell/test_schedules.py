@@ -27,7 +27,7 @@ def test_a_month_away_survives(own_kafka: Callable[..., Kafka], lab_on: Callable
     entry = Topic(
         lab.topic(), retry=Retry(lab.topic("retry", 2, keeps), delay=0.05), dead_letter=lab.topic("dead", 1)
     )
-    assert entry.retry is not None
+    assert entry.retry is not None and entry.retry.topic is not None
     later = entry.retry.topic
 
     def handler(m: Message[Any]) -> None:
@@ -82,7 +82,7 @@ def first_offset(lab: Lab, topic: str) -> int:
 
 def test_a_job_runs_when_it_is_due_and_not_before(lab: Lab) -> None:
     entry, runs = lab.entry(max_attempts=2), Log()
-    assert entry.retry is not None
+    assert entry.retry is not None and entry.retry.topic is not None
 
     def handler(m: Message[Any]) -> None:
         runs.add((m.value, m.attempt, time.time()))
