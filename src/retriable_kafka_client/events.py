@@ -100,7 +100,7 @@ class TopicReset(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicUnclear(Event):
-    """Entries stand in each other's way about a topic that appeared while the consumer ran; nothing of it is read."""
+    """A topic that appeared while the consumer ran is not clearly one entry's; nothing of it is read or committed."""
 
     reason: str
 

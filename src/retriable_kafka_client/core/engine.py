@@ -81,10 +81,9 @@ class Engine:
 
     @property
     def unclear(self) -> Mapping[str, str]:
-        """Topics that were given to us and are not read, because entries stand in each other's way; with the reason."""
-        topics = {place.topic for place in self._assignments}
-        found = {topic: self._routing.conflict(topic) for topic in topics}
-        return {topic: str(conflict) for topic, conflict in found.items() if conflict is not None}
+        """Topics that were given to us and are not read, because they are not clearly one entry's; with the reason."""
+        found = {place.topic: self._routing.unclear(place.topic) for place in self._assignments}
+        return {topic: reason for topic, reason in found.items() if reason is not None}
 
     @property
     def active_bytes(self) -> int:
@@ -180,11 +179,9 @@ class Engine:
             self._assignments[place] = self._assignment(place)
         clear = [place for place in event.places if self._routing.role(place.topic) is not None]
         for place in event.places:
-            conflict = self._routing.conflict(place.topic)
-            if conflict is not None:  # it stays as it is, and nothing of it is read
-                self._notify(
-                    events.TopicUnclear(topic=place.topic, partition=place.partition, reason=str(conflict))
-                )
+            reason = self._routing.unclear(place.topic)
+            if reason is not None:  # it stays as it is, and nothing of it is read
+                self._notify(events.TopicUnclear(topic=place.topic, partition=place.partition, reason=reason))
         if clear:
             self._out.append(p.FetchCommitted(clear))
 
