@@ -110,7 +110,7 @@ def draw(seed: int, random: Random) -> Settings:
     config = EngineConfig(
         group=GROUP,
         routes=_by_pattern(seed, routes),
-        in_flight=choice((1, 2, 3, 8, 20)),
+        in_flight=choice((1, 2, 3, 8, 64)),
         window=choice((1, 2, 3, 5, 8, 20)),
         buffer_bytes=choice((2_500, 6_000, 100_000)),
         commit_interval=choice((0.0, 0.3, 1.0, 3.0)),

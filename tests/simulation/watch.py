@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.engine import RESERVE
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.partition import Assignment, Phase
@@ -521,7 +520,7 @@ class Watch:
                 continue
             if assignment.incomplete > 3 * config.window:  # copies that come back refused count again
                 raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
-            if (room > config.in_flight // RESERVE and assignment.ready) or (room > 0 and assignment.due):
+            if (room > config.reserve and assignment.ready) or (room > 0 and assignment.due):
                 raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")
             due_ms = assignment.waiting.next_due_ms
             if isinstance(event, p.Tick) and due_ms is not None and due_ms <= wall_ms:

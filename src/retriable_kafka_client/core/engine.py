@@ -24,7 +24,6 @@ from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
-RESERVE = 8  # one slot in so many is kept for messages whose time comes
 OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
 SHARE = 500  # messages that one partition hands out before the next has its turn
 
@@ -262,7 +261,7 @@ class Engine:
             if assignment.due and room > 0:
                 self._hand_out(assignment, assignment.take_due(room, wall_ms), urgent=True)
         # A full house of ordinary messages would make those wait whose time comes.
-        most = config.in_flight - config.in_flight // RESERVE
+        most = config.in_flight - config.reserve
         able = [a for a in running if a.ready or a.blocked]
         self._turn += 1
         while able and self._in_flight < most:

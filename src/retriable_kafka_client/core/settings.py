@@ -45,6 +45,14 @@ class EngineConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "routing", Routing(self.routes))
 
+    @property
+    def reserve(self) -> int:
+        """How much of ``in_flight`` is kept for messages whose time comes.
+
+        Nothing where that is small: room comes with the next message that ends, and all of it may be wanted at once.
+        """
+        return self.in_flight // 8 if self.in_flight >= 64 else 0
+
 
 @dataclass(slots=True)
 class Counters:
