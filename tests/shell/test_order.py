@@ -212,6 +212,30 @@ def test_a_retry_that_waits_moves_with_its_partition(real_lab: Lab) -> None:
     assert [one for one in log if one[0] == "second"] == [("second", 0, 1), ("second", 2, 1)]
 
 
+def test_a_key_waits_for_a_thread_that_ran_out_of_its_time(real_lab: Lab) -> None:
+    lab, log, gate = real_lab, Log(), threading.Event()
+    entry = lab.entry(in_place=True, partitions=1, max_attempts=2, delay=0.0)
+    lab.fill(entry, [b"0", b"1", b"2"], keys=[b"a", b"a", b"b"])
+
+    def handler(m: Message[Any]) -> None:
+        log.add((m.value, m.attempt))
+        if m.value == 0 and m.attempt == 1:
+            gate.wait(60)
+
+    try:
+        consumer = lab.start(entry, handler, ordering="key", timeout=0.3)
+        wait_until(
+            lambda: consumer.stats().failed == consumer.stats().handled == 1, what=repr(consumer.stats())
+        )
+        lab.send(entry, b"3", key=b"b")
+        wait_until(lambda: consumer.stats().handled == 2, what=repr(consumer.stats()))
+        assert sorted(log) == [(0, 1), (2, 1), (3, 1)]
+    finally:
+        gate.set()
+    lab.caught_up(entry)
+    assert [one for one in log if one[0] < 2] == [(0, 1), (0, 2), (1, 1)]
+
+
 def test_messages_without_a_key_know_no_order(real_lab: Lab) -> None:
     lab, log, gate = real_lab, Log(), threading.Event()
     entry = lab.entry(retry=False, partitions=1)
