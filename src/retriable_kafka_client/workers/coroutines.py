@@ -240,6 +240,7 @@ class AsyncRunner:
         self._ready: deque[Entry] = deque()  # the consumer's thread adds, the event loop takes
         self._urgent: deque[Entry] = deque()  # likewise; goes first
         self._poked = False  # a feed is scheduled that has not looked at _ready yet
+        self._held = False
         self._closed = False
         self._dropping = False  # what fails from now on fails because we cancelled it
         self._tasks: dict[
@@ -268,6 +269,11 @@ class AsyncRunner:
         given = _withdraw(self._urgent, which) + _withdraw(self._ready, which)
         self._poke()
         return given
+
+    def hold(self, on: bool) -> None:
+        """See Runner."""
+        self._held = on
+        self._poke()
 
     def sweep(self, now: float) -> None:
         """See Runner. No message waits behind another one; a loop that a handler blocks is seen here too."""
@@ -348,7 +354,7 @@ class AsyncRunner:
 
     def start_next(self) -> bool:
         """Start one message if there is one."""
-        if self.failure is not None or self._closed:
+        if self.failure is not None or self._closed or self._held:
             return False
         try:
             entry = (self._urgent or self._ready).popleft()

@@ -86,6 +86,9 @@ class Runner(Protocol):
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """Give back what has not started and ``which`` is true of. Never waits for a worker."""
 
+    def hold(self, on: bool) -> None:
+        """Start nothing more (``on``), or go on. What runs is not touched. Never waits for a worker."""
+
     def sweep(self, now: float) -> None:
         """Every 10 to 20 ms, with ``time.monotonic()``: free what waits behind a slow message, gather its
         forerunners, end or report what runs for too long.
@@ -163,6 +166,7 @@ class SliceRunner(ABC):
         # One thread launches at a time: slices keep their order, and an inline executor does not recurse.
         self._pumping = False
         self._single = False  # one message a slice: the pool does not say which of several runs
+        self._held = False
         self._closed = False
         self._bell = threading.Event()  # there may be something to take
         self._idle = threading.Event()  # nothing is with the pool
@@ -248,7 +252,7 @@ class SliceRunner(ABC):
     def _next(self) -> Slice | None:
         out = len(self._out)
         ready = self._urgent or self._ready
-        if self._closed or self.failure is not None or not ready or out >= self.slots:
+        if self._closed or self._held or self.failure is not None or not ready or out >= self.slots:
             return None
         if out - self._overdue >= self._pace.width:
             return None
@@ -279,6 +283,15 @@ class SliceRunner(ABC):
                 self._ready = deque(entry for entry in self._ready if not which(entry))
         self._pump()
         return given
+
+    def hold(self, on: bool) -> None:
+        """See Runner."""
+        with self._lock:
+            self._held = on
+            if on:
+                for part in reversed(self._out):
+                    self._ready.extendleft(part.take_back())
+        self._pump()
 
     def sweep(self, now: float) -> None:
         """See Runner."""
