@@ -110,6 +110,7 @@ class Loop:
         self._probe_at = 0.0
         self._renewed: set[str] = set()  # topics that were made anew while we ran
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
+        self._publishing = 0  # bytes of what handlers sent that no broker has answered for
         self._reopen = False  # a new client is called for
         self._rebalance_drain = 0.0
         self._closing = False
@@ -230,6 +231,8 @@ class Loop:
             ) from runner.failure
         for answer in self._sender.poll():
             self._tell(answer)
+            if isinstance(answer, p.Published):
+                self._outflow(-answer.publication.size)
         if self._control.hold != self._engine.on_hold:
             self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
@@ -255,6 +258,15 @@ class Loop:
             )
         )
         self._late.difference_update(harvest.released)
+
+    def _outflow(self, change: int) -> None:
+        """So many bytes more of what handlers sent are under way. Brokers that do not take them hold up handlers."""
+        most, before = self._config.limits.buffer_bytes, self._publishing
+        self._publishing += change
+        if before <= most < self._publishing:
+            self._runner.hold(True)
+        elif self._publishing <= most < before:
+            self._runner.hold(False)
 
     def _leave(self, drain: float) -> None:
         """Drain, commit, leave the group. Bounded, whatever the brokers and the handlers do."""
@@ -308,6 +320,7 @@ class Loop:
                 self._sender.send(command.handoff)
             case p.Publish():
                 self._sender.publish(command.publication)
+                self._outflow(command.publication.size)
             case p.Commit():
                 self._commit(command)
             case p.Pause():

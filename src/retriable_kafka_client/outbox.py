@@ -20,7 +20,7 @@ from retriable_kafka_client.outgoing import (
 )
 from retriable_kafka_client.wire import Headers
 
-__all__ = ["Output", "identified", "output_of"]
+__all__ = ["Output", "identified", "output_of", "size_of"]
 
 _WHERE = "Message.send"
 _MAX_ID = 255  # what the header holds
@@ -82,6 +82,11 @@ def identified(outputs: Sequence[Output], message_id: str, group: str) -> tuple[
     return tuple(
         replace(output, id=_fitted(f"{message_id}-{mark}-{number}")) for number, output in enumerate(outputs)
     )
+
+
+def size_of(outputs: Sequence[Output]) -> int:
+    """Bytes that holding them costs."""
+    return sum(output.size for output in outputs)
 
 
 def _fitted(name: str) -> str:

@@ -5,7 +5,7 @@ import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,7 @@ import pytest
 
 from retriable_kafka_client import AsyncExecutor, Limits, Message, ProcessExecutor, wire
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.testing import MockKafka
 from tests.shell.handlers import pass_on, pass_on_async
 from tests.shell.lab import Lab, Log, as_json, number
 from tests.support.records import Read
@@ -214,3 +215,34 @@ def test_a_large_value_goes_out_in_chunks(lab: Lab, tmp_path: Path) -> None:
     assert {(one.partition, one.key, wire.own_headers(one.headers)) for one in records} == {
         (records[0].partition, b"k", (("a", b"1"),))
     }
+
+
+def test_brokers_that_take_nothing_hold_up_handlers_and_not_memory(
+    mock_kafka: Callable[[Mapping[str, int]], MockKafka],
+) -> None:
+    mock, ran = mock_kafka({}), Log()
+    with Lab(
+        mock.bootstrap_servers, lambda topic, n, _: mock.create_topic(topic, n), "held-up", real=False
+    ) as lab:
+        entry, out, gate = lab.entry(), lab.topic("out"), threading.Event()
+
+        def handler(message: Message[Any]) -> None:
+            assert gate.wait(WAIT)
+            ran.add(message.value["i"])
+            message.send(out, b"x" * 500_000)
+
+        consumer = lab.start(entry, handler, limits=Limits(buffer_bytes=4_000_000, message_bytes=1_000_000))
+        lab.fill(entry, [as_json({"i": i}) for i in range(200)])
+        wait_until(lambda: consumer.stats().in_flight == 200)
+        mock.down()
+        gate.set()
+        ran.wait(8)
+        wait_until(lambda: consumer.stats().buffered_bytes >= 4_000_000)
+        seen = -1
+        while seen != len(ran):  # until no further one begins
+            seen = len(ran)
+            threading.Event().wait(0.5)
+        assert seen <= 8 + 4 + 4
+        mock.up()
+        wait_until(lambda: consumer.stats().handled == 200)
+        assert ran.counts() == dict.fromkeys(range(200), 1)

@@ -15,7 +15,16 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Lock
 from typing import Any
 
-from retriable_kafka_client.workers.job import HandlerSpec, Item, Outcome, load, message_of, run
+from retriable_kafka_client.workers.job import (
+    ENOUGH_BYTES,
+    HandlerSpec,
+    Item,
+    Outcome,
+    load,
+    message_of,
+    run,
+    sent_bytes,
+)
 
 __all__ = [
     "PROCESS_NAME",
@@ -97,7 +106,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The batch is worked off, up to LIMIT."""
+    """The batch is worked off, up to LIMIT, or so far that enough has been sent: see ENOUGH_BYTES."""
 
     seconds: float
 
@@ -189,6 +198,7 @@ def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> N
         traceback.print_exc()
         connection.send(Unloadable(type(error).__qualname__))
         return
+    sent = 0
     for index, item in enumerate(batch.items):
         with lock:
             if index >= board[Board.LIMIT]:
@@ -199,6 +209,9 @@ def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> N
             connection.send(Told(index, outcome))
             board[Board.TOLD] += 1
         board[Board.DONE] = index + 1
+        sent += sent_bytes(outcome)
+        if sent > ENOUGH_BYTES:
+            break
     connection.send(Finished(time.monotonic() - started))
 
 

@@ -19,9 +19,16 @@ from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.workers.job import HandlerSpec, Outcome, check_async, run_async, timed_out
-from retriable_kafka_client.workers.runner import Harvest, Running
+from retriable_kafka_client.outbox import Output, size_of
+from retriable_kafka_client.workers.job import (
+    HandlerSpec,
+    Outcome,
+    check_async,
+    run_async,
+    sent_bytes,
+    timed_out,
+)
+from retriable_kafka_client.workers.runner import UNTAKEN_BYTES, Harvest, Running
 
 __all__ = ["AsyncExecutor", "AsyncRunner", "Host"]
 
@@ -240,6 +247,9 @@ class AsyncRunner:
         self._ready: deque[Entry] = deque()  # the consumer's thread adds, the event loop takes
         self._urgent: deque[Entry] = deque()  # likewise; goes first
         self._poked = False  # a feed is scheduled that has not looked at _ready yet
+        self._held = False
+        self._sent_bytes = 0  # of all that was sent; only the event loop changes it
+        self._taken_bytes = 0  # of that, what was taken; only the consumer's thread changes it
         self._closed = False
         self._dropping = False  # what fails from now on fails because we cancelled it
         self._tasks: dict[
@@ -268,6 +278,11 @@ class AsyncRunner:
         given = _withdraw(self._urgent, which) + _withdraw(self._ready, which)
         self._poke()
         return given
+
+    def hold(self, on: bool) -> None:
+        """See Runner."""
+        self._held = on
+        self._poke()
 
     def sweep(self, now: float) -> None:
         """See Runner. No message waits behind another one; a loop that a handler blocks is seen here too."""
@@ -302,9 +317,13 @@ class AsyncRunner:
         if not self._bell.is_set():
             return self._NOTHING
         self._bell.clear()
+        sent = _taken(self._sent)
+        if sent:
+            self._taken_bytes += sum(size_of(outputs) for _, outputs in sent)
+            self._poke()  # it may have been too much
         return Harvest(
             done=_taken(self._done),
-            sent=_taken(self._sent),
+            sent=sent,
             failed=_taken(self._failed),
             # Before what was released, in which it may stand too.
             overdue=_taken(self._overdue),
@@ -348,7 +367,9 @@ class AsyncRunner:
 
     def start_next(self) -> bool:
         """Start one message if there is one."""
-        if self.failure is not None or self._closed:
+        if self.failure is not None or self._closed or self._held:
+            return False
+        if self._sent_bytes - self._taken_bytes > UNTAKEN_BYTES:
             return False
         try:
             entry = (self._urgent or self._ready).popleft()
@@ -383,6 +404,7 @@ class AsyncRunner:
             if outcome is None:
                 self._done.append(run.entry)
             elif not isinstance(outcome, Failure):
+                self._sent_bytes += sent_bytes(outcome)
                 self._sent.append((run.entry, outcome))
             elif not self._dropping:
                 self._failed.append((run.entry, outcome))

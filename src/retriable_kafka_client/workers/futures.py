@@ -17,6 +17,7 @@ from typing import Any
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.workers.job import (
+    ENOUGH_BYTES,
     HandlerSpec,
     Item,
     Outcome,
@@ -29,6 +30,7 @@ from retriable_kafka_client.workers.job import (
     message_of,
     refuse_awaitable,
     run,
+    sent_bytes,
 )
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
 
@@ -43,7 +45,8 @@ class _Report:
 
     seconds: float
     cpu: float  # of this interpreter, so none for another process
-    # By index in the slice, all but plain successes; only of a slice that crossed to a process.
+    ran: int = 0  # messages; only of a slice that crossed to a process
+    # By index in the slice, all but plain successes; likewise.
     outcomes: tuple[tuple[int, Outcome], ...] = ()
 
 
@@ -95,7 +98,7 @@ class _LocalSlice(Slice):
         cpu = time.thread_time()
         self.started = started = time.monotonic()
         spec = self._spec
-        handler, deserializer = spec.handler, spec.deserializer
+        handler, deserializer, sent = spec.handler, spec.deserializer, 0
         claim, done, noted = self._pending.pop, self._done.append, self._noted.append
         while True:
             try:
@@ -114,7 +117,11 @@ class _LocalSlice(Slice):
             else:
                 message.ended = True
                 if message.eventful:
-                    noted((entry, ended(spec, message, entry.route)))
+                    outcome = ended(spec, message, entry.route)
+                    noted((entry, outcome))
+                    sent += sent_bytes(outcome)
+                    if sent > ENOUGH_BYTES:
+                        break
                 else:
                     done(entry)
         self._current = None
@@ -143,6 +150,8 @@ class _LocalSlice(Slice):
         if self._crossed is not None:
             crossed, self._crossed = self._crossed, None
             outcomes = dict(report.outcomes)
+            self._pending.extend(reversed(crossed[report.ran :]))  # for take_back
+            del crossed[report.ran :]
             self._done = [entry for index, entry in enumerate(crossed) if index not in outcomes]
             self._noted = [(crossed[index], outcome) for index, outcome in outcomes.items()]
 
@@ -213,11 +222,16 @@ class _RemoteSlice:
         started = time.monotonic()
         spec = load(self._pickled_spec)
         outcomes = []
+        ran = sent = 0
         for index, item in enumerate(self._items):
             outcome = run(spec, message_of(item, spec), item[3])
+            ran += 1
             if outcome is not None:
                 outcomes.append((index, outcome))
-        return _Report(time.monotonic() - started, 0.0, tuple(outcomes))
+                sent += sent_bytes(outcome)
+                if sent > ENOUGH_BYTES:
+                    break
+        return _Report(time.monotonic() - started, 0.0, ran, tuple(outcomes))
 
 
 def _work(part: _LocalSlice | _RemoteSlice) -> _Report:

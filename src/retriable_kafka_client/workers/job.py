@@ -14,10 +14,11 @@ from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy, judge
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
-from retriable_kafka_client.outbox import Output, identified
+from retriable_kafka_client.outbox import Output, identified, size_of
 from retriable_kafka_client.wire import PLAIN, Marks
 
 __all__ = [
+    "ENOUGH_BYTES",
     "AwaitableReturned",
     "HandlerSpec",
     "Item",
@@ -33,6 +34,7 @@ __all__ = [
     "refuse_awaitable",
     "run",
     "run_async",
+    "sent_bytes",
     "timed_out",
 ]
 
@@ -55,6 +57,13 @@ class HandlerSpec:
 
 Outcome = Failure | tuple[Output, ...] | None
 """How a run ended: it failed; it succeeded and sent something; None: it succeeded."""
+
+ENOUGH_BYTES = 1_000_000  # sent by one slice: its worker leaves the rest of it, so that the loop can keep up
+
+
+def sent_bytes(outcome: Outcome) -> int:
+    """How much a run that ended so has sent."""
+    return 0 if outcome is None or isinstance(outcome, Failure) else size_of(outcome)
 
 
 def run(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:

@@ -13,13 +13,14 @@ from typing import Protocol
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
-from retriable_kafka_client.outbox import Output
+from retriable_kafka_client.outbox import Output, size_of
 from retriable_kafka_client.workers.job import HandlerSpec, Outcome, timed_out
 from retriable_kafka_client.workers.pace import Pace
 
-__all__ = ["Harvest", "Runner", "Running", "Slice", "SliceRunner"]
+__all__ = ["UNTAKEN_BYTES", "Harvest", "Runner", "Running", "Slice", "SliceRunner"]
 
 ALONE = attrgetter("alone")
+UNTAKEN_BYTES = 4_000_000  # sent by handlers, and not taken by the loop yet: above it nothing starts
 OVERDUE_SECONDS = 0.010  # a slice older than this gives back what it has not started
 
 
@@ -85,6 +86,9 @@ class Runner(Protocol):
 
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """Give back what has not started and ``which`` is true of. Never waits for a worker."""
+
+    def hold(self, on: bool) -> None:
+        """Start nothing more (``on``), or go on. What runs is not touched. Never waits for a worker."""
 
     def sweep(self, now: float) -> None:
         """Every 10 to 20 ms, with ``time.monotonic()``: free what waits behind a slow message, gather its
@@ -163,6 +167,8 @@ class SliceRunner(ABC):
         # One thread launches at a time: slices keep their order, and an inline executor does not recurse.
         self._pumping = False
         self._single = False  # one message a slice: the pool does not say which of several runs
+        self._held = False
+        self._untaken = 0  # bytes of what was sent, in _harvest
         self._closed = False
         self._bell = threading.Event()  # there may be something to take
         self._idle = threading.Event()  # nothing is with the pool
@@ -199,7 +205,7 @@ class SliceRunner(ABC):
         """
         with self._lock:
             self._forget(part)
-            ended = part.gather(self._harvest)
+            ended = self._gather(part)
             self._harvest.died.extend(died)
             self._harvest.failed.extend((entry, timed_out(self.spec, entry)) for entry in killed)
             self._ready.extendleft(part.take_back())
@@ -213,11 +219,19 @@ class SliceRunner(ABC):
         with self._lock:
             if part is not None:
                 self._forget(part)
-                part.gather(self._harvest)
+                self._gather(part)
                 self._ready.extendleft(part.take_back())
             if self.failure is None:
                 self.failure = error
         self._bell.set()
+
+    def _gather(self, part: Slice) -> int:
+        sent = self._harvest.sent
+        before = len(sent)
+        ended = part.gather(self._harvest)
+        if len(sent) > before:
+            self._untaken += sum(size_of(outputs) for _, outputs in sent[before:])
+        return ended
 
     def _forget(self, part: Slice) -> None:
         if part in self._out:
@@ -248,7 +262,9 @@ class SliceRunner(ABC):
     def _next(self) -> Slice | None:
         out = len(self._out)
         ready = self._urgent or self._ready
-        if self._closed or self.failure is not None or not ready or out >= self.slots:
+        if self._closed or self._held or self.failure is not None or not ready or out >= self.slots:
+            return None
+        if self._untaken > UNTAKEN_BYTES:
             return None
         if out - self._overdue >= self._pace.width:
             return None
@@ -280,13 +296,22 @@ class SliceRunner(ABC):
         self._pump()
         return given
 
+    def hold(self, on: bool) -> None:
+        """See Runner."""
+        with self._lock:
+            self._held = on
+            if on:
+                for part in reversed(self._out):
+                    self._ready.extendleft(part.take_back())
+        self._pump()
+
     def sweep(self, now: float) -> None:
         """See Runner."""
         timeout = self.spec.timeout
         with self._lock:
             harvest = self._harvest
             for part in reversed(self._out):
-                ended = part.gather(harvest)
+                ended = self._gather(part)
                 if part.started is not None and now - part.started > OVERDUE_SECONDS:
                     if not part.overdue:
                         # Once: a stuck message must not keep the others' slices short for ever.
@@ -309,6 +334,9 @@ class SliceRunner(ABC):
         with self._lock:
             self._bell.clear()
             harvest, self._harvest = self._harvest, Harvest()
+            full, self._untaken = self._untaken > UNTAKEN_BYTES, 0
+        if full:
+            self._pump()
         return harvest
 
     def wait(self, timeout: float) -> None:
