@@ -97,13 +97,16 @@ class TopicReset(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRetried(Event):
-    """Run number ``attempt`` failed; the copy in ``retry_topic`` is acknowledged and runs ``delay`` seconds later."""
+    """Run number ``attempt`` failed; the copy in ``retry_topic`` is acknowledged and runs ``delay`` seconds later.
+
+    ``retry_topic`` None: the message waits in memory.
+    """
 
     offset: int
     attempt: int
     error: str | None
     delay: float
-    retry_topic: str
+    retry_topic: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

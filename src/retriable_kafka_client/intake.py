@@ -46,7 +46,9 @@ class Intake:
         deserializer: Callable[[bytes, Message[Any]], Any],
         keep: Callable[[Message[Any]], bool] | None,
         error_text: bool,
+        keyed: bool = False,
     ) -> None:
+        self._keyed = keyed  # the key orders messages
         self._group = group
         self._message_bytes = message_bytes
         self._deserializer = deserializer
@@ -78,6 +80,11 @@ class Intake:
                 entries.append(Entry(assignment, offset, held, raw, PLAIN, route))
             else:
                 entries.append(self._read_one(assignment, offset, held, raw, headers or (), role))
+        if self._keyed:
+            for entry in entries:
+                chunk, key = entry.marks.chunk, entry.raw.key()
+                # As Message.key: a message without one may travel under its chunk group's id.
+                entry.key = None if chunk is not None and key == chunk.group else key
         return entries
 
     def _read_one(

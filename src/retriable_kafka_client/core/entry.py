@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Entry:
         "alone",
         "assignment",
         "born_ms",
+        "key",
         "marks",
         "not_before_ms",
         "offset",
@@ -67,12 +68,27 @@ class Entry:
         self.not_before_ms = not_before_ms  # wall clock; None: at once
         self.born_ms = born_ms  # when the log took the record; 0: not known, or of no interest
         self.verdict = verdict  # None: to be run
+        self.key: bytes | None = None  # orders it, in key mode: the message's own
         self.alone = marks.alone  # a worker died under it before: it runs in a slice of its own
 
     @property
     def attempt(self) -> int:
         """1 for the first run."""
         return self.marks.failed + 1
+
+    def again(self, now_ms: int, not_before_ms: int) -> Entry:
+        """The same message after a failed run, for the next one in this assignment.
+
+        Another object, because the failed run may be going on.
+        """
+        first_ms = self.marks.first_failure_ms
+        marks = replace(
+            self.marks, failed=self.attempt, first_failure_ms=now_ms if first_ms is None else first_ms
+        )
+        entry = Entry(self.assignment, self.offset, self.size, self.raw, marks, self.route, not_before_ms)
+        entry.key = self.key
+        entry.alone = self.alone
+        return entry
 
     def __repr__(self) -> str:
         return f"<Entry {self.assignment.topic}/{self.assignment.partition}/{self.offset} attempt {self.attempt}>"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
 from retriable_kafka_client.core.retry import Policy
 
-__all__ = ["Counters", "EngineConfig", "Route"]
+__all__ = ["Counters", "EngineConfig", "Ordering", "Route"]
+
+Ordering = Literal["unordered", "key", "partition"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,7 +18,7 @@ class Route:
     """One Topic entry of the consumer."""
 
     topic: str
-    retry_topic: str | None
+    retry_topic: str | None  # None: failures are retried in place, if the policy retries at all
     dead_letter: str | None  # None: exhausted messages are dropped and counted
     policy: Policy | None  # None: one attempt
 
@@ -32,6 +35,7 @@ class EngineConfig:
     commit_interval: float  # seconds
     parking_interval: float  # seconds
     map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
+    ordering: Ordering = "unordered"
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
 
 
@@ -41,7 +45,8 @@ class Counters:
 
     handled: int = 0  # runs that succeeded
     failed: int = 0  # runs that did not
-    retried: int = 0  # retry copies acknowledged
+    retried: int = 0  # retry copies acknowledged, and retries that wait in memory
+    published: int = 0  # records that handlers sent, acknowledged
     dead_lettered: int = 0  # dead letters acknowledged
     dropped: int = 0  # would be dead letters, but the topic says DISCARD
     filtered: int = 0
