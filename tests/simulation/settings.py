@@ -172,7 +172,9 @@ def _in_place(settings: Settings, random: Random) -> Settings:
     ordering: Ordering = random.choice(("key", "key", "partition", "unordered"))
     routes = settings.config.routes
     all_of_them = ordering != "unordered" or random.random() < 0.5
-    delay = Growing(random.choice((0.0, 0.1, 0.5)))  # with a small window each message waits for the one before
+    delay = Growing(
+        random.choice((0.0, 0.1, 0.5))
+    )  # with a small window each message waits for the one before
     routes = tuple(
         replace(
             route,

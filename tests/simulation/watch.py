@@ -31,7 +31,6 @@ __all__ = ["Tenure", "Violation", "Watch"]
 
 REASONS = {
     Kind.MALFORMED: retry.REASON_MALFORMED,
-    Kind.CHUNKED: retry.REASON_CHUNKED,
     Kind.NO_ORIGIN: retry.REASON_NO_ORIGIN,
     Kind.TOO_FAR: retry.REASON_NOT_BEFORE,
     Kind.TOO_LARGE: retry.REASON_TOO_LARGE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from retriable_kafka_client.core.partition import Assignment
     from retriable_kafka_client.wire import Marks
 
-__all__ = ["FILTERED", "FOREIGN", "Entry", "Verdict"]
+__all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "Entry", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class Verdict:
 
 FILTERED = Verdict(counted=True)
 FOREIGN = Verdict()  # another group's retry copy
+PART = Verdict()  # one chunk of a message: to be assembled. These four are told apart by identity.
+DUPLICATE = Verdict()  # a chunk that was there before
+GONE = Verdict()  # a chunk that is no longer in the log
 
 
 class Entry:
@@ -38,9 +42,11 @@ class Entry:
         "assignment",
         "born_ms",
         "key",
+        "last",
         "marks",
         "not_before_ms",
         "offset",
+        "others",
         "raw",
         "route",
         "size",
@@ -60,7 +66,9 @@ class Entry:
         born_ms: int = 0,
     ) -> None:
         self.assignment = assignment
-        self.offset = offset
+        self.offset = offset  # the lowest one of a message that came in chunks
+        self.last = offset  # the highest one
+        self.others: Sequence[int] = ()  # of the message's other chunks, in increasing order
         self.size = size  # bytes that holding this entry costs: body, key and headers
         self.raw = raw  # opaque to the core; the shell's record
         self.marks = marks
@@ -87,6 +95,7 @@ class Entry:
         )
         entry = Entry(self.assignment, self.offset, self.size, self.raw, marks, self.route, not_before_ms)
         entry.key = self.key
+        entry.last, entry.others = self.last, self.others
         entry.alone = self.alone
         return entry
 
