@@ -51,6 +51,10 @@ class Trace:
                 return f"CommitAnswered {_commit(event.commit)}: {dict(event.codes) or 'acknowledged'}"
             case p.Idle():
                 return f"Idle {_place(event.place)} at {event.position}"
+            case p.Recalled():
+                return f"Recalled {_place(event.recall.place)} {list(event.offsets)}"
+            case p.RecallEnded():
+                return f"RecallEnded {_place(event.recall.place)} {event.reached}"
             case p.TopicChanged():
                 return f"TopicChanged {_place(event.place)} {event.uid}"
             case p.Stopping() | p.Tick():
@@ -65,6 +69,10 @@ class Trace:
                 return f"Start {_place(command.place)} at {where}"
             case p.Pause() | p.Resume():
                 return f"{type(command).__name__} {_place(command.place)}"
+            case p.Recall():
+                return f"Recall {_place(command.place)} {command.first} up to {command.stop}"
+            case p.CancelRecall():
+                return f"CancelRecall {_place(command.recall.place)}"
             case p.Run():
                 return f"Run {list(command.entries)}"
             case p.Withdraw():

@@ -72,11 +72,12 @@ class Assembly:
     def expire(self, assignment: Assignment, now: p.Now) -> None:
         """Give up groups whose chunks do not come. What is not read at present cannot be told from what is lost."""
         wall_ms = math.floor(now.wall * 1000)
+        log_ms = assignment.chunks.log_ms
         if assignment.paused:
             if not assignment.waits_for_chunks:
                 return
-            assignment.chunks.log_ms = wall_ms  # nothing would ever be read again
-        assignment.give_up_expired(wall_ms, now.mono)
+            log_ms = wall_ms  # else nothing would ever be read again
+        assignment.give_up_expired(wall_ms, now.mono, log_ms)
 
     # Recalls -----------------------------------------------------------------------------------------------------------
 
@@ -95,7 +96,11 @@ class Assembly:
             group = assignment.chunks.oldest
             if group is not None and (oldest is None or group.number < oldest.number):
                 oldest, chosen = group, assignment
-        if oldest is None or chosen is None or not (oldest.maybe_cut and chosen.chunks.cut):
+        if chosen is None or oldest is None:
+            chosen = min(
+                cut, key=lambda assignment: assignment.chunks.recalls
+            )  # what comes will be the oldest
+        elif not (oldest.maybe_cut and chosen.chunks.cut):
             if waiting + sum(assignment.chunks.bytes for assignment in running) > self._share // 2:
                 return None
             chosen = min(cut, key=lambda assignment: assignment.chunks.recalls)

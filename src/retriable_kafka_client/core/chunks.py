@@ -210,7 +210,7 @@ class Assembler:
         assert self.begin is not None
         return offset - index < self.begin
 
-    def expired(self, mono: float) -> list[GroupKey]:
+    def expired(self, mono: float, log_ms: int) -> list[GroupKey]:
         """Groups that wait for a chunk no longer: the log has gone on without it."""
         wait_ms = int(self._shop.chunk_wait * 1000)
         silence = min(LEAST_SILENCE, self._shop.chunk_wait)
@@ -218,7 +218,7 @@ class Assembler:
             key
             for key, group in self.groups.items()
             if not (group.maybe_cut and self.cut)
-            and self.log_ms >= group.first_ms + wait_ms
+            and log_ms >= group.first_ms + wait_ms
             and mono >= group.read_at + silence
         ]
 

@@ -259,9 +259,9 @@ class Assignment:
             chunks.seats[key] = self.lanes.reserve(part.key, part.offset)
         self._let_go(key, released, wall_ms)
 
-    def give_up_expired(self, wall_ms: int, mono: float) -> None:
-        """Wait no longer for chunks that should have come by now."""
-        for key in self.chunks.expired(mono):
+    def give_up_expired(self, wall_ms: int, mono: float, log_ms: int) -> None:
+        """Wait no longer for chunks that should have come by now, when the log stands at ``log_ms``."""
+        for key in self.chunks.expired(mono, log_ms):
             self._let_go(key, self.chunks.expire(key), wall_ms)
 
     def _let_go(self, key: GroupKey, released: Sequence[Entry], wall_ms: int) -> None:
@@ -271,18 +271,18 @@ class Assignment:
         seat = self.chunks.seats.pop(key, None) if key not in self.chunks.groups else None
         for entry in released:
             self.beside += len(entry.others)
+            due_ms = entry.not_before_ms
+            if entry.verdict is None and due_ms is not None and due_ms > wall_ms + YEAR_MS:
+                entry.verdict = Verdict(REASON_NOT_BEFORE)
             if seat is not None and not isinstance(entry, Part):
                 assert self.lanes is not None
                 entry.key = seat.key  # who names another key in a later chunk changes nothing
                 if not self.lanes.fill(seat, entry):
                     return
-            due_ms = entry.not_before_ms
-            if entry.verdict is None and due_ms is not None and wall_ms < due_ms <= wall_ms + YEAR_MS:
-                self.waiting.push(entry)
-                continue
             if entry.verdict is None and due_ms is not None and due_ms > wall_ms:
-                entry.verdict = Verdict(REASON_NOT_BEFORE)
-            self.enqueue(entry)
+                self.waiting.push(entry)
+            else:
+                self.enqueue(entry)
         if seat is not None and isinstance(released[0], Part):
             assert self.lanes is not None
             following = self.lanes.drop(seat)
