@@ -173,9 +173,12 @@ def _chunked(settings: Settings, seed: int) -> Settings:
     """Send some messages in chunks."""
     random = Random(f"chunks {seed}")
     message_bytes = random.choice((700, 1_500))
+    chunked = random.choice((0.0, 0.0, 0.1, 0.3, 0.6))
+    if chunked and random.random() < 0.25:  # what was cut may be gone when it is to be read again
+        settings = replace(settings, faults=replace(settings.faults, compact=0.3))
     return replace(
         settings,
-        chunked=random.choice((0.0, 0.0, 0.1, 0.3, 0.6)),
+        chunked=chunked,
         message_bytes=message_bytes,
         config=replace(
             settings.config, message_bytes=message_bytes, chunk_wait=random.choice((4.0, 10.0, 25.0))

@@ -45,20 +45,17 @@ class Trace:
                 return f"HandOffAnswered {_handoff(event.handoff)}: {event.code or 'acknowledged'}"
             case p.Published():
                 return f"Published {event.publication.entry!r}: {event.code or 'acknowledged'}"
-            case p.Hold():
-                return f"Hold {'on' if event.on else 'off'}"
             case p.CommitAnswered():
                 return f"CommitAnswered {_commit(event.commit)}: {dict(event.codes) or 'acknowledged'}"
             case p.Idle():
                 return f"Idle {_place(event.place)} at {event.position}"
-            case p.Recalled():
-                return f"Recalled {_place(event.recall.place)} {list(event.offsets)}"
-            case p.RecallEnded():
-                return f"RecallEnded {_place(event.recall.place)} {event.reached}"
+            case p.Recalled() | p.RecallEnded():
+                what = list(event.offsets) if isinstance(event, p.Recalled) else event.reached
+                return f"{type(event).__name__} {_place(event.recall.place)} {what}"
             case p.TopicChanged():
                 return f"TopicChanged {_place(event.place)} {event.uid}"
-            case p.Stopping() | p.Tick():
-                return type(event).__name__
+            case p.Stopping() | p.Tick() | p.Hold():
+                return f"{event}"
 
     def command(self, command: p.Command) -> str:
         match command:

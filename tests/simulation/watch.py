@@ -77,6 +77,7 @@ class Tenure:
         self.first_ms: dict[
             Letter, int
         ] = {}  # and its timestamp, or our time when it was read, if that was earlier
+        self.orphans: set[Letter] = set()  # of which the first chunks cannot come any more
         self.indexes: set[tuple[Letter, int]] = set()  # chunks that came
         self.given_up: dict[Letter, str] = {}
         self.ran: set[Letter] = set()
@@ -222,6 +223,8 @@ class Watch:
                         tenure.came[record.letter] = now.mono
                         tenure.indexes.add((record.letter, record.index))
                     tenure.firsts.setdefault(record.letter, offset)
+                    if tenure.firsts[record.letter] == offset and offset - record.index < tenure.begin:
+                        tenure.orphans.add(record.letter)
                     self.reread(tenure, [record], now)
         tenure.read_ms = min(records[-1].stamp_ms, math.floor(now.wall * 1000))
 
@@ -273,9 +276,9 @@ class Watch:
         if lane is not None:
             if lane in tenure.running:
                 raise Violation("order", f"{record} begins while {tenure.running[lane]} runs")
-            if record.offset_ < tenure.last.get(lane, -1):
+            if self._stand(tenure, record) < tenure.last.get(lane, -1):
                 raise Violation("order", f"{record} begins after {tenure.last[lane]}")
-            tenure.running[lane], tenure.last[lane] = record, record.offset_
+            tenure.running[lane], tenure.last[lane] = record, self._stand(tenure, record)
         if tenure.cover is not None and tenure.cover.has(entry.offset):
             raise Violation("D", f"{record} runs again although it was committed as complete")
         for earlier in record.begun:
@@ -313,6 +316,10 @@ class Watch:
             record = Record(b"", None, record.facts, record.letter.key)
         return record.key_ if ordering == "key" else b""
 
+    def _stand(self, tenure: Tenure, record: Record) -> int:
+        """Its place in the order: a message in chunks has that of its first one, though its duplicate be used."""
+        return tenure.firsts[record.letter] if isinstance(record, Whole) else record.offset_
+
     def _check_order(self, tenure: Tenure, record: Record) -> None:
         lane = self._lane(record)
         for earlier in tenure.held.values() if lane is not None else ():
@@ -323,7 +330,7 @@ class Watch:
                 or tenure.firsts.get(earlier.letter) != earlier.offset_
             ):
                 continue  # it holds no place
-            if earlier.offset_ < record.offset_ and self._lane(earlier) == lane:
+            if earlier.offset_ < self._stand(tenure, record) and self._lane(earlier) == lane:
                 raise Violation("order", f"{record} overtakes {earlier}")
 
     def ended(self, tenure: Tenure, record: Record) -> None:
@@ -415,6 +422,8 @@ class Watch:
         there = {
             one.index for one in tenure.held.values() if isinstance(one, PartRecord) and one.letter is letter
         }
+        if (event.reason == retry.REASON_ORPHAN) != (letter in tenure.orphans):
+            raise Violation("G", f"{record} is given up as {event.reason}")
         if event.reason == retry.REASON_INCOMPLETE:
             gone = any(part.gone for part in letter.parts())
             if len(there) == len(letter.bodies) and not gone:
@@ -426,13 +435,10 @@ class Watch:
                 raise Violation("G", f"{record} is given up while nothing is read")
             if not jammed and tenure.read_ms < tenure.first_ms[letter] + config.chunk_wait * 1000 - 1:
                 raise Violation("G", f"{record} is given up before its time")
-        elif event.reason == retry.REASON_ORPHAN:
-            if record.offset_ - record.index >= tenure.begin:
-                raise Violation("G", f"{record} is said to be an orphan")
         elif event.reason == retry.REASON_TOO_LARGE:
             if sum(len(letter.bodies[index]) for index in there) <= config.message_bytes:
                 raise Violation("G", f"{record} is said to be too large")
-        elif not letter.corrupt:
+        elif event.reason != retry.REASON_ORPHAN and not letter.corrupt:
             raise Violation("G", f"{record} is said to be {event.reason}")
 
     def reread(self, tenure: Tenure, records: Sequence[Record], now: p.Now) -> None:
@@ -646,8 +652,9 @@ class Watch:
         for assignment in engine.assignments.values():
             if assignment.phase is not Phase.RUNNING:
                 continue
-            # Copies that come back refused count again, as do the chunks of what is given up.
-            if assignment.messages > 3 * config.window + 7 * len(member.tenures[assignment.place].given_up):
+            # Copies that come back refused count again. Chunks of what is given up, and what was read again, come besides.
+            chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
+            if assignment.messages > 3 * config.window + chunks:
                 raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
             if (room > config.in_flight // RESERVE and assignment.ready) or (room > 0 and assignment.due):
                 raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")

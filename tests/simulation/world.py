@@ -176,7 +176,9 @@ class World:
         if self.often(faults.compact):
             log = self.broker.logs[random.choice(self.consumed)]
             if log.place.topic != RETRY_TOPIC and len(log):
-                self.say(f"{log.compact(random.randrange(len(log)))} is compacted away")
+                gone = log.compact(random.randrange(len(log)))
+                self.broker.resolve(gone)  # of a chunk: its duplicates as well
+                self.say(f"{gone} is compacted away")
         if self.often(faults.shuffle):
             self.group.request()
         self._disturb_members()

@@ -120,6 +120,13 @@ class Group:
             self.seal = joiner.seal(self.seal, self.parts[self.sealed])
             self.sealed += 1
 
+    def remove(self, index: int) -> Part:
+        part = self.parts.pop(index)
+        self.bytes -= part.size
+        self.body_bytes -= part.body_bytes
+        self.seal, self.sealed = None, 0  # the duplicate may say something else
+        return part
+
 
 class Assembler:
     """The unfinished groups of one assignment, in the order in which they were begun."""
@@ -183,10 +190,14 @@ class Assembler:
             group = Group(self._shop.begun, chunk.count, maybe_cut=bool(self.cut))
             self.groups[key] = group
         elif chunk.index in group.parts:
-            return (_judged(part, DUPLICATE),)
-        group.add(chunk.index, part, mono, joiner, wall_ms)
-        self.bytes += part.size
-        self.count += 1
+            held = group.parts[chunk.index]
+            if held.offset < part.offset:
+                return (_judged(part, DUPLICATE),)
+            # Read again behind its duplicate. The first one counts: where it stands gives the message its id.
+            self._drop(group, chunk.index)
+            self._keep(group, chunk.index, part, mono, wall_ms)
+            return (_judged(held, DUPLICATE),)
+        self._keep(group, chunk.index, part, mono, wall_ms)
         if len(group.parts) == 1 and key not in self.seats and self._is_orphan(part.offset, chunk.index):
             return self._give_up(key, group, REASON_ORPHAN)
         if group.body_bytes > self._shop.message_bytes:
@@ -204,6 +215,16 @@ class Assembler:
         self._whole += 1
         whole.others, whole.last = tuple(offsets[1:]), offsets[-1]
         return (whole,)
+
+    def _keep(self, group: Group, index: int, part: Part, mono: float, wall_ms: int) -> None:
+        assert self._shop.joiner is not None
+        group.add(index, part, mono, self._shop.joiner, wall_ms)
+        self.bytes += part.size
+        self.count += 1
+
+    def _drop(self, group: Group, index: int) -> None:
+        self.bytes -= group.remove(index).size
+        self.count -= 1
 
     def _is_orphan(self, offset: int, index: int) -> bool:
         """Whether the chunks before this one cannot all have been delivered in this assignment."""

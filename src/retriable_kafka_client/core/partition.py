@@ -376,6 +376,8 @@ class Assignment:
         """``entry`` is complete and nobody runs it: what stands behind it in its lane may go."""
         if self.lanes is None or entry.offset in self.lingering:
             return
+        if isinstance(entry, Part) or entry.verdict is GONE:
+            return  # it had no place of its own, and may stand where its message's is
         following = self.lanes.leave(entry)
         if following is not None:
             self.enqueue(following)
