@@ -51,6 +51,10 @@ class Log:
         self.resolve(record)
         return record
 
+    def index(self, offset: int) -> int:
+        """Where the first record at or behind the offset stands among the records."""
+        return min(bisect_left(self._offsets, offset), len(self._offsets) - 1)
+
     def read(self, position: int, most: int) -> list[Record]:
         first = bisect_left(self._offsets, position)
         return self._records[first : first + most]

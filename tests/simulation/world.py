@@ -174,14 +174,24 @@ class World:
             self.broker.recreate(topic, f"{topic}@{self._born}")
             self.say(f"{topic} is deleted and made again")
         if self.often(faults.compact):
-            log = self.broker.logs[random.choice(self.consumed)]
-            if log.place.topic != RETRY_TOPIC and len(log):
-                gone = log.compact(random.randrange(len(log)))
-                self.broker.resolve(gone)  # of a chunk: its duplicates as well
-                self.say(f"{gone} is compacted away")
+            self._compact()
         if self.often(faults.shuffle):
             self.group.request()
         self._disturb_members()
+
+    def _compact(self) -> None:
+        """Take a record out of a log, rather one that somebody means to read again."""
+        log = self.broker.logs[self.random.choice(self.consumed)]
+        cut = [
+            log.index(tenure.assignment.chunks.cut.lowest)
+            for member in self.members
+            for tenure in member.tenures.values()
+            if tenure.place == log.place and tenure.uid == log.uid and tenure.assignment.chunks.cut
+        ]
+        if log.place.topic != RETRY_TOPIC and len(log):
+            gone = log.compact(cut[0] if cut else self.random.randrange(len(log)))
+            self.broker.resolve(gone)  # of a chunk: its duplicates as well
+            self.say(f"{gone} is compacted away")
 
     def _disturb_members(self) -> None:
         faults, random = self.faults, self.random
