@@ -212,7 +212,7 @@ BAD_NAMES = ["", ".", "..", "a b", "a/b", "ä", "a" * 250, "a\n", None, 5, b"a"]
     [
         (lambda name: Topic(name, dead_letter=DISCARD), "Topic.name"),
         (lambda name: Topic("a", dead_letter=name), "Topic.dead_letter"),
-        (Retry, "Retry.topic"),
+        (lambda name: Retry("" if name is None else name), "Retry.topic"),
     ],
     ids=["topic", "dead-letter", "retry"],
 )
@@ -227,11 +227,52 @@ def test_topic_names_that_kafka_takes(name: str) -> None:
     assert Topic(name, dead_letter=DISCARD).name == name
 
 
-def test_what_comes_later_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="regular expressions come with a later release"):
-        Topic("^orders-.*", dead_letter=DISCARD)
-    with pytest.raises(ConfigError, match=r"in place.*later release"):
-        Retry()
+@pytest.mark.parametrize(
+    "pattern",
+    ["^orders-.*", "^", "^a$|^b$", r"^a\.b-[0-9]+$", r"^\w+-[a-z]{2,3}$", "^[]a].[^-].*", r"^[\.]a"],
+)
+def test_patterns_that_everybody_reads_alike(pattern: str) -> None:
+    assert Topic(pattern, dead_letter=DISCARD).name == pattern
+    assert Retry(pattern).topic == pattern
+
+
+@pytest.mark.parametrize(
+    ("pattern", "remedy"),
+    [
+        ("^orders-(", "is no regular expression"),
+        ("^orders-[", "is no regular expression"),
+        ("^*", "is no regular expression"),
+        ("^a{99999999999}", "is no regular expression"),
+        (r"^orders-\d+", r"write \[0-9\] for \\d"),
+        (r"^orders-[\w-]+", r"\[a-zA-Z0-9_\] for \\w"),
+        (r"^[]\w]", r"\[a-zA-Z0-9_\] for \\w"),
+        (r"^(a)\1", "do not read"),
+        ("^orders-(?:a|b)", "use plain"),
+        ("^(?i)orders", "use plain"),
+        ("^orders-[[:digit:]]", "write ranges"),
+        ("^ordérs", "printable ASCII"),
+        ("^a\x00b", "printable ASCII"),
+        ("^a\n", "printable ASCII"),
+    ],
+)
+def test_patterns_that_somebody_reads_otherwise_are_refused(pattern: str, remedy: str) -> None:
+    for make, field in (
+        (lambda: Topic(pattern, dead_letter=DISCARD), "Topic.name"),
+        (lambda: Retry(pattern), "Retry.topic"),
+    ):
+        with pytest.raises(ConfigError, match=remedy) as caught:
+            make()
+        assert caught.value.field == field
+
+
+def test_a_dead_letter_topic_is_no_pattern() -> None:
+    with pytest.raises(ConfigError, match=r"Topic\.dead_letter"):
+        Topic("a", dead_letter="^dead.*")
+
+
+def test_without_a_topic_retries_are_made_in_place() -> None:
+    assert Retry().topic is None
+    assert Retry(max_attempts=2, delay=1.0).max_attempts == 2
 
 
 def test_a_dead_letter_topic_must_be_named_or_declined() -> None:

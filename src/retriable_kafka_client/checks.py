@@ -8,10 +8,20 @@ import re
 
 from retriable_kafka_client.errors import ConfigError
 
-__all__ = ["MAX_INT32", "check_topic_name", "instance", "integer", "number", "set_fields", "text"]
+__all__ = [
+    "MAX_INT32",
+    "check_topic",
+    "check_topic_name",
+    "instance",
+    "integer",
+    "number",
+    "set_fields",
+    "text",
+]
 
 MAX_INT32 = 2**31 - 1
 
+_ESCAPE = re.compile(r"\\[a-zA-Z0-9]")
 _TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
@@ -21,6 +31,38 @@ def check_topic_name(field_name: str, name: object) -> str:
         remedy = 'must be a topic name: 1 to 249 of a-z A-Z 0-9 . _ -, and not "." or ".."'
         raise ConfigError(field_name, name, remedy)
     return name
+
+
+def check_topic(field_name: str, name: object) -> str:
+    """Return ``name`` if it is a topic's name, or a pattern (it begins with "^") that everybody reads alike.
+
+    The classic protocol has the client's POSIX expressions, the new one the broker's RE2, and we have Python's: what these
+    read differently would be found out by a topic that is missed.
+    """
+    if not isinstance(name, str) or not name.startswith("^"):
+        return check_topic_name(field_name, name)
+    if not (name.isascii() and name.isprintable()):
+        raise ConfigError(field_name, name, "a regular expression for topics must be printable ASCII")
+    if "(?" in name:
+        raise ConfigError(
+            field_name, name, 'Kafka clients have no groups that begin with "(?"; use plain (…)'
+        )
+    if "[:" in name or "[[" in name:
+        raise ConfigError(field_name, name, "write ranges such as [0-9] or [a-z] for classes of characters")
+    for found in _ESCAPE.finditer(name):
+        if found[0] != "\\w" or _in_brackets(name, found.start()):
+            remedy = f"Kafka clients do not read {found[0]} as Python does; write [0-9] for \\d, [a-zA-Z0-9_] for \\w"
+            raise ConfigError(field_name, name, remedy)
+    try:
+        re.compile(name)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ConfigError(field_name, name, f"is no regular expression: {error}") from None
+    return name
+
+
+def _in_brackets(pattern: str, at: int) -> bool:
+    start = pattern.rfind("[", 0, at)
+    return start >= 0 and "]" not in pattern[start + 2 : at]
 
 
 def set_fields(target: object, **values: object) -> None:

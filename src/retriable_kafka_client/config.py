@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from retriable_kafka_client.checks import (
     MAX_INT32,
+    check_topic,
     check_topic_name,
     instance,
     integer,
@@ -23,6 +24,7 @@ from retriable_kafka_client.checks import (
     set_fields,
     text,
 )
+from retriable_kafka_client.core.routing import EntryNames, Routing
 from retriable_kafka_client.errors import ConfigError, seconds
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.settings import Settings
@@ -36,6 +38,7 @@ __all__ = [
     "Retry",
     "Steps",
     "Topic",
+    "names_of",
 ]
 
 Duration = float | timedelta
@@ -189,10 +192,11 @@ class Retry:
     """What follows a failed run: a copy in ``topic``, run again after ``delay``, up to ``max_attempts`` runs
     in all.
 
+    Without ``topic`` the message waits in memory and holds its offset; a restart or a rebalance forgets its attempts.
     Exceptions of the types in ``give_up_on`` are not retried.
     """
 
-    topic: str
+    topic: str | None
     _: KW_ONLY
     max_attempts: int
     delay: Exponential | Steps
@@ -206,12 +210,9 @@ class Retry:
         delay: Duration | Sequence[Duration] | Exponential | Steps = Exponential(15.0),
         give_up_on: tuple[type[Exception], ...] = (),
     ) -> None:
-        if topic is None:
-            remedy = "name a retry topic: retrying in place, from memory, comes with a later release"
-            raise ConfigError("Retry.topic", topic, remedy)
         set_fields(
             self,
-            topic=check_topic_name("Retry.topic", topic),
+            topic=None if topic is None else check_topic("Retry.topic", topic),
             max_attempts=integer("Retry.max_attempts", max_attempts, 1, MAX_INT32),
             delay=_delay(delay),
             give_up_on=_exceptions("Retry.give_up_on", give_up_on),
@@ -220,7 +221,11 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, init=False)
 class Topic:
-    """A topic to handle, what follows failures, and where what cannot be handled goes."""
+    """A topic to handle, what follows failures, and where what cannot be handled goes.
+
+    A name that begins with "^" is a regular expression: all topics in whose names it is found, those among them that
+    appear later.
+    """
 
     name: str
     _: KW_ONLY
@@ -228,11 +233,7 @@ class Topic:
     dead_letter: str | Discard
 
     def __init__(self, name: str, *, retry: Retry | None = None, dead_letter: str | Discard) -> None:
-        if str(name).startswith("^"):
-            raise ConfigError(
-                "Topic.name", name, "name one topic: regular expressions come with a later release"
-            )
-        check_topic_name("Topic.name", name)
+        check_topic("Topic.name", name)
         instance("Topic.retry", retry, Retry, "must be a Retry, or None for a single attempt", optional=True)
         if dead_letter is not DISCARD:
             _check_dead_letter(name, retry, dead_letter)
@@ -241,6 +242,19 @@ class Topic:
                 "Retry.topic", name, "must be another topic than the one whose failures it takes"
             )
         set_fields(self, name=name, retry=retry, dead_letter=dead_letter)
+        conflict = Routing([names_of(self)]).first_conflict()
+        if conflict is not None:
+            raise ConfigError(conflict.field, conflict.value, conflict.remedy)
+
+
+def names_of(topic: Topic) -> EntryNames:
+    """The names that stand in it, as the routing takes them."""
+    retry, dead_letter = topic.retry, topic.dead_letter
+    return EntryNames(
+        topic.name,
+        None if retry is None else retry.topic,
+        dead_letter if isinstance(dead_letter, str) else None,
+    )
 
 
 @dataclass(frozen=True, slots=True, init=False, kw_only=True)

@@ -18,14 +18,17 @@ __all__ = [
     "DrainOverrun",
     "Event",
     "HandOffRefused",
+    "HandlerTimedOut",
     "MessageDeadLettered",
     "MessageDropped",
     "MessageParked",
     "MessageRetried",
+    "NoRetryTopic",
     "OffsetMapIgnored",
     "OffsetMapOverflow",
     "OffsetMapShortened",
     "TopicReset",
+    "TopicUnclear",
     "WorkerDied",
 ]
 
@@ -121,6 +124,24 @@ class TopicReset(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopicUnclear(Event):
+    """A topic that appeared while the consumer ran is not clearly one entry's; nothing of it is read or committed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoRetryTopic(Event):
+    """Run number ``attempt`` failed in a topic of first attempts, and ``Retry.topic`` is a pattern: where to put a copy
+    cannot be told, so the message counts as exhausted.
+    """
+
+    offset: int
+    attempt: int
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRetried(Event):
     """Run number ``attempt`` failed; the copy in ``retry_topic`` is acknowledged and runs ``delay`` seconds later.
 
@@ -178,6 +199,18 @@ class WorkerDied(Event):
 
     offset: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerTimedOut(Event):
+    """A run took longer than ``Consumer.timeout``, and counts as failed.
+
+    ``running``: it could not be ended, and keeps its place with the workers until it returns.
+    """
+
+    offset: int
+    attempt: int
+    running: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

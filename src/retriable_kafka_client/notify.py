@@ -25,6 +25,7 @@ class Notifier:
         self._queue: queue.Queue[events.Event | None] = queue.Queue(CAPACITY)
         self._thread: threading.Thread | None = None
         self._refusing: set[str] = set()  # targets whose refusal has been logged
+        self._unclear: set[str] = set()  # topics of which that has been logged
         self.lost = 0  # written by the loop's thread
 
     def start(self) -> None:
@@ -116,9 +117,29 @@ class Notifier:
                     event.target,
                     event.code,
                 )
+            case events.TopicUnclear() if event.topic not in self._unclear:
+                self._unclear.add(event.topic)
+                log.error("group %s: topic %s is not read: %s", group, event.topic, event.reason)
+            case events.NoRetryTopic():
+                log.error(
+                    "group %s: %s/%d failed and is not retried: its retry topic is a pattern, which names no topic for"
+                    " the copy",
+                    group,
+                    place,
+                    event.offset,
+                )
             case events.WorkerDied():
                 log.warning(
                     "group %s: a worker process died while it ran %s/%d, attempt %d",
+                    group,
+                    place,
+                    event.offset,
+                    event.attempt,
+                )
+            case events.HandlerTimedOut() if event.running:
+                log.warning(
+                    "group %s: the handler of %s/%d, attempt %d, is beyond its time limit and still runs; it keeps its"
+                    " place with the workers until it returns",
                     group,
                     place,
                     event.offset,

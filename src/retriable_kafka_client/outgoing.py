@@ -17,6 +17,7 @@ __all__ = [
     "GivenHeaders",
     "Serializer",
     "body_of",
+    "check_file",
     "due_ms",
     "is_file",
     "key_of",
@@ -60,9 +61,14 @@ def is_file(value: object) -> bool:
     return callable(getattr(value, "read", None)) and callable(getattr(value, "seek", None))
 
 
-def _read(file: Any, where: str) -> bytes:
+def check_file(file: Any, *, where: str = _PRODUCER) -> None:
+    """Refuse a file that cannot be sent."""
     if isinstance(file, io.TextIOBase) or not file.seekable():
         raise ConfigError(f"{where}.value", file, "a file must be opened in binary mode and be seekable")
+
+
+def _read(file: Any, where: str) -> bytes:
+    check_file(file, where=where)
     body = file.read()
     if not isinstance(body, bytes):
         raise ConfigError(f"{where}.value", file, "a file must be opened in binary mode")

@@ -7,7 +7,7 @@ from typing import Any
 
 from retriable_kafka_client.errors import ConfigError
 
-__all__ = ["CALLBACKS", "Settings", "is_secret"]
+__all__ = ["CALLBACKS", "Settings", "is_secret", "why_owned"]
 
 CALLBACKS = frozenset({"error_cb", "logger", "oauth_cb", "stats_cb", "throttle_cb"})
 """The callables that may stand among the settings."""
@@ -129,6 +129,11 @@ class Settings(Mapping[str, Any]):
             for name, value in self._items.items()
         )
         return "{" + ", ".join(shown) + "}"
+
+
+def why_owned(name: str) -> str | None:
+    """Say what to do instead of giving the setting ``name``, which the library must own; None: it may be given."""
+    return _OWNED.get(name)
 
 
 def is_secret(name: str) -> bool:

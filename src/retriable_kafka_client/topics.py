@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -19,6 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
 from retriable_kafka_client.core.engine import Route
+from retriable_kafka_client.core.routing import Routing, is_pattern
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, NotReachable
 
 __all__ = ["Directory", "TopicFacts", "check"]
@@ -78,15 +80,19 @@ def check(
                     else NotReachable
                 )
                 raise kind(f"the brokers at {bootstrap_servers} cannot be used: {reason}") from error
-    directory = Directory(admin, cluster_id or "", known)
-    names = sorted(
-        {name for route in routes for name in (route.topic, route.retry_topic, route.dead_letter) if name}
-    )
+    routing = Routing(routes)
+    for name in sorted(known):
+        conflict = routing.conflict(name)
+        if conflict is not None:
+            raise ConfigError(conflict.field, conflict.value, conflict.remedy)
+    matched = frozenset(name for name in known if routing.role(name) is not None)
+    directory = Directory(admin, cluster_id or "", known, matched)
+    names = sorted(routing.names | matched)
     answers = directory.ask_now(names, stopped)
     if answers is None:
         return None
     for name, answer in answers.items():
-        if answer.code in _MISSING:
+        if answer.code in _MISSING and name in routing.names:
             raise ConfigError(
                 "topic",
                 name,
@@ -99,24 +105,43 @@ def check(
             "the brokers do not tell the settings of %s: whether they keep what is put into them cannot be checked",
             ", ".join(unknown),
         )
-    for route in routes:
-        _check_settings(route, answers, bootstrap_servers)
+    for index, route in enumerate(routes):
+        _check_compaction(route.dead_letter, "dead-letter", answers, bootstrap_servers)
+        for name in sorted(answers):
+            if routing.retry_target(index, name) == name:
+                _check_retry_topic(route, name, answers, bootstrap_servers)
+    for pattern in _unmatched(routes, matched):
+        log.warning("no topic matches %r yet; those that appear later are read", pattern)
     return directory
 
 
-def _check_settings(route: Route, answers: Mapping[str, _Answer], bootstrap_servers: str) -> None:
-    for name, role in ((route.retry_topic, "retry"), (route.dead_letter, "dead-letter")):
-        settings = answers[name].settings if name else None
-        if name and settings is not None and "compact" in settings.get("cleanup.policy", ""):
-            raise ConfigError(
-                f"{role} topic",
-                name,
-                "is compacted, so of messages with one key only the last would survive; "
-                + _alter(bootstrap_servers, name, "cleanup.policy=delete"),
-            )
-    if route.retry_topic is None or route.policy is None:
+def _unmatched(routes: Sequence[Route], names: AbstractSet[str]) -> list[str]:
+    given = [name for route in routes for name in (route.topic, route.retry_topic) if name]
+    return [
+        one for one in dict.fromkeys(given) if is_pattern(one) and not any(re.search(one, n) for n in names)
+    ]
+
+
+def _check_compaction(
+    name: str | None, role: str, answers: Mapping[str, _Answer], bootstrap_servers: str
+) -> None:
+    settings = answers[name].settings if name else None
+    if name and settings is not None and "compact" in settings.get("cleanup.policy", ""):
+        raise ConfigError(
+            f"{role} topic",
+            name,
+            "is compacted, so of messages with one key only the last would survive; "
+            + _alter(bootstrap_servers, name, "cleanup.policy=delete"),
+        )
+
+
+def _check_retry_topic(
+    route: Route, name: str, answers: Mapping[str, _Answer], bootstrap_servers: str
+) -> None:
+    _check_compaction(name, "retry", answers, bootstrap_servers)
+    if route.policy is None:
         return
-    settings = answers[route.retry_topic].settings or {}
+    settings = answers[name].settings or {}
     retention_ms = _retention(settings)
     longest = max(
         (
@@ -129,9 +154,9 @@ def _check_settings(route: Route, answers: Mapping[str, _Answer], bootstrap_serv
         enough = math.ceil(longest * 2000)
         raise ConfigError(
             "retry topic",
-            route.retry_topic,
+            name,
             f"keeps records for {retention_ms / 1000:g} s and the longest delay is {longest:g} s; "
-            + _alter(bootstrap_servers, route.retry_topic, f"retention.ms={max(enough, 86_400_000)}"),
+            + _alter(bootstrap_servers, name, f"retention.ms={max(enough, 86_400_000)}"),
         )
 
 
@@ -164,7 +189,14 @@ class _Answer:
 class Directory:
     """Facts of topics, asked for in the background. Only the loop's thread calls it; nothing but ``ask_now`` blocks."""
 
-    def __init__(self, admin: AdminClient, cluster_id: str, known: AbstractSet[str]) -> None:
+    def __init__(
+        self,
+        admin: AdminClient,
+        cluster_id: str,
+        known: AbstractSet[str],
+        matched: AbstractSet[str] = frozenset(),
+    ) -> None:
+        self.matched = matched  # of these, the ones that are read
         self._admin = admin
         self._cluster_id = cluster_id
         self._known = known  # topics that the cluster listed at first
@@ -211,7 +243,10 @@ class Directory:
         """Ask for what was not asked for lately, and take in what has been answered; returns whose id has changed."""
         before = dict(self._facts)
         self._collect()
-        if not self._mock:
+        if self._mock:
+            for name in names:
+                self._untold(name)  # it may have appeared since
+        else:
             hurried = set(urgent)
             for name in names:
                 pause = 0.5 if name in hurried or name in self._missing else REFRESH_SECONDS

@@ -19,6 +19,7 @@ __all__ = [
     "CHUNK_GROUP",
     "CHUNK_INDEX",
     "DEAD_ATTEMPTS",
+    "DEAD_CHUNK",
     "DEAD_ERROR",
     "DEAD_ERROR_TEXT",
     "DEAD_REASON",
@@ -75,6 +76,7 @@ DEAD_ERROR = PREFIX + "dead_error"
 DEAD_ERROR_TEXT = PREFIX + "dead_error_text"
 DEAD_ATTEMPTS = PREFIX + "dead_attempts"
 DEAD_TIME = PREFIX + "dead_time"
+DEAD_CHUNK = PREFIX + "dead_chunk"  # which chunk of a group that never became whole: group in hex/index/count
 
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that datetime knows
 MAX_TIME_MS = _MAX_SECONDS * 1000  # the largest that still rounds up to such a second

@@ -101,15 +101,25 @@ def test_partitions_take_turns() -> None:
 
 
 def test_what_is_due_goes_first_and_has_slots_of_its_own() -> None:
-    bench = Bench(in_flight=8)
+    bench = Bench(in_flight=64)
+    bench.assign(BASE, RETRY)
+    entries = bench.plain(BASE, *range(100))
+    assert len(entries) == 56
+    due = bench.arrive(RETRY, *((offset, due_in(bench, 0.0)) for offset in range(8)))
+    assert [(one.entries[0].assignment.place, one.urgent) for one in only(due, p.Run)] == [(RETRY, True)]
+    bench.arrive(RETRY, (8, due_in(bench, 0.0)))
+    freed = bench.tell(p.Finished(done=entries[:1]))
+    assert [(one.assignment.place, one.offset) for one in run(freed)] == [(RETRY, 8)]
+
+
+def test_few_slots_are_for_everything() -> None:
+    bench = Bench(in_flight=16)
     bench.assign(BASE, RETRY)
     entries = bench.plain(BASE, *range(20))
-    assert len(entries) == 7
-    due = bench.arrive(RETRY, (0, due_in(bench, 0.0)))
-    assert [(one.entries[0].assignment.place, one.urgent) for one in only(due, p.Run)] == [(RETRY, True)]
-    bench.arrive(RETRY, (1, due_in(bench, 0.0)))
+    assert len(entries) == 16
+    bench.arrive(RETRY, (0, due_in(bench, 0.0)))
     freed = bench.tell(p.Finished(done=entries[:1]))
-    assert [(one.assignment.place, one.offset) for one in run(freed)] == [(RETRY, 1)]
+    assert [(one.assignment.place, one.offset) for one in run(freed)] == [(RETRY, 0)]
 
 
 def test_nothing_runs_before_its_time() -> None:

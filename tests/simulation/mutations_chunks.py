@@ -26,7 +26,6 @@ _next_recall = Assembly.next_recall
 _wanted = Assembly.wanted
 _give_up = Assembler._give_up
 _join = Intake.join
-_take_from = Assignment._take_from
 _drop = Lanes.drop
 _reserve = Lanes.reserve
 _admit = Assembly.admit
@@ -144,10 +143,8 @@ def _takes_the_gone_for_there(self: Assembly, assignment: Assignment, stop: int,
     self._next = stop
 
 
-def _admits_by_the_first(self: Assignment, queue: Any, room: int, wall_ms: int, frontier: int) -> list[Entry]:
-    for entry in queue:
-        entry.last = entry.offset
-    return _take_from(self, queue, room, wall_ms, frontier)
+def _first_is_last(self: Entry) -> int:
+    return self.offset
 
 
 def _counts_chunks(self: Assignment) -> int:
@@ -193,7 +190,7 @@ CHUNK_MUTATIONS: tuple[Mutation, ...] = (
     _one("lose a chunk of what is given up", Assembler, "_give_up", _loses_a_chunk),
     _one("throw away what is given up", Assembler, "_give_up", _throws_chunks_away),
     _one("wait for cut chunks that are gone", Assembly, "_pass_gone", _takes_the_gone_for_there),
-    _one("admit a message by its first chunk", Assignment, "_take_from", _admits_by_the_first),
+    _one("admit a message by its first chunk", Entry, "last", property(_first_is_last)),
     _one("count chunks against the window", Assignment, "messages", property(_counts_chunks)),
     _one("keep the lane of what is given up", Lanes, "drop", _keeps_the_lane),
     _one("wait for room in the map that never comes", Assignment, "is_jammed", property(_is_never_jammed)),

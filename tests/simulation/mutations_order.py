@@ -26,13 +26,11 @@ _send = Engine._send
 _on_withdrawn = Engine._on_withdrawn
 _enter = Lanes._enter
 _next = Lanes._next
-_on_done = Engine._on_done
+_on_finished = Engine._on_finished
 
 
-def _next_goes_with_the_head(
-    self: Engine, assignment: Assignment, entries: list[Entry], *, urgent: bool = False
-) -> None:
-    _hand_out(self, assignment, entries, urgent=urgent)
+def _next_goes_with_the_head(self: Engine, assignment: Assignment, entries: list[Entry], **how: bool) -> None:
+    _hand_out(self, assignment, entries, **how)
     for entry in entries:
         if assignment.tracker is not None and assignment.tracker.is_incomplete(entry.offset):
             assignment.step_on(entry)
@@ -70,10 +68,10 @@ def _a_key_is_forgotten(self: Lanes, lane: bytes) -> Entry | None:
     return following
 
 
-def _nobody_steps_on(self: Engine, done: Sequence[Entry]) -> None:
+def _nobody_steps_on(self: Engine, event: p.Finished, now: p.Now) -> None:
     ordering, self._config = self._config.ordering, replace(self._config, ordering="unordered")
     try:
-        _on_done(self, done)
+        _on_finished(self, event, now)
     finally:
         self._config = replace(self._config, ordering=ordering)
 
@@ -250,7 +248,7 @@ ORDER_MUTATIONS: tuple[Mutation, ...] = (
     _one("lose the lane of what is withdrawn", Engine, "_on_withdrawn", _withdrawal_frees_the_lane),
     _one("last come, first served", Lanes, "_enter", _last_come_first_served),
     _one("forget a lane too early", Lanes, "_next", _a_key_is_forgotten),
-    _one("never let the next of a lane go", Engine, "_on_done", _nobody_steps_on),
+    _one("never let the next of a lane go", Engine, "_on_finished", _nobody_steps_on),
     _one("let bad records overtake", Lanes, "enter", _failures_lead),
     _one("do not count an attempt in place", Entry, "again", _attempt_stays),
     _one("count every attempt in place as the first", Entry, "again", _starts_over),

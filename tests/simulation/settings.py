@@ -57,6 +57,7 @@ class Faults:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     config: EngineConfig
+    names: tuple[str, ...]  # the topic of each route, which may be given by pattern
     partitions: dict[str, int]
     retry_topic: str
     members: int
@@ -109,8 +110,8 @@ def draw(seed: int, random: Random) -> Settings:
     map_units = choice((0, 23, 23, 24, 25, 26, 4095, 4095))
     config = EngineConfig(
         group=GROUP,
-        routes=tuple(routes),
-        in_flight=choice((1, 2, 3, 8, 20)),
+        routes=_by_pattern(seed, routes),
+        in_flight=choice((1, 2, 3, 8, 64)),
         window=choice((1, 2, 3, 5, 8, 20)),
         buffer_bytes=choice((2_500, 6_000, 100_000)),
         commit_interval=choice((0.0, 0.3, 1.0, 3.0)),
@@ -120,6 +121,7 @@ def draw(seed: int, random: Random) -> Settings:
     )
     drawn = Settings(
         config=config,
+        names=tuple(route.topic for route in routes),
         partitions=partitions,
         retry_topic=RETRY_TOPIC,
         members=choice((2, 2, 3, 4)),
@@ -218,6 +220,20 @@ def _in_place(settings: Settings, random: Random) -> Settings:
         faults=replace(settings.faults, hold=random.choice((settings.faults.hold, 0.3))),
         keys=random.choice((1, 2, 3, 5)),
     )
+
+
+def _by_pattern(seed: int, routes: list[Route]) -> tuple[Route, ...]:
+    """The same topics, some of them by pattern. Chance of its own: what else a seed is like does not hang on it."""
+    random = Random(f"{seed} by pattern")
+    patterns = {"one": ("^one$", "^on", "^one|^none"), "two": ("^two$", "^t[a-z]o")}
+    made = []
+    for route in routes:
+        topic = random.choice(patterns[route.topic]) if random.random() < 0.3 else route.topic
+        retry_topic = route.retry_topic
+        if retry_topic is not None and random.random() < 0.15:
+            retry_topic = "^ret.*"
+        made.append(replace(route, topic=topic, retry_topic=retry_topic))
+    return tuple(made)
 
 
 def _faults(random: Random) -> Faults:

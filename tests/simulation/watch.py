@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.engine import RESERVE
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.partition import Assignment, Phase
@@ -422,7 +421,11 @@ class Watch:
         there = {
             one.index for one in tenure.held.values() if isinstance(one, PartRecord) and one.letter is letter
         }
-        if (event.reason == retry.REASON_ORPHAN) != (letter in tenure.orphans):
+        chunks = tenure.assignment.chunks
+        was_cut = chunks.recalls or chunks.cut  # then a group may have lost its beginning to that
+        if (event.reason == retry.REASON_ORPHAN) != (letter in tenure.orphans) and not (
+            was_cut and letter in tenure.orphans
+        ):
             raise Violation("G", f"{record} is given up as {event.reason}")
         if event.reason == retry.REASON_INCOMPLETE:
             gone = any(part.gone for part in letter.parts())
@@ -495,7 +498,7 @@ class Watch:
             return
         if handoff.kind is not p.HandOffKind.RETRY:
             raise Violation("A", f"{record} is not retried after attempt {expected.attempts}")
-        if handoff.target != self.settings.config.routes[facts.route].retry_topic:
+        if handoff.target != self.settings.retry_topic:
             raise Violation("L", f"the copy of {record} goes to {handoff.target}")
         if marks.failed != expected.attempts or handoff.attempts != expected.attempts:
             raise Violation("A", f"the copy of {record} says {marks.failed} failures: {expected.attempts}")
@@ -656,7 +659,7 @@ class Watch:
             chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
             if assignment.messages > 3 * config.window + chunks:
                 raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
-            if (room > config.in_flight // RESERVE and assignment.ready) or (room > 0 and assignment.due):
+            if (room > config.reserve and assignment.ready) or (room > 0 and assignment.due):
                 raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")
             due_ms = assignment.waiting.next_due_ms
             if isinstance(event, p.Tick) and due_ms is not None and due_ms <= wall_ms:

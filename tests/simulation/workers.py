@@ -161,7 +161,13 @@ class Workers:
         """By the words of the interface."""
         world = self._member.world
         record: Record = entry.raw
-        policy = world.settings.config.routes[record.facts.route].policy
+        route = world.settings.config.routes[record.facts.route]
+        policy = route.policy
+        # A retry topic by pattern is the one that a message comes from; a base topic is none.
+        nowhere = route.retry_topic is not None and world.settings.retry_topic not in (
+            route.retry_topic,
+            record.place.topic,
+        )
         facts = self._member.all_tenures[entry.assignment].facts(record)
         attempt = facts.failed + 1
         alone = facts.alone or outcome is Outcome.DIE
@@ -170,7 +176,7 @@ class Workers:
             reason = retry.REASON_REJECTED
         elif outcome is Outcome.GIVE_UP and policy is not None:
             reason = retry.REASON_GIVEN_UP
-        elif policy is None or attempt >= policy.max_attempts:
+        elif policy is None or attempt >= policy.max_attempts or nowhere:
             reason = retry.REASON_WORKER_DIED if outcome is Outcome.DIE else retry.REASON_EXHAUSTED
         if reason is not None or policy is None:
             return Expected(reason=reason, attempts=attempt, alone=alone)

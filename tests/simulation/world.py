@@ -296,14 +296,12 @@ class World:
         headers: list[tuple[str, bytes | None]] | None = None
         if not_before_ms is not None:
             headers = [*write_marks(Marks(not_before_ms=not_before_ms))]
-        self.append(
-            self.settings.config.routes[route].topic, Record(self._body(), headers, facts, self._key())
-        )
+        self.append(self.settings.names[route], Record(self._body(), headers, facts, self._key()))
 
     def _first_route(self) -> int:
         """Which entry a record of the retry topic belongs to that says nothing of its origin."""
         routes = self.settings.config.routes
-        return next(index for index, route in enumerate(routes) if route.retry_topic == RETRY_TOPIC)
+        return next(index for index, route in enumerate(routes) if route.retry_topic is not None)
 
     def _key(self) -> bytes | None:
         """None for one in so many, too."""
@@ -337,7 +335,7 @@ class World:
         group = random.randbytes(16)
         letter = Letter(facts, bodies, marks, tuple(own), self._key(), group)
         letter.corrupt = random.random() < 0.05
-        topic = settings.config.routes[route].topic
+        topic = settings.names[route]
         self.send_letter(topic, letter)
         if random.random() < 0.05:  # somebody contradicts himself about the number of chunks
             other = Letter(replace(facts), [*bodies, b"more"], marks, tuple(own), letter.key, group)
@@ -385,7 +383,7 @@ class World:
         if settings.filtering:
             kinds += [Kind.FILTERED] * 3
         kind = random.choice(kinds)
-        topic = settings.config.routes[route].topic
+        topic = settings.names[route]
         if kind in {Kind.FOREIGN, Kind.NO_ORIGIN} or (
             kind in {Kind.MALFORMED, Kind.TOO_FAR} and random.random() < 0.3
         ):

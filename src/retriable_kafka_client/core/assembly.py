@@ -134,6 +134,8 @@ class Assembly:
                 if self._has_cut and not entry.begins:
                     continue  # of a group that was cut in this very pass, most likely
                 begun.add(key)
+            if isinstance(entry, Part):
+                entry.again = True
             chunks.cut.remove(entry.offset)
             taken.append(entry)
         return taken

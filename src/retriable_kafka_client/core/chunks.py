@@ -34,9 +34,10 @@ GroupKey: TypeAlias = tuple[bytes, int]
 class Part(Entry):
     """One chunk of a message. Its ``born_ms`` is the record's timestamp."""
 
-    __slots__ = ("body_bytes",)
+    __slots__ = ("again", "body_bytes")
 
     body_bytes: int
+    again: bool  # read for the second time
 
     @property
     def begins(self) -> bool:
@@ -198,7 +199,8 @@ class Assembler:
             self._keep(group, chunk.index, part, mono, wall_ms)
             return (_judged(held, DUPLICATE),)
         self._keep(group, chunk.index, part, mono, wall_ms)
-        if len(group.parts) == 1 and key not in self.seats and self._is_orphan(part.offset, chunk.index):
+        known = len(group.parts) > 1 or key in self.seats or part.again or bool(self.cut)
+        if not known and self._is_orphan(part.offset, chunk.index):
             return self._give_up(key, group, REASON_ORPHAN)
         if group.body_bytes > self._shop.message_bytes:
             return self._give_up(key, group, REASON_TOO_LARGE)
@@ -213,7 +215,7 @@ class Assembler:
         offsets = sorted([one.offset for one in parts])
         assert whole.offset == offsets[0]
         self._whole += 1
-        whole.others, whole.last = tuple(offsets[1:]), offsets[-1]
+        whole.others = tuple(offsets[1:])
         return (whole,)
 
     def _keep(self, group: Group, index: int, part: Part, mono: float, wall_ms: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 from retriable_kafka_client import events
@@ -26,17 +27,21 @@ from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
-RESERVE = 8  # one slot in so many is kept for messages whose time comes
+OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
 SHARE = 500  # messages that one partition hands out before the next has its turn
 
 
 class Engine:
-    """See the module's docstring. ``read`` makes an Entry of each opaque record; it must not raise."""
+    """See the module's docstring.
+
+    ``read`` makes an Entry of each opaque record, and adds up their bytes if all are plain, that is: may run at once; it
+    must not raise.
+    """
 
     def __init__(
         self,
         config: EngineConfig,
-        read: Callable[[Assignment, Sequence[int], Sequence[Any]], list[Entry]],
+        read: Callable[[Assignment, Sequence[int], Sequence[Any]], tuple[list[Entry], int | None]],
         joiner: Joiner | None = None,
     ) -> None:
         self.counters = Counters()
@@ -44,7 +49,7 @@ class Engine:
         self.on_hold = False
         self._config = config
         self._read = read
-        self._retry_topics = frozenset(route.retry_topic for route in config.routes if route.retry_topic)
+        self._routing = config.routing
         self._assignments: dict[p.Place, Assignment] = {}
         self._out: list[p.Command] = []
         self._in_flight = 0
@@ -79,6 +84,12 @@ class Engine:
         return self._handoffs.refusals
 
     @property
+    def unclear(self) -> Mapping[str, str]:
+        """Topics that were given to us and are not read, because they are not clearly one entry's; with the reason."""
+        found = {place.topic: self._routing.unclear(place.topic) for place in self._assignments}
+        return {topic: reason for topic, reason in found.items() if reason is not None}
+
+    @property
     def active_bytes(self) -> int:
         """Bytes of messages that are due, with the workers, or being handed off; of ended assignments too."""
         return sum(assignment.active_bytes for assignment in self._assignments.values()) + self._left_bytes
@@ -96,6 +107,11 @@ class Engine:
     def may_recall(self) -> bool:
         """Whether a Recall may go on at present."""
         return not self.on_hold and self.active_bytes < self._config.buffer_bytes // 2
+
+    @property
+    def behind(self) -> int:
+        """Messages that wait for an earlier one of their key, or of their partition, to be complete."""
+        return sum(assignment.behind for assignment in self._assignments.values())
 
     def appetite(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
@@ -177,14 +193,19 @@ class Engine:
         for place in event.places:
             assert place not in self._assignments, f"{place} is assigned already"
             self._assignments[place] = self._assignment(place)
-        if event.places:
-            self._out.append(p.FetchCommitted(event.places))
+        clear = [place for place in event.places if self._routing.role(place.topic) is not None]
+        for place in event.places:
+            reason = self._routing.unclear(place.topic)
+            if reason is not None:  # it stays as it is, and nothing of it is read
+                self._notify(events.TopicUnclear(topic=place.topic, partition=place.partition, reason=reason))
+        if clear:
+            self._out.append(p.FetchCommitted(clear))
 
     def _assignment(self, place: p.Place) -> Assignment:
         ordering = self._config.ordering
         return Assignment(
             place,
-            parks=place.topic in self._retry_topics,
+            parks=self._routing.is_retry_topic(place.topic),
             budget_units=self._commits.map_units,
             least_units=self._config.least_map_units,
             lanes=Lanes(by_key=ordering == "key") if ordering != "unordered" else None,
@@ -228,19 +249,22 @@ class Engine:
         fresh = assignment.register(offsets)
         self.counters.arrived += len(offsets)
         if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
-            entries = self._read(assignment, offsets, raws)
+            entries, plain_bytes = self._read(assignment, offsets, raws)
         else:
             kept = within(offsets, fresh)
             self.counters.restored += len(offsets) - len(kept)
-            entries = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
+            entries, plain_bytes = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
         if assignment.chunks.begin is None:
             assignment.chunks.begin = first
         wall_ms = math.floor(now.wall * 1000)
-        assignment.take_in(entries, wall_ms, now.mono)
+        if plain_bytes is None or assignment.lanes is not None:
+            assignment.take_in(entries, wall_ms, now.mono)
+            self._tell_lost(assignment)
+        else:
+            assignment.take_in_plain(entries, plain_bytes)
         if assignment.chunks:
             assignment.chunks.log_ms = min(event.stamp_ms, wall_ms)
             self._assembly.trim(self._assignments.values(), self.waiting_bytes)
-        self._tell_lost(assignment)
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
         self._throttle(assignment, self.active_bytes, self.waiting_bytes)
@@ -262,7 +286,7 @@ class Engine:
             return
         offsets, raws = self._assembly.wanted(assignment, event)
         if offsets:
-            entries = self._read(assignment, offsets, raws)
+            entries, _ = self._read(assignment, offsets, raws)
             taken = self._assembly.admit(assignment, entries)
             assignment.take_in(taken, math.floor(now.wall * 1000), now.mono)
             self._assembly.trim(self._assignments.values(), self.waiting_bytes)
@@ -308,7 +332,7 @@ class Engine:
             if assignment.due and room > 0:
                 self._hand_out(assignment, assignment.take_due(room, wall_ms), urgent=True)
         # A full house of ordinary messages would make those wait whose time comes.
-        most = config.in_flight - config.in_flight // RESERVE
+        most = config.in_flight - config.reserve
         able = [a for a in running if a.ready or a.blocked]
         self._turn += 1
         while able and self._in_flight < most:
@@ -317,14 +341,17 @@ class Engine:
                 assignment = able[(index + self._turn) % len(able)]
                 room = min(most - self._in_flight, SHARE if len(able) > 1 else most)
                 if room > 0:
-                    self._hand_out(assignment, assignment.take(room, wall_ms))
+                    plain = assignment.plain
+                    self._hand_out(assignment, assignment.take(room, wall_ms), plain=plain)
                     if assignment.ready:
                         still.append(assignment)
             able = still
 
-    def _hand_out(self, assignment: Assignment, entries: list[Entry], *, urgent: bool = False) -> None:
+    def _hand_out(
+        self, assignment: Assignment, entries: list[Entry], *, plain: bool = False, urgent: bool = False
+    ) -> None:
         self._tell_blocked(assignment)
-        if any(entry.verdict is not None for entry in entries):
+        if not plain and any(entry.verdict is not None for entry in entries):
             entries = self._settle(entries)
         if entries:
             assignment.in_flight += len(entries)
@@ -397,6 +424,13 @@ class Engine:
 
     def _on_finished(self, event: p.Finished, now: p.Now) -> None:
         self._on_done(event.done)
+        if self.counters.assembled:
+            for entry in event.done:
+                if entry.others and entry.assignment.phase is not Phase.ENDED:
+                    entry.assignment.complete_others(entry)
+        if self._config.ordering != "unordered":
+            for entry in event.done:
+                entry.assignment.step_on(entry)
         for entry, failure in event.failed:
             if self._back(entry):
                 self.counters.failed += 1
@@ -423,6 +457,12 @@ class Engine:
         if not done:
             return
         assignment, first, size = done[0].assignment, done[0].offset, 0
+        offsets = list(map(OFFSET_OF, done))
+        if offsets == list(range(first, first + len(done))):
+            owners = list(map(ASSIGNMENT_OF, done))
+            if owners.count(assignment) == len(done):
+                self._complete_run(assignment, first, first + len(done), sum(map(SIZE_OF, done)))
+                return
         stop = first
         for entry in done:
             offset = entry.offset
@@ -432,12 +472,6 @@ class Engine:
             stop = offset + 1
             size += entry.size
         self._complete_run(assignment, first, stop, size)
-        for entry in done:
-            if entry.others and entry.assignment.phase is not Phase.ENDED:
-                entry.assignment.complete_others(entry)
-        if self._config.ordering != "unordered":
-            for entry in done:
-                entry.assignment.step_on(entry)
 
     def _complete_run(self, assignment: Assignment, first: int, stop: int, size: int) -> None:
         count = stop - first
@@ -524,7 +558,11 @@ class Engine:
 
     def _failed(self, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
         route = self._config.routes[entry.route]
-        if failure.retry_in is None:
+        in_place = route.retry_topic is None
+        target = self._routing.retry_target(entry.route, entry.assignment.topic)
+        if failure.retry_in is None or (target is None and not in_place):
+            if failure.retry_in is not None and route.retry_topic is not None:
+                self._notify(notices.nowhere(entry, route.retry_topic))
             self._dead_letter(entry, failure, entry.attempt)
         elif failure.retry_in * 1000 > YEAR_MS:
             too_far = retry.Failure(
@@ -535,7 +573,6 @@ class Engine:
             # Rounded up: a copy may run later by a millisecond, never earlier.
             not_before_ms = math.ceil((now.wall + failure.retry_in) * 1000)
             now_ms = math.floor(now.wall * 1000)
-            target = route.retry_topic
             if target is None:
                 self._retry_in_place(entry, failure, now_ms, not_before_ms)
             else:

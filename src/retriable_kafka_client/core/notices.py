@@ -17,10 +17,12 @@ __all__ = [
     "given_up",
     "map_ignored",
     "map_overflow",
+    "nowhere",
     "refused",
     "reset",
     "retried_in_place",
     "started",
+    "timed_out",
 ]
 
 
@@ -143,7 +145,23 @@ def dropped(entry: Entry, failure: Failure, attempts: int) -> events.Event:
     )
 
 
+def nowhere(entry: Entry, pattern: str) -> events.Event:
+    """It failed, and its retry topic is a pattern, which names no topic to put the copy into."""
+    topic, partition = entry.assignment.place
+    return events.NoRetryTopic(
+        topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt, pattern=pattern
+    )
+
+
 def died(entry: Entry) -> events.Event:
     """A worker process ended while it ran the message."""
     topic, partition = entry.assignment.place
     return events.WorkerDied(topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt)
+
+
+def timed_out(entry: Entry, *, running: bool) -> events.Event:
+    """The message ran for longer than it may."""
+    topic, partition = entry.assignment.place
+    return events.HandlerTimedOut(
+        topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt, running=running
+    )

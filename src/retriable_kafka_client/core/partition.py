@@ -225,6 +225,11 @@ class Assignment:
         fresh += self.tracker.register(start, previous + 1)
         return fresh
 
+    def take_in_plain(self, entries: Iterable[Entry], size: int) -> None:
+        """Take in fresh messages of ``size`` bytes in all that may run at once."""
+        self.ready.extend(entries)
+        self.active_bytes += size
+
     def take_in(self, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
         """Sort fresh messages into what is ready, what is due and what waits: for its time, or for more chunks."""
         active = 0
@@ -292,7 +297,7 @@ class Assignment:
     def pass_gone(self, offset: int) -> None:
         """A chunk that was cut is no longer in the log."""
         self.chunks.cut.remove(offset)
-        self.enqueue(Entry(self, offset, 0, None, PLAIN, 0, None, GONE))
+        self.enqueue(Entry.marked(self, offset, 0, None, PLAIN, 0, verdict=GONE))
 
     def holds_too_much(self, window: int, share: int, active: int, waiting: int, squeezed: int = 0) -> bool:
         """Whether it is time to read no further.
@@ -353,7 +358,7 @@ class Assignment:
         taken: list[Entry] = []
         while queue and len(taken) < room:
             entry = queue.popleft()
-            if entry.last >= frontier:
+            if entry.offset >= frontier or (entry.others and entry.last >= frontier):
                 self.blocked.append(entry)
             elif entry.not_before_ms is not None and entry.not_before_ms > wall_ms and entry.verdict is None:
                 self.put_off(entry)  # the wall clock was set back meanwhile

@@ -70,6 +70,7 @@ class Failure:
     retry_in: float | None  # seconds until the next attempt; None: dead-letter now
     error: str | None = None  # the exception type's qualified name
     text: str | None = None  # the exception's text if opted in, or what Reject was given
+    timed_out: bool = False  # the run took longer than Consumer.timeout
 
 
 def judge(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
 from retriable_kafka_client.core.retry import Policy
+from retriable_kafka_client.core.routing import Routing
 
 __all__ = ["Counters", "EngineConfig", "Ordering", "Route"]
 
@@ -17,8 +18,8 @@ Ordering = Literal["unordered", "key", "partition"]
 class Route:
     """One Topic entry of the consumer."""
 
-    topic: str
-    retry_topic: str | None  # None: failures are retried in place, if the policy retries at all
+    topic: str  # a name, or a pattern that begins with "^"
+    retry_topic: str | None  # likewise; None: failures are retried in place, if the policy retries at all
     dead_letter: str | None  # None: exhausted messages are dropped and counted
     policy: Policy | None  # None: one attempt
 
@@ -39,6 +40,20 @@ class EngineConfig:
     message_bytes: int = 2**63 - 1  # the largest message that is put together of chunks
     chunk_wait: float = 900.0  # seconds of log time until a message of which chunks are missing is given up
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
+    routing: Routing = field(
+        init=False, repr=False, compare=False
+    )  # of `routes`; the loop's thread alone asks it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routing", Routing(self.routes))
+
+    @property
+    def reserve(self) -> int:
+        """How much of ``in_flight`` is kept for messages whose time comes.
+
+        Nothing where that is small: room comes with the next message that ends, and all of it may be wanted at once.
+        """
+        return self.in_flight // 8 if self.in_flight >= 64 else 0
 
 
 @dataclass(slots=True)

@@ -15,20 +15,19 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Lock
 from typing import Any
 
-from retriable_kafka_client.core.retry import Failure
-from retriable_kafka_client.workers.job import HandlerSpec, Item, load, message_of, run
+from retriable_kafka_client.workers.job import HandlerSpec, Item, Outcome, load, message_of, run
 
 __all__ = [
     "PROCESS_NAME",
     "Batch",
     "Board",
     "Call",
-    "Failed",
     "Finished",
     "InitializerFailed",
     "Raised",
     "Ready",
     "Returned",
+    "Told",
     "Unloadable",
     "being_imported_by_worker",
     "serve",
@@ -42,16 +41,16 @@ class Board:
     """Places in the memory that a worker shares with its parent; what they say is about the current batch.
 
     CLAIMED and LIMIT change under the lock: the worker may begin a message only below LIMIT, and the parent
-    takes the rest back by lowering LIMIT to CLAIMED. FAILED and DONE are the worker's: it sends a failure,
-    then counts it in FAILED, then the message in DONE. So whoever reads DONE, then FAILED, and has received
-    FAILED failures, knows how every message below DONE ended. After a death, the messages from DONE to
-    CLAIMED (one at most) are in doubt.
+    takes the rest back by lowering LIMIT to CLAIMED. TOLD and DONE are the worker's: it sends what came of a
+    message, unless that is a plain success, then counts it in TOLD, then the message in DONE. So whoever reads
+    DONE, then TOLD, and has received TOLD outcomes, knows how every message below DONE ended. After a death,
+    the messages from DONE to CLAIMED (one at most) are in doubt.
     """
 
     CLAIMED = 0
     LIMIT = 1
     DONE = 2
-    FAILED = 3
+    TOLD = 3
     SIZE = 4
 
 
@@ -60,7 +59,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Work a slice off. Answered by Failed … Finished, or by Unloadable."""
+    """Work a slice off. Answered by Told … Finished, or by Unloadable."""
 
     pickled_spec: bytes
     items: list[Item]
@@ -89,11 +88,11 @@ class InitializerFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """Message ``index`` of the batch failed; sent at once."""
+class Told:
+    """Message ``index`` of the batch failed, or sent something; said at once."""
 
     index: int
-    failure: Failure
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +194,10 @@ def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> N
             if index >= board[Board.LIMIT]:
                 break
             board[Board.CLAIMED] = index + 1
-        failure = run(spec, message_of(item, spec), item[3])
-        if failure is not None:
-            connection.send(Failed(index, failure))
-            board[Board.FAILED] += 1
+        outcome = run(spec, message_of(item, spec), item[3])
+        if outcome is not None:
+            connection.send(Told(index, outcome))
+            board[Board.TOLD] += 1
         board[Board.DONE] = index + 1
     connection.send(Finished(time.monotonic() - started))
 

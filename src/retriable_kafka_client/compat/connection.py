@@ -1,0 +1,81 @@
+"""A 0.x program's connection as a Cluster, and whether it works."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from retriable_kafka_client.compat.config import CommonConfig
+from retriable_kafka_client.compat.errors import refused
+from retriable_kafka_client.config import Cluster
+from retriable_kafka_client.settings import why_owned
+
+__all__ = ["HealthCheckClient", "check_connection", "cluster_of", "group_of"]
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 5.0
+
+_SERVERS = ("bootstrap.servers", "metadata.broker.list")
+_GROUP = "group.id"
+
+
+def cluster_of(config: CommonConfig, **defaults: Any) -> Cluster:
+    """Return the cluster that ``config`` means; ``additional_settings`` win over everything else in it.
+
+    ``defaults`` are settings with underscores for dots. Warns of each setting that is ignored.
+    """
+    given = _settings(config)
+    servers: Any = config.kafka_hosts
+    for name in _SERVERS:
+        servers = given.pop(name, servers)
+    given.pop(_GROUP, None)
+    for name in list(given):
+        remedy = why_owned(name)
+        if remedy is not None:
+            log.warning("additional_settings[%r] is ignored: %s", name, remedy)
+            del given[name]
+    protocol = None if "security.protocol" in given else "SASL_SSL"
+    logs_in = str(given.get("security.protocol", protocol)).upper().startswith("SASL_")
+    return Cluster(
+        servers,
+        # 0.x programs name a user whatever the protocol is.
+        username=config.username if logs_in and "sasl.username" not in given else None,
+        password=config.password if logs_in and "sasl.password" not in given else None,
+        security_protocol=protocol,
+        settings={name.replace("_", "."): value for name, value in defaults.items()} | given,
+    )
+
+
+def group_of(config: CommonConfig, group_id: str) -> str:
+    """Return the group that a consumer joins."""
+    return str(_settings(config).get(_GROUP, group_id))
+
+
+def _settings(config: CommonConfig) -> dict[str, Any]:
+    given = dict(config.additional_settings)
+    nested = given.pop("default.topic.config", None)
+    if isinstance(nested, Mapping):
+        given = {**nested, **given}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def check_connection(config: CommonConfig) -> bool:
+    """Ask the brokers whether they are there and let us in; blocks at most 5 seconds."""
+    with refused():
+        health = cluster_of(config).check(CHECK_SECONDS)
+    if not health.ready:
+        log.warning("the connection to Kafka does not work: %s", "; ".join(health.reasons))
+    return health.ready
+
+
+class HealthCheckClient:
+    """Asks whether the brokers can be used with ``config``."""
+
+    def __init__(self, config: CommonConfig) -> None:
+        self._config = config
+
+    def connection_healthcheck(self) -> bool:
+        """Whether the brokers are there and let us in. Asks them; blocks at most 5 seconds."""
+        return check_connection(self._config)
