@@ -124,7 +124,7 @@ class Intake:
             stamp_ms = max(0, raw.timestamp()[1])
             part = Part.marked(assignment, offset, size, raw, marks, route, verdict=PART, born_ms=stamp_ms)
             assert isinstance(part, Part)
-            part.body_bytes, part.again = len(raw), False
+            part.body_bytes, part.recalled = len(raw), False
             return part
         born_ms = max(0, raw.timestamp()[1]) if marks.not_before_ms is not None else 0
         return Entry.marked(

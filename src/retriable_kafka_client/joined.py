@@ -42,6 +42,13 @@ class JoinedRecord:
                 self._body = buffer.getvalue()
             return self._body
 
+    def pieces(self) -> list[bytes]:
+        """The body as it lies in memory, without joining it."""
+        with self._lock:
+            if self._parts is None:
+                return [self._body]
+            return [part.value() or b"" for part in self._parts]
+
     def key(self) -> bytes | None:
         """The first chunk's key."""
         return self._first[0]

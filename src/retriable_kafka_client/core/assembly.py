@@ -135,7 +135,7 @@ class Assembly:
                     continue  # of a group that was cut in this very pass, most likely
                 begun.add(key)
             if isinstance(entry, Part):
-                entry.again = True
+                entry.recalled = True
             chunks.cut.remove(entry.offset)
             taken.append(entry)
         return taken

@@ -34,10 +34,10 @@ GroupKey: TypeAlias = tuple[bytes, int]
 class Part(Entry):
     """One chunk of a message. Its ``born_ms`` is the record's timestamp."""
 
-    __slots__ = ("again", "body_bytes")
+    __slots__ = ("body_bytes", "recalled")
 
     body_bytes: int
-    again: bool  # read for the second time
+    recalled: bool  # read again, after it was cut
 
     @property
     def begins(self) -> bool:
@@ -199,7 +199,7 @@ class Assembler:
             self._keep(group, chunk.index, part, mono, wall_ms)
             return (_judged(held, DUPLICATE),)
         self._keep(group, chunk.index, part, mono, wall_ms)
-        known = len(group.parts) > 1 or key in self.seats or part.again or bool(self.cut)
+        known = len(group.parts) > 1 or key in self.seats or part.recalled or bool(self.cut)
         if not known and self._is_orphan(part.offset, chunk.index):
             return self._give_up(key, group, REASON_ORPHAN)
         if group.body_bytes > self._shop.message_bytes:
@@ -232,6 +232,11 @@ class Assembler:
         """Whether the chunks before this one cannot all have been delivered in this assignment."""
         assert self.begin is not None
         return offset - index < self.begin
+
+    def is_overdue(self, wall_ms: int) -> bool:
+        """Whether a group has waited for long enough if the log has nothing more."""
+        wait_ms = int(self._shop.chunk_wait * 1000)
+        return any(wall_ms >= group.first_ms + wait_ms for group in self.groups.values())
 
     def expired(self, mono: float, log_ms: int) -> list[GroupKey]:
         """Groups that wait for a chunk no longer: the log has gone on without it."""
