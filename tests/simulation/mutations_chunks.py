@@ -156,7 +156,7 @@ def _keeps_the_lane(self: Lanes, seat: Seat) -> Entry | None:
     return None
 
 
-def _is_never_jammed(self: Assignment) -> bool:
+def _is_never_jammed(self: Assignment, *, holds_up: bool) -> bool:
     return False
 
 
@@ -193,5 +193,5 @@ CHUNK_MUTATIONS: tuple[Mutation, ...] = (
     _one("admit a message by its first chunk", Entry, "last", property(_first_is_last)),
     _one("count chunks against the window", Assignment, "messages", property(_counts_chunks)),
     _one("keep the lane of what is given up", Lanes, "drop", _keeps_the_lane),
-    _one("wait for room in the map that never comes", Assignment, "is_jammed", property(_is_never_jammed)),
+    _one("wait for room in the map that never comes", Assignment, "is_jammed", _is_never_jammed),
 )

@@ -7,7 +7,8 @@ What a sender claims costs nothing: only chunks that were read are kept.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import math
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -105,15 +106,15 @@ class Group:
         self.body_bytes = 0
         self.first = -1  # the lowest offset
         self.first_ms = 0  # the timestamp there
-        self.read_at = 0.0  # monotonic; when its last chunk was read
+        self.read_at = -math.inf  # monotonic; when its last chunk was read
         self.seal: Any = None  # the checksum of the chunks below `sealed`
         self.sealed = 0
 
-    def add(self, index: int, part: Part, mono: float, joiner: Joiner, wall_ms: int) -> None:
+    def add(self, index: int, part: Part, read_at: float, joiner: Joiner, wall_ms: int) -> None:
         self.parts[index] = part
         self.bytes += part.size
         self.body_bytes += part.body_bytes
-        self.read_at = mono
+        self.read_at = max(self.read_at, read_at)
         if self.first < 0 or part.offset < self.first:
             self.first = part.offset
             self.first_ms = min(part.born_ms, wall_ms)
@@ -134,6 +135,8 @@ class Assembler:
 
     __slots__ = (
         "_ended",
+        "_long_ago",
+        "_passed",
         "_shop",
         "_whole",
         "begin",
@@ -161,6 +164,10 @@ class Assembler:
         self.log_ms = 0  # the timestamp of the last record that was read; at the log's end, the time
         self.lost: list[Lost] = []  # until the engine has told it
         self._whole = 0  # since the engine has asked
+        # When reading had come to which offset, at intervals, not longer ago than any group must be silent; below
+        # `_long_ago` all was read before that.
+        self._passed: deque[tuple[float, int]] = deque()
+        self._long_ago = 0
         self._ended: OrderedDict[GroupKey, str | None] = (
             OrderedDict()
         )  # None: it was whole; else why it was not
@@ -220,7 +227,7 @@ class Assembler:
 
     def _keep(self, group: Group, index: int, part: Part, mono: float, wall_ms: int) -> None:
         assert self._shop.joiner is not None
-        group.add(index, part, mono, self._shop.joiner, wall_ms)
+        group.add(index, part, self._read_at(part, mono), self._shop.joiner, wall_ms)
         self.bytes += part.size
         self.count += 1
 
@@ -233,6 +240,25 @@ class Assembler:
         assert self.begin is not None
         return offset - index < self.begin
 
+    @property
+    def _silence(self) -> float:
+        return min(LEAST_SILENCE, self._shop.chunk_wait)
+
+    def passed(self, offset: int, mono: float) -> None:
+        """What lies below the offset has been read."""
+        if not self._passed or mono >= self._passed[-1][0] + self._silence / 8:
+            self._passed.append((mono, offset))
+        while self._passed[0][0] <= mono - self._silence:
+            self._long_ago = self._passed.popleft()[1]
+
+    def _read_at(self, part: Part, mono: float) -> float:
+        """When the chunk was read for the first time, or a little later."""
+        if not part.recalled:
+            return mono
+        if part.offset < self._long_ago:
+            return mono - self._silence
+        return next((at for at, offset in self._passed if part.offset < offset), mono)
+
     def is_overdue(self, wall_ms: int) -> bool:
         """Whether a group has waited for long enough if the log has nothing more."""
         wait_ms = int(self._shop.chunk_wait * 1000)
@@ -241,13 +267,12 @@ class Assembler:
     def expired(self, mono: float, log_ms: int) -> list[GroupKey]:
         """Groups that wait for a chunk no longer: the log has gone on without it."""
         wait_ms = int(self._shop.chunk_wait * 1000)
-        silence = min(LEAST_SILENCE, self._shop.chunk_wait)
         return [
             key
             for key, group in self.groups.items()
             if not (group.maybe_cut and self.cut)
             and log_ms >= group.first_ms + wait_ms
-            and mono >= group.read_at + silence
+            and mono >= group.read_at + self._silence
         ]
 
     def expire(self, key: GroupKey) -> Sequence[Entry]:

@@ -264,6 +264,7 @@ class Engine:
             assignment.take_in_plain(entries, plain_bytes)
         if assignment.chunks:
             assignment.chunks.log_ms = min(event.stamp_ms, wall_ms)
+            assignment.chunks.passed(offsets[-1] + 1, now.mono)
             self._assembly.trim(self._assignments.values(), self.waiting_bytes)
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
@@ -295,8 +296,11 @@ class Engine:
     def _tend_chunks(self, now: p.Now) -> None:
         """Give up what has waited for too long, and have read again what there is room for."""
         running = [a for a in self._assignments.values() if a.phase is Phase.RUNNING]
+        holds_up = any(assignment.paused for assignment in running)
         for assignment in running:
-            if assignment.is_jammed:
+            if assignment.chunks.seats and not assignment.chunks.cut:
+                assignment.drop_lost_seats()
+            if assignment.is_jammed(holds_up=holds_up):
                 assignment.admit_beyond_map()
                 self._notify(notices.map_overflow(assignment))
             if assignment.chunks.groups:

@@ -294,6 +294,14 @@ class Assignment:
             if following is not None:
                 self.enqueue(following)
 
+    def drop_lost_seats(self) -> None:
+        """Nothing is cut: a message whose chunks are not held either has gone from the log, and nobody waits for it."""
+        for key in [key for key in self.chunks.seats if key not in self.chunks.groups]:
+            assert self.lanes is not None
+            following = self.lanes.drop(self.chunks.seats.pop(key))
+            if following is not None:
+                self.enqueue(following)
+
     def pass_gone(self, offset: int) -> None:
         """A chunk that was cut is no longer in the log."""
         self.chunks.cut.remove(offset)
@@ -444,11 +452,11 @@ class Assignment:
         self.complete(first, stop, 0)
         self.beside -= len(entry.others)
 
-    @property
-    def is_jammed(self) -> bool:
+    def is_jammed(self, *, holds_up: bool) -> bool:
         """Whether nothing moves because the offset map has no room for what lies between a message's chunks.
 
-        What stands in the way then is another message's chunks, or its own: waiting does not help.
+        What stands in the way then is another message's chunks, or its own: waiting does not help where it keeps this
+        partition, or others (``holds_up``), from being read.
         """
         under_way = self.in_flight or self.sending or self.refused or self.ready or self.due
         if not self.blocked or under_way or self.phase is not Phase.RUNNING or self.on_hold:
@@ -456,7 +464,7 @@ class Assignment:
         if not self.chunks and not any(entry.others for entry in self.blocked):
             return False
         assert self.tracker is not None
-        return self.paused or any(entry.offset == self.tracker.position for entry in self.blocked)
+        return holds_up or any(entry.offset == self.tracker.position for entry in self.blocked)
 
     def admit_beyond_map(self) -> None:
         """Let one of the blocked messages go all the same: commits will tell less than is complete."""
