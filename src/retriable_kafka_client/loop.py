@@ -417,9 +417,9 @@ class Loop:
 
     def _reread(self) -> None:
         """Go on with what is read again."""
-        if self._engine.may_recall:
-            for event in self._recaller.poll():
-                self._tell(event)
+        most = self._engine.recall_appetite(BATCH)
+        for event in self._recaller.poll(most) if most else ():
+            self._tell(event)
 
     # Positions ---------------------------------------------------------------------------------------------------------
 

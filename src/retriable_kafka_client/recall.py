@@ -17,7 +17,6 @@ from retriable_kafka_client.core.protocol import Recall, Recalled, RecallEnded
 
 __all__ = ["Recaller"]
 
-BATCH = 100  # records at once, at most
 QUEUE_KBYTES = 8 * 1024  # what the client fetches ahead, beside the consumer's own queue
 CLOSE_SECONDS = 2.0
 
@@ -49,13 +48,13 @@ class Recaller:
         if self._recall is recall:
             self._stop()
 
-    def poll(self) -> list[Recalled | RecallEnded]:
-        """What has come since the last call. Never waits."""
+    def poll(self, most: int) -> list[Recalled | RecallEnded]:
+        """What has come since the last call, at most so many records. Never waits."""
         recall = self._recall
         if recall is None:
             return []
         try:
-            batch = self._client.consume(BATCH, 0)
+            batch = self._client.consume(most, 0)
         except KafkaException:
             self._stop()
             return [RecallEnded(recall, reached=False)]

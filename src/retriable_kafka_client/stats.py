@@ -39,6 +39,7 @@ class Stats:
     assembled: int = 0  # messages that came in chunks, and became whole
     given_up: int = 0  # messages that came in chunks, and never become whole
     duplicates: int = 0  # chunks that were there before
+    recalled: int = 0  # chunks that were read again, for want of memory the first time
     parked: int = 0  # re-published because they are due far off
     restored: int = 0  # passed over because the offset map says that they are done
     refused: int = 0  # copies that were refused and are sent again

@@ -250,10 +250,11 @@ class Member:
     def _reread(self) -> None:
         """Go on with a recall."""
         world, under_way = self.world, self.rereading
-        if under_way is None or world.broker.down or not self.engine.may_recall:
+        most = self.engine.recall_appetite(CALM_POLL if world.calm else world.settings.poll)
+        if under_way is None or world.broker.down or not most:
             return
         log = world.broker.logs[under_way.recall.place]
-        records = log.read(under_way.position, CALM_POLL if world.calm else world.settings.poll)
+        records = log.read(under_way.position, most)
         records = [record for record in records if record.offset_ < under_way.recall.stop]
         world.moved = True
         if log.uid != under_way.uid or (records and world.often(0.05)):

@@ -29,6 +29,7 @@ __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
 OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
 SHARE = 500  # messages that one partition hands out before the next has its turn
+LEAST_POLL = 4  # records, however large
 
 
 class Engine:
@@ -56,6 +57,7 @@ class Engine:
         self._overrun = 0  # of those in flight, the ones whose assignment has ended
         # What outlives its message or its assignment: what workers still run, and copies and outputs on their way.
         self._left_bytes = 0
+        self._typical = 1  # bytes of a record that was polled of late
         self._turn = 0  # which partition hands out first
         self._parking = Parking(config)
         self._assembly = Assembly(config, joiner)
@@ -103,19 +105,25 @@ class Engine:
         """Bytes of chunks whose messages are not whole."""
         return sum(assignment.chunks.bytes for assignment in self._assignments.values())
 
-    @property
-    def may_recall(self) -> bool:
-        """Whether a Recall may go on at present."""
-        return not self.on_hold and self.active_bytes < self._config.buffer_bytes // 2
+    def recall_appetite(self, most: int) -> int:
+        """How many records a Recall may take now, at most ``most``; 0: it has to wait."""
+        if self.on_hold or self.active_bytes >= self._config.buffer_bytes // 2:
+            return 0
+        return min(most, self._mouthful)
 
     @property
     def behind(self) -> int:
         """Messages that wait for an earlier one of their key, or of their partition, to be complete."""
         return sum(assignment.behind for assignment in self._assignments.values())
 
+    @property
+    def _mouthful(self) -> int:
+        """Large records are taken a few at a time: what a poll brings cannot be given back."""
+        return max(LEAST_POLL, self._config.buffer_bytes // 8 // self._typical)
+
     def appetite(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
-        room = most
+        room = min(most, self._mouthful)
         for assignment in self._assignments.values():
             if assignment.phase is Phase.RUNNING and not assignment.paused:
                 room = min(room, self._config.window - assignment.held)
@@ -262,6 +270,9 @@ class Engine:
             self._tell_lost(assignment)
         else:
             assignment.take_in_plain(entries, plain_bytes)
+        if entries:
+            size = sum(entry.size for entry in entries) if plain_bytes is None else plain_bytes
+            self._typical = max(1, size // len(entries))
         if assignment.chunks:
             assignment.chunks.log_ms = min(event.stamp_ms, wall_ms)
             assignment.chunks.passed(offsets[-1] + 1, now.mono)
@@ -289,6 +300,7 @@ class Engine:
         if offsets:
             entries, _ = self._read(assignment, offsets, raws)
             taken = self._assembly.admit(assignment, entries)
+            self.counters.recalled += len(taken)
             assignment.take_in(taken, math.floor(now.wall * 1000), now.mono)
             self._assembly.trim(self._assignments.values(), self.waiting_bytes)
         self._tell_lost(assignment)

@@ -71,6 +71,7 @@ class Counters:
     assembled: int = 0  # messages that came in chunks, and are whole
     given_up: int = 0  # messages that came in chunks, and will never be whole
     duplicates: int = 0  # chunks that were there before
+    recalled: int = 0  # chunks that were read again, for want of memory the first time
     parked: int = 0
     restored: int = 0  # done before, as the offset map told
     refused: int = 0  # copies that were refused and sent again
