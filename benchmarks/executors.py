@@ -48,7 +48,6 @@ def entries(count: int) -> list[Entry]:
             PlainRecord(BODY, b"key", None, "orders", 0, offset, (1, 0)),
             PLAIN,
             0,
-            None,
         )
         for offset in range(count)
     ]

@@ -10,6 +10,7 @@ machine; the ratio of one round's neighbours says something.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -58,17 +59,15 @@ def raw_rate(servers: str, topic: str, records: int) -> float:
 def our_rate(servers: str, topic: str, records: int) -> float:
     began: list[float] = []
     ended = threading.Event()
-    count = 0
-    lock = threading.Lock()
+    last = records - 1
+    number = itertools.count()
 
     def handler(_message: Message[object]) -> None:
-        nonlocal count
-        if not began:
+        count = next(number)
+        if count == 0:
             began.append(time.perf_counter())
-        with lock:
-            count += 1
-            if count == records:
-                ended.set()
+        elif count == last:
+            ended.set()
 
     consumer = Consumer(
         Cluster(servers),

@@ -16,27 +16,33 @@ PARTITIONS = 4
 PATIENCE = 60.0  # seconds
 
 
+def servers() -> str | None:
+    """The cluster that was named on the command line, if any."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="default: a broker in this process")
+    named: str | None = parser.parse_args().bootstrap_servers
+    return named
+
+
 @contextmanager
 def kafka(*topics: str) -> Iterator[tuple[Cluster, list[str]]]:
     """A cluster with these topics, and their names on it: the embedded broker, or the one of --bootstrap-servers.
 
     On a real cluster the names get an ending of their own, and the topics are deleted afterwards.
     """
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--bootstrap-servers", metavar="HOST:PORT", help="default: a broker in this process")
-    servers = parser.parse_args().bootstrap_servers
-    if servers is None:
+    given = servers()
+    if given is None:
         # The embedded broker cannot tell its topics' settings, of which the library would warn.
         logging.getLogger("retriable_kafka_client.topics").setLevel(logging.ERROR)
         with MockKafka(dict.fromkeys(topics, PARTITIONS)) as broker:
             yield Cluster(broker.bootstrap_servers), list(topics)
         return
     names = [f"{topic}-{secrets.token_hex(4)}" for topic in topics]
-    admin = AdminClient({"bootstrap.servers": servers})
+    admin = AdminClient({"bootstrap.servers": given})
     for made in admin.create_topics([NewTopic(name, PARTITIONS) for name in names]).values():
         made.result(30)
     try:
-        yield Cluster(servers), names
+        yield Cluster(given), names
     finally:
         for gone in admin.delete_topics(names).values():
             gone.result(30)

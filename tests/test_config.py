@@ -212,7 +212,7 @@ BAD_NAMES = ["", ".", "..", "a b", "a/b", "ä", "a" * 250, "a\n", None, 5, b"a"]
     [
         (lambda name: Topic(name, dead_letter=DISCARD), "Topic.name"),
         (lambda name: Topic("a", dead_letter=name), "Topic.dead_letter"),
-        (Retry, "Retry.topic"),
+        (lambda name: Retry("" if name is None else name), "Retry.topic"),
     ],
     ids=["topic", "dead-letter", "retry"],
 )
@@ -270,9 +270,9 @@ def test_a_dead_letter_topic_is_no_pattern() -> None:
         Topic("a", dead_letter="^dead.*")
 
 
-def test_what_comes_later_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"in place.*later release"):
-        Retry()
+def test_without_a_topic_retries_are_made_in_place() -> None:
+    assert Retry().topic is None
+    assert Retry(max_attempts=2, delay=1.0).max_attempts == 2
 
 
 def test_a_dead_letter_topic_must_be_named_or_declined() -> None:

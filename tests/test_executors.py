@@ -13,7 +13,13 @@ import pytest
 
 from retriable_kafka_client.core.retry import REASON_REJECTED, REASON_UNDECODABLE
 from retriable_kafka_client.errors import ConfigError
-from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor, check_executor, make_runner
+from retriable_kafka_client.executor import (
+    AsyncExecutor,
+    ProcessExecutor,
+    Running,
+    check_executor,
+    make_runner,
+)
 from retriable_kafka_client.wire import Marks
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers
@@ -185,6 +191,23 @@ def test_forerunners_of_a_slow_message_come_back_before_it_ends(kinds: Kinds, ki
     assert driven.runner.running().queued == 1
     told.open()
     driven.until_ended(5)
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_what_is_held_starts_when_it_is_let_go(kinds: Kinds, kind: str, told: Told) -> None:
+    driven = Driven(kinds.get(kind), spec(told.handler(kind)))
+    driven.push(orders(*["ok"] * 10))
+    driven.until_ended(10)
+    driven.runner.hold(True)
+    driven.push(orders(*["ok"] * 100, first=100))
+    for _ in range(5):
+        driven.turn()
+    assert driven.ended == 10
+    assert driven.runner.running() == Running(queued=100, busy=())
+    assert [one.offset for one in driven.runner.withdraw(lambda one: one.offset == 150)] == [150]
+    driven.runner.hold(False)
+    driven.until_ended(109)
     driven.close()
 
 

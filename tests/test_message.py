@@ -9,7 +9,7 @@ from confluent_kafka import Message as Raw
 from confluent_kafka.cimpl import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
 
 from retriable_kafka_client import wire
-from retriable_kafka_client.errors import ConfigError, DecodeError, Reject, RetryAfter
+from retriable_kafka_client.errors import DecodeError, Reject, RetryAfter
 from retriable_kafka_client.message import JSON, STDLIB_JSON, Message, PlainRecord, RawRecord, Record
 from retriable_kafka_client.wire import PLAIN, Chunk, Marks, Origin
 
@@ -189,11 +189,6 @@ def test_no_repr_holds_payload_key_or_header() -> None:
     raw = PlainRecord(b"4711", b"4711", [("h", b"4711")], "orders", 0, 1, STAMP)
     assert "4711" not in repr(raw) + repr(message(raw))
     assert repr(message(raw)) == "<Message orders/0/1 attempt 1>"
-
-
-def test_sending_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match=r"Message\.send.*later release"):
-        message(plain()).send("other", {})
 
 
 @pytest.mark.parametrize("codec", [JSON, STDLIB_JSON], ids=repr)

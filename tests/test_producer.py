@@ -456,7 +456,9 @@ def test_a_loop_that_ended_meanwhile_does_no_harm(producer: Producer, orders: st
 @pytest.mark.parametrize(
     ("arguments", "field"),
     [
-        ({"split": True}, "Producer.split"),
+        ({"split": 1}, "Producer.split"),
+        ({"split": True, "chunk_bytes": 0}, "Producer.chunk_bytes"),
+        ({"split": True, "chunk_bytes": True}, "Producer.chunk_bytes"),
         ({"chunk_bytes": 1000}, "Producer.chunk_bytes"),
         ({"serializer": 5}, "Producer.serializer"),
         ({"queue_timeout": -1}, "Producer.queue_timeout"),

@@ -24,7 +24,7 @@ from retriable_kafka_client.wire import (
 READ = [
     *(wire.ATTEMPT, wire.TIMESTAMP, wire.CHUNK_GROUP, wire.CHUNK_INDEX, wire.CHUNK_COUNT, wire.GROUP),
     *(wire.ORIGIN, wire.ORIGIN_TIMESTAMP, wire.NOT_BEFORE, wire.ID, wire.FIRST_FAILURE, wire.ALONE),
-    wire.PARKED,
+    *(wire.PARKED, wire.TOTAL_SIZE, wire.CHECKSUM),
 ]
 DEAD = [
     *(wire.DEAD_REASON, wire.DEAD_ERROR, wire.DEAD_ERROR_TEXT, wire.DEAD_ATTEMPTS, wire.DEAD_TIME),
@@ -39,7 +39,13 @@ topic_names = st.from_regex(r"[a-zA-Z0-9._-]{1,249}", fullmatch=True).filter(
 @st.composite
 def chunks(draw: st.DrawFn) -> Chunk:
     count = draw(st.integers(1, 2**31 - 1))
-    return Chunk(draw(st.binary(min_size=16, max_size=16)), draw(st.integers(0, count - 1)), count)
+    return Chunk(
+        draw(st.binary(min_size=16, max_size=16)),
+        draw(st.integers(0, count - 1)),
+        count,
+        draw(st.none() | st.integers(0, 2**63 - 1)),
+        draw(st.none() | st.binary(min_size=32, max_size=32)),
+    )
 
 
 all_marks = st.builds(
@@ -61,6 +67,7 @@ hostile_values = (
     | st.binary(max_size=20)
     | st.binary(min_size=8, max_size=8)
     | st.binary(min_size=16, max_size=16)
+    | st.binary(min_size=32, max_size=32)
     | st.integers(0, 2**64 - 1).map(lambda number: number.to_bytes(8))
     | st.builds(
         lambda *parts: b"/".join(parts), st.binary(max_size=9), st.binary(max_size=9), st.binary(max_size=9)
@@ -127,7 +134,7 @@ def test_a_plain_record_is_plain_itself(headers: list[tuple[str, bytes | None]] 
 
 
 def test_headers_of_later_releases_and_of_dead_letters_are_ignored() -> None:
-    later: Headers = ((wire.PREFIX + "checksum", b"??"), (wire.PREFIX + "checksum", None))
+    later: Headers = ((wire.PREFIX + "later", b"??"), (wire.PREFIX + "later", None))
     dead: Headers = tuple((name, None) for name in DEAD)
     assert read_marks([*later, *dead]) is PLAIN
 
@@ -154,6 +161,7 @@ def test_a_library_header_stands_once_and_is_not_null(header: str) -> None:
         wire.ORIGIN: b"orders/0/1",
         wire.ID: b"id",
         wire.ALONE: b"",
+        wire.CHECKSUM: b"c" * 32,
     }.get(header, number(1))
     with pytest.raises(MalformedHeader, match="more than once") as twice:
         read_marks([(header, good), (header, good)])
@@ -206,6 +214,10 @@ def test_a_library_header_stands_once_and_is_not_null(header: str) -> None:
         ([(wire.ID, "é".encode())], wire.ID),
         ([(wire.ALONE, b"1")], wire.ALONE),
         ([(wire.PARKED, number(MAX_TIME_MS + 1))], wire.PARKED),
+        ([(wire.TOTAL_SIZE, number(2**63))], wire.TOTAL_SIZE),
+        ([(wire.TOTAL_SIZE, b"5242880")], wire.TOTAL_SIZE),
+        ([(wire.CHECKSUM, b"c" * 31)], wire.CHECKSUM),
+        ([(wire.CHECKSUM, b"")], wire.CHECKSUM),
     ],
 )
 def test_what_cannot_be_is_malformed_and_not_shown(
@@ -236,11 +248,17 @@ def test_what_cannot_be_is_malformed_and_not_shown(
         Marks(id="\ud800"),
         Marks(chunk=Chunk(b"short", 0, 1)),
         Marks(chunk=Chunk(b"g" * 16, 1, 1)),
+        Marks(chunk=Chunk(b"g" * 16, 0, 1, total=-1)),
+        Marks(chunk=Chunk(b"g" * 16, 0, 1, checksum=b"short")),
     ],
 )
 def test_nothing_is_written_that_would_not_be_read(marks: Marks) -> None:
     with pytest.raises(MalformedHeader):
         write_marks(marks)
+
+
+def test_size_and_checksum_mean_nothing_without_the_chunk_headers() -> None:
+    assert read_marks([(wire.TOTAL_SIZE, number(5)), (wire.CHECKSUM, b"c" * 32)]) == PLAIN
 
 
 @pytest.mark.parametrize("stamp", [-1, MAX_TIME_MS + 1, 2**63 - 1])

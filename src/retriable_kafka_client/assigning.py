@@ -72,7 +72,12 @@ class Assigner:
                 [TopicPartition(*place, offset) for place, offset in chosen.items()]
             )
         # The client keeps the paused state of a partition over all assignments.
-        self._consumer.resume([TopicPartition(*place) for place in chosen])
+        resumed = [TopicPartition(*place) for place in chosen if not assignments[place].paused]
+        if resumed:
+            self._consumer.resume(resumed)
+        paused = [TopicPartition(*place) for place in chosen if assignments[place].paused]
+        if paused:
+            self._consumer.pause(paused)
 
     def pause(self, place: Place) -> None:
         self._consumer.pause([TopicPartition(*place)])

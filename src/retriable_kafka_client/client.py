@@ -26,6 +26,7 @@ __all__ = [
     "consumer_settings",
     "delivery_error",
     "is_retriable",
+    "largest_record",
     "open_client",
     "producer_settings",
     "without_secrets",
@@ -119,7 +120,7 @@ def producer_settings(
     settings = {
         **_guarded(cluster, on_error),
         "enable.idempotence": True,  # brings acks=all and unlimited retries
-        "queue.buffering.max.kbytes": _kbytes(max(limits.buffer_bytes, _largest_record(cluster))),
+        "queue.buffering.max.kbytes": _kbytes(max(limits.buffer_bytes, largest_record(cluster))),
     }
     if hand_off:
         settings["message.timeout.ms"] = 0
@@ -278,7 +279,7 @@ def _guard_oauth(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
     """Bound what the client fetches ahead. One batch larger than all of this is fetched nevertheless."""
-    record = _largest_record(cluster)
+    record = largest_record(cluster)
     fetch = max(min(limits.buffer_bytes, _FETCH_BYTES), record)
     return {
         "queued.max.messages.kbytes": _kbytes(limits.buffer_bytes),
@@ -291,7 +292,8 @@ def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
     }
 
 
-def _largest_record(cluster: Cluster) -> int:
+def largest_record(cluster: Cluster) -> int:
+    """Return what the client's ``message.max.bytes`` is."""
     given = cluster.settings.get("message.max.bytes", _MESSAGE_BYTES)
     try:
         return int(given)

@@ -192,10 +192,11 @@ class Retry:
     """What follows a failed run: a copy in ``topic``, run again after ``delay``, up to ``max_attempts`` runs
     in all.
 
+    Without ``topic`` the message waits in memory and holds its offset; a restart or a rebalance forgets its attempts.
     Exceptions of the types in ``give_up_on`` are not retried.
     """
 
-    topic: str
+    topic: str | None
     _: KW_ONLY
     max_attempts: int
     delay: Exponential | Steps
@@ -209,12 +210,9 @@ class Retry:
         delay: Duration | Sequence[Duration] | Exponential | Steps = Exponential(15.0),
         give_up_on: tuple[type[Exception], ...] = (),
     ) -> None:
-        if topic is None:
-            remedy = "name a retry topic: retrying in place, from memory, comes with a later release"
-            raise ConfigError("Retry.topic", topic, remedy)
         set_fields(
             self,
-            topic=check_topic("Retry.topic", topic),
+            topic=None if topic is None else check_topic("Retry.topic", topic),
             max_attempts=integer("Retry.max_attempts", max_attempts, 1, MAX_INT32),
             delay=_delay(delay),
             give_up_on=_exceptions("Retry.give_up_on", give_up_on),

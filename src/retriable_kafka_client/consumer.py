@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
@@ -18,6 +18,7 @@ from confluent_kafka import Message as KafkaMessage
 from retriable_kafka_client.config import Cluster, Limits, Topic
 from retriable_kafka_client.core.engine import EngineConfig, Route
 from retriable_kafka_client.core.retry import Policy
+from retriable_kafka_client.core.settings import Ordering
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, seconds
 from retriable_kafka_client.events import Event
 from retriable_kafka_client.executor import check_executor, make_runner
@@ -27,7 +28,7 @@ from retriable_kafka_client.loop import Control, Loop, LoopConfig
 from retriable_kafka_client.message import JSON, Deserializer, Message
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.stats import Stats
-from retriable_kafka_client.wiring import check_topics
+from retriable_kafka_client.wiring import check_ordering, check_topics
 from retriable_kafka_client.workers.job import HandlerSpec
 
 __all__ = ["Consumer", "run_consumers"]
@@ -44,8 +45,15 @@ class Consumer:
       ``async def``.
     - ``executor``: a number of threads (the consumer's own), or a concurrent.futures.Executor, which may be shared and is
       never shut down here.
+    - ``ordering``: "key" starts the messages of a key one after the other, in their order in the partition, and one that
+      has to wait (for its next attempt, or for its time) holds up the later ones of its key alone; without a key there is
+      no order. "partition" does so with whole partitions. Failures are then retried in place: ``Retry(topic=None)``.
     - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled.
     - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read.
+    - ``timeout``: seconds that one run of the handler may take; then it has failed, with a TimeoutError. A coroutine is
+      cancelled and a ProcessExecutor's worker killed. A thread, and what runs in a standard process pool or a cluster,
+      cannot be ended: it keeps its place until it returns, and nothing that comes of it counts. Such a pool does not say
+      when a handler begins, so starting a process and importing its modules counts too.
     - ``commit_interval``: seconds between commits.
     - ``error_text``: put exception texts into dead letters; they may hold payload.
     - ``on_event``: called with each event (module ``events``) on a thread of its own.
@@ -60,7 +68,7 @@ class Consumer:
         handler: Callable[[Message[Any]], object],
         executor: int | Executor = 16,
         guarantee: Literal["at_least_once", "exactly_once"] = "at_least_once",
-        ordering: Literal["unordered", "key", "partition"] = "unordered",
+        ordering: Ordering = "unordered",
         filter: Callable[[Message[Any]], bool] | None = None,
         deserializer: Deserializer = JSON,
         timeout: float | timedelta | None = None,
@@ -82,11 +90,6 @@ class Consumer:
         _callable("on_event", on_event, optional=True)
         _callable("_raw_filter", _raw_filter, optional=True)
         _refuse_later("guarantee", guarantee, "at_least_once", ("exactly_once",))
-        _refuse_later("ordering", ordering, "unordered", ("key", "partition"))
-        if timeout is not None:
-            raise ConfigError(
-                "Consumer.timeout", timeout, "leave it out: a time limit comes with a later release"
-            )
         if limits.chunk_wait != Limits().chunk_wait:
             raise ConfigError(
                 "Limits.chunk_wait",
@@ -95,6 +98,8 @@ class Consumer:
             )
         self.group_id = group_id
         self.topics = check_topics(topics)
+        check_ordering(ordering, self.topics)
+        self._ordering: Ordering = ordering
         self._cluster = cluster
         self._handler = handler
         self._executor = check_executor(executor)
@@ -103,6 +108,7 @@ class Consumer:
             _raw_filter  # for `compat`: sees each record as the client gives it, before anything else
         )
         self._deserializer = deserializer
+        self._timeout = None if timeout is None else seconds("Consumer.timeout", timeout, positive=True)
         self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
         self._limits = limits
         self._error_text = error_text
@@ -113,6 +119,7 @@ class Consumer:
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
         self._failure: BaseException | None = None
+        self._when_done: Callable[[], object] | None = None  # run_async waits
 
     def __repr__(self) -> str:
         names = ", ".join(topic.name for topic in self.topics)
@@ -133,16 +140,30 @@ class Consumer:
         self._raise_failure()
 
     async def run_async(self) -> None:
-        """Like ``run``, without blocking the event loop and without touching signals. Cancelling it stops and drains."""
-        self.start()
-        try:
-            while not await asyncio.to_thread(self._done.wait, 0.2):
-                pass
-        except asyncio.CancelledError:
-            self.stop()
-            while not await asyncio.to_thread(self._done.wait, 0.2):
-                pass
-            raise
+        """Like ``run``, without blocking the event loop and without touching signals.
+
+        Cancelling it stops and drains, within ``Limits.drain_timeout`` and a few seconds; it ends when that is over,
+        however often it is cancelled. This loop goes on meanwhile, so it may be the one that an AsyncExecutor was given.
+        """
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def tell() -> None:
+            with suppress(RuntimeError):  # the loop was closed before we ended
+                loop.call_soon_threadsafe(ended.set_result, None)
+
+        self._prepare()
+        self._when_done = tell
+        self._start_thread()
+        cancelled: asyncio.CancelledError | None = None
+        while not ended.done():
+            try:
+                await asyncio.wait([ended])
+            except asyncio.CancelledError as error:
+                cancelled = error
+                self.stop()
+        if cancelled is not None:
+            raise cancelled
         self._raise_failure()
 
     def start(self) -> None:
@@ -189,14 +210,17 @@ class Consumer:
                 raise
 
     def pause(self) -> None:
-        """Not in this release: ConfigError."""
-        raise ConfigError(
-            "Consumer.pause", None, "stop the consumer instead: pausing comes with a later release"
-        )
+        """Read and begin nothing more until ``resume``. From any thread, any number of times; returns at once.
+
+        What runs goes on, as do copies and commits; messages that are with a pool but have not begun come back, as far as
+        the pool gives them back. The partitions stay ours, health stays ready, and ``stats().on_hold`` says True. Before
+        the consumer runs: it will begin paused.
+        """
+        self._control.hold = True
 
     def resume(self) -> None:
-        """Not in this release: ConfigError."""
-        raise ConfigError("Consumer.resume", None, "pausing and resuming come with a later release")
+        """Undo ``pause``. Likewise from any thread, at once."""
+        self._control.hold = False
 
     # Looking -----------------------------------------------------------------------------------------------------------
 
@@ -235,6 +259,8 @@ class Consumer:
                 deserializer=self._deserializer,
                 policies=policies,
                 error_text=self._error_text,
+                timeout=self._timeout,
+                group=self.group_id,
             )
             intake = Intake(
                 routes,
@@ -243,6 +269,7 @@ class Consumer:
                 deserializer=self._deserializer,
                 keep=self._filter,
                 error_text=self._error_text,
+                keyed=self._ordering == "key",
                 raw_filter=self._raw_filter,
             )
             config = LoopConfig(
@@ -254,6 +281,7 @@ class Consumer:
                     buffer_bytes=self._limits.buffer_bytes,
                     commit_interval=self._commit_interval,
                     parking_interval=self._limits.parking_interval,
+                    ordering=self._ordering,
                 ),
                 topics=tuple(
                     sorted({name for route in routes for name in (route.topic, route.retry_topic) if name})
@@ -285,6 +313,8 @@ class Consumer:
             self._failure = error
         finally:
             self._done.set()
+            if self._when_done is not None:
+                self._when_done()
 
     def _raise_failure(self) -> None:
         if self._failure is not None:

@@ -17,6 +17,7 @@ __all__ = [
     "DrainOverrun",
     "Event",
     "HandOffRefused",
+    "HandlerTimedOut",
     "MessageDeadLettered",
     "MessageDropped",
     "MessageParked",
@@ -99,7 +100,7 @@ class TopicReset(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicUnclear(Event):
-    """Entries stand in each other's way about a topic that appeared while the consumer ran; nothing of it is read."""
+    """A topic that appeared while the consumer ran is not clearly one entry's; nothing of it is read or committed."""
 
     reason: str
 
@@ -117,13 +118,16 @@ class NoRetryTopic(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRetried(Event):
-    """Run number ``attempt`` failed; the copy in ``retry_topic`` is acknowledged and runs ``delay`` seconds later."""
+    """Run number ``attempt`` failed; the copy in ``retry_topic`` is acknowledged and runs ``delay`` seconds later.
+
+    ``retry_topic`` None: the message waits in memory.
+    """
 
     offset: int
     attempt: int
     error: str | None
     delay: float
-    retry_topic: str
+    retry_topic: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +174,18 @@ class WorkerDied(Event):
 
     offset: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerTimedOut(Event):
+    """A run took longer than ``Consumer.timeout``, and counts as failed.
+
+    ``running``: it could not be ended, and keeps its place with the workers until it returns.
+    """
+
+    offset: int
+    attempt: int
+    running: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,9 @@ __all__ = ["Intake"]
 # interpreter's quick call, `raw.headers()` in a warm loop, does not notice, and whoever looks at the name crashes; a call
 # through this does, and raises SystemError.
 headers_of: Callable[[Any], Any] = methodcaller("headers")
+key_of: Callable[[Any], bytes | None] = methodcaller("key")
+
+_UNREADABLE = object()
 
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
 
@@ -38,8 +41,10 @@ class Intake:
         deserializer: Callable[[bytes, Message[Any]], Any],
         keep: Callable[[Message[Any]], bool] | None,
         error_text: bool,
+        keyed: bool = False,
         raw_filter: Callable[[Any], bool] | None = None,
     ) -> None:
+        self._keyed = keyed  # the key orders messages
         self._raw_filter = raw_filter
         self._group = group
         self._message_bytes = message_bytes
@@ -48,31 +53,45 @@ class Intake:
         self._error_text = error_text
         self._routing = Routing(routes)
 
-    def read(self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]) -> list[Entry]:
-        """Make the entries of records of one partition. The loop spends most of its time here: 0.5 us a plain record."""
+    def read(
+        self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]
+    ) -> tuple[list[Entry], int | None]:
+        """Make the entries of records of one partition, and add up their bytes if all are plain.
+
+        The loop spends most of its time here. `map` calls the client's accessors without the interpreter: half the cost.
+        """
         role = self._routing.role(assignment.place.topic)
         assert role is not None, "the engine has no topic read that is not clearly one entry's"
         route, most = role.route, self._message_bytes
-        unfiltered = self._keep is None
         raw_filter = self._raw_filter
-        entries: list[Entry] = []
-        for offset, raw in zip(offsets, raws, strict=True):
-            size = len(raw)
-            key = raw.key()
-            held = size + ENTRY_BYTES if key is None else size + len(key) + ENTRY_BYTES
-            try:
-                headers = headers_of(raw)
-            except Exception:  # noqa: BLE001 - a name that is not UTF-8 ends in a SystemError
+        bodies, keys, all_headers = list(map(len, raws)), list(map(key_of, raws)), _all_headers(raws)
+        unfiltered = self._keep is None and raw_filter is None
+        if unfiltered and raws and all_headers.count(None) == len(raws) and max(bodies) <= most:
+            if keys.count(None) == len(keys):
+                sizes = [body + ENTRY_BYTES for body in bodies]
+            else:
+                sizes = [body + len(key or b"") + ENTRY_BYTES for body, key in zip(bodies, keys, strict=True)]
+            columns = zip(offsets, sizes, raws, strict=True)
+            entries = [Entry(assignment, offset, size, raw, PLAIN, route) for offset, size, raw in columns]
+            if self._keyed:
+                for entry, key in zip(entries, keys, strict=True):
+                    entry.key = key
+            return entries, sum(sizes)
+        entries = []
+        for offset, raw, body, key, headers in zip(offsets, raws, bodies, keys, all_headers, strict=True):
+            held = body + len(key or b"") + ENTRY_BYTES
+            if headers is _UNREADABLE:
                 entries.append(_unreadable(assignment, offset, held, raw, route))
-                continue
-            if raw_filter is not None and not _keeps(raw_filter, raw):
-                entries.append(Entry(assignment, offset, held, raw, PLAIN, route, None, FILTERED))
-                continue
-            if headers is None and unfiltered and size <= most:
-                entries.append(Entry(assignment, offset, held, raw, PLAIN, route))
+            elif raw_filter is not None and not _keeps(raw_filter, raw):
+                entries.append(Entry.marked(assignment, offset, held, raw, PLAIN, route, verdict=FILTERED))
             else:
                 entries.append(self._read_one(assignment, offset, held, raw, headers or (), role))
-        return entries
+        if self._keyed:
+            for entry in entries:
+                chunk, key = entry.marks.chunk, entry.raw.key()
+                # As Message.key: a message without one may travel under its chunk group's id.
+                entry.key = None if chunk is not None and key == chunk.group else key
+        return entries, None
 
     def _read_one(
         self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
@@ -93,13 +112,13 @@ class Intake:
             marks = read_marks(headers)
         except MalformedHeader as error:
             verdict = Verdict(retry.REASON_MALFORMED, text=str(error))
-            return Entry(assignment, offset, size, raw, PLAIN, role.route, None, verdict)
+            return Entry.marked(assignment, offset, size, raw, PLAIN, role.route, verdict=verdict)
         if marks is PLAIN:
             return Entry(assignment, offset, size, raw, PLAIN, role.route)
         route, verdict_or_none = self._route(marks, role, assignment.place.topic)
         born_ms = max(0, raw.timestamp()[1]) if marks.not_before_ms is not None else 0
-        return Entry(
-            assignment, offset, size, raw, marks, route, marks.not_before_ms, verdict_or_none, born_ms
+        return Entry.marked(
+            assignment, offset, size, raw, marks, route, verdict=verdict_or_none, born_ms=born_ms
         )
 
     def _route(self, marks: Marks, role: Role, topic: str) -> tuple[int, Verdict | None]:
@@ -118,11 +137,25 @@ class Intake:
 
     def _filter(self, keep: Callable[[Message[Any]], bool], entry: Entry) -> Verdict | None:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
+        message.ended = True  # a filter sends nothing
         try:
             return None if keep(message) else FILTERED
         except Exception as error:  # noqa: BLE001 - the filter is the user's
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
             return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
+
+
+def _all_headers(raws: Sequence[Any]) -> list[Any]:
+    """The headers of each; _UNREADABLE where a name is not UTF-8: such a record must not be asked a second time."""
+    found: list[Any] = []
+    remaining = iter(raws)
+    while True:
+        try:
+            found.extend(map(headers_of, remaining))
+        except Exception:  # noqa: BLE001 - it ends in a SystemError
+            found.append(_UNREADABLE)
+        else:
+            return found
 
 
 def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
@@ -141,4 +174,4 @@ def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route:
     place = assignment.place
     plain = PlainRecord(raw.value(), raw.key(), None, place.topic, place.partition, offset, raw.timestamp())
     verdict = Verdict(retry.REASON_MALFORMED, text="the headers cannot be read: a name is not UTF-8")
-    return Entry(assignment, offset, size, plain, PLAIN, route, None, verdict)
+    return Entry.marked(assignment, offset, size, plain, PLAIN, route, verdict=verdict)

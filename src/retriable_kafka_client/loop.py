@@ -18,6 +18,7 @@ from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as RawMessage
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
@@ -27,6 +28,9 @@ from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.notices import timed_out
+from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
@@ -34,9 +38,10 @@ from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats
 from retriable_kafka_client.stats import Stats
+from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.wiring import subscription
-from retriable_kafka_client.workers.runner import Runner
+from retriable_kafka_client.workers.runner import Harvest, Runner
 
 __all__ = ["Control", "Loop", "LoopConfig"]
 
@@ -56,6 +61,12 @@ SNAPSHOT_SECONDS = 0.1
 IDLE_SECONDS = 0.5  # between looks at how far the client has read without records
 
 
+_ERROR: Callable[[Any], Any] = RawMessage.error
+_TOPIC: Callable[[Any], Any] = RawMessage.topic
+_PARTITION: Callable[[Any], Any] = RawMessage.partition
+_OFFSET: Callable[[Any], Any] = RawMessage.offset
+
+
 @dataclass(slots=True)
 class Control:
     """What other threads ask of the loop; single flags, so that a signal handler can set them."""
@@ -63,6 +74,7 @@ class Control:
     stop: bool = False
     stop_signalled: bool = False  # a signal has asked for it; the next one means hard
     hard: bool = False  # without drain
+    hold: bool = False  # read and start nothing for the time being
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +109,8 @@ class Loop:
         self._idle_at = 0.0
         self._probe_at = 0.0
         self._renewed: set[str] = set()  # topics that were made anew while we ran
+        self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
+        self._publishing = 0  # bytes of what handlers sent that no broker has answered for
         self._reopen = False  # a new client is called for
         self._rebalance_drain = 0.0
         self._closing = False
@@ -104,6 +118,7 @@ class Loop:
         self._consumer: Any = None
         self._assigner: Assigner
         self._committer: Committer
+        self._admin: AdminClient
         self._sender: Sender
         self._directory: topics.Directory
 
@@ -135,8 +150,9 @@ class Loop:
             self._config.cluster,
             on_error=lambda error: complaints.append(f"{error.name()}: {error.str()}"),
         )
+        self._admin = open_client(AdminClient, settings)
         return topics.check(
-            open_client(AdminClient, settings),
+            self._admin,
             self._config.engine.routes,
             bootstrap_servers=self._config.cluster.bootstrap_servers,
             timeout=BEFORE_ASSIGNMENT_SECONDS,
@@ -146,7 +162,14 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
-        self._sender = Sender(producer_settings(config.cluster, config.limits, hand_off=True), time.time)
+        limits = TopicLimits(lambda: self._admin)
+        for route in config.engine.routes:
+            for name in (route.retry_topic, route.dead_letter):
+                if name is not None:
+                    limits.pending(name)  # asks
+        self._sender = Sender(
+            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits
+        )
         try:
             while not self._control.stop:
                 self._reopen = False
@@ -201,21 +224,49 @@ class Loop:
         runner.sweep(time.monotonic())
         harvest = runner.take()
         if harvest:
-            self._tell(
-                p.Finished(
-                    done=harvest.done, failed=harvest.failed, died=harvest.died, chance=random.random()
-                )
-            )
+            self._finished(harvest)
         if runner.failure is not None:
             raise ConsumerFailed(
                 f"the executor broke and runs nothing any more: {_told(runner.failure)}"
             ) from runner.failure
         for answer in self._sender.poll():
-            self._tell(p.HandOffAnswered(answer.handoff, answer.code))
+            self._tell(answer)
+            if isinstance(answer, p.Published):
+                self._outflow(-answer.publication.size)
+        if self._control.hold != self._engine.on_hold:
+            self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
         if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
         self._publish()
+
+    def _finished(self, harvest: Harvest) -> None:
+        self._late.update(entry for entry, _ in harvest.overdue)
+        for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
+            for entry, failure in failed:
+                if failure.timed_out:
+                    self._notifier.tell(timed_out(entry, running=running))
+        self._tell(
+            p.Finished(
+                done=harvest.done,
+                sent=harvest.sent,
+                failed=harvest.failed,
+                died=harvest.died,
+                overdue=harvest.overdue,
+                released=harvest.released,
+                chance=random.random(),
+            )
+        )
+        self._late.difference_update(harvest.released)
+
+    def _outflow(self, change: int) -> None:
+        """So many bytes more of what handlers sent are under way. Brokers that do not take them hold up handlers."""
+        most, before = self._config.limits.buffer_bytes, self._publishing
+        self._publishing += change
+        if before <= most < self._publishing:
+            self._runner.hold(True)
+        elif self._publishing <= most < before:
+            self._runner.hold(False)
 
     def _leave(self, drain: float) -> None:
         """Drain, commit, leave the group. Bounded, whatever the brokers and the handlers do."""
@@ -267,6 +318,9 @@ class Loop:
                 self._notifier.tell(command.event)
             case p.Produce():
                 self._sender.send(command.handoff)
+            case p.Publish():
+                self._sender.publish(command.publication)
+                self._outflow(command.publication.size)
             case p.Commit():
                 self._commit(command)
             case p.Pause():
@@ -288,7 +342,12 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch:
+            if not batch and self._engine.behind and self._engine.in_flight:
+                self._runner.wait(
+                    POLL_SECONDS
+                )  # what comes next in order waits for a worker, not for a record
+                batch = consumer.consume(most, 0)
+            elif not batch:
                 first = consumer.poll(POLL_SECONDS)
                 if first is not None:
                     batch = [first]
@@ -306,21 +365,25 @@ class Loop:
         return True
 
     def _by_place(self, batch: Sequence[Any]) -> dict[p.Place, tuple[list[int], list[Any]]]:
-        """Sort a batch by partition; what is not a record is dealt with at once."""
+        """Sort a batch by partition; what is not a record is dealt with at once.
+
+        A batch is mostly of one partition, and `map` calls the client's accessors without the interpreter: half the cost.
+        """
+        if any(map(_ERROR, batch)):
+            for raw in batch:
+                if raw.error() is not None:
+                    self._record_error(raw)
+            batch = [raw for raw in batch if raw.error() is None]
+        topics: list[str] = list(map(_TOPIC, batch))
+        partitions: list[int] = list(map(_PARTITION, batch))
+        offsets: list[int] = list(map(_OFFSET, batch))
+        if batch and topics.count(topics[0]) == len(batch) == partitions.count(partitions[0]):
+            return {p.Place(topics[0], partitions[0]): (offsets, list(batch))}
         groups: dict[p.Place, tuple[list[int], list[Any]]] = {}
-        topic: str | None = None
-        partition = -1
-        offsets: list[int] = []
-        raws: list[Any] = []
-        for raw in batch:
-            if raw.error() is not None:
-                self._record_error(raw)
-                continue
-            if raw.partition() != partition or raw.topic() != topic:
-                topic, partition = raw.topic(), raw.partition()
-                offsets, raws = groups.setdefault(p.Place(raw.topic(), partition), ([], []))
-            offsets.append(raw.offset())
-            raws.append(raw)
+        for topic, partition, offset, raw in zip(topics, partitions, offsets, batch, strict=True):
+            group = groups.setdefault(p.Place(topic, partition), ([], []))
+            group[0].append(offset)
+            group[1].append(raw)
         return groups
 
     def _look_idle(self) -> None:
@@ -396,7 +459,7 @@ class Loop:
             facts = self._directory.facts(name)
             assert facts is not None
             for place, one in list(self._engine.assignments.items()):
-                if place.topic == name and one.hands_out:
+                if place.topic == name and one.phase is Phase.RUNNING:
                     self._reopen = True  # a client moves no partition that it consumes: see Assigner
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         for name in self._config.topics:
@@ -544,10 +607,17 @@ class Loop:
             reasons.append("no assignment yet")
         elif self._pending:
             reasons.append(f"the positions of {len(self._pending)} partitions are not known yet")
-        if engine.overrun * 2 >= self._runner.slots:
-            reasons.append(f"{engine.overrun} handlers of partitions that were given away hold the workers")
+        # An entry whose partition was given away since counts as overrun already.
+        late = sum(entry.assignment.phase is not Phase.ENDED for entry in self._late)
+        if (engine.overrun + late) * 2 >= self._runner.slots:
+            reasons.append(
+                f"{engine.overrun} handlers of partitions that were given away, and {late} beyond their time limit,"
+                " hold the workers"
+            )
         self.snapshot = Snapshot(
-            at=now, stats=take_stats(engine, lost_events=self._notifier.lost), reasons=tuple(reasons)
+            at=now,
+            stats=take_stats(engine, lost_events=self._notifier.lost, overdue=late),
+            reasons=tuple(reasons),
         )
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import orjson
 
-from retriable_kafka_client.errors import ConfigError, DecodeError, Reject, RetryAfter
+from retriable_kafka_client.errors import DecodeError, Reject, RetriableKafkaError, RetryAfter
+from retriable_kafka_client.outbox import Output, output_of
+from retriable_kafka_client.outgoing import GivenHeaders
 from retriable_kafka_client.wire import Headers, Marks, own_headers
 
 __all__ = [
@@ -153,20 +155,25 @@ class Message(Generic[T]):
     M messages/s).
     """
 
-    __slots__ = ("_deserializer", "_marks", "_raw", "_topic_uid", "_value", "decode_error")
+    __slots__ = ("__dict__", "_deserializer", "_marks", "_raw", "_topic_uid", "ended")
 
-    decode_error: DecodeError | None
+    _value: Any = _UNREAD
+    decode_error: DecodeError | None = None
     """Internal: what the first read of ``value`` ended in. The runner dead-letters by it even if the handler
     went on.
     """
+    outbox: Sequence[Output] = ()
+    """Internal: what the handler has sent so far."""
+    eventful: bool = False
+    """Internal: whether there is a ``decode_error`` or an ``outbox``: the runner looks at nothing else."""
+    ended: bool
+    """Internal: nobody publishes any more what is sent. Not set: it is not so."""
 
     def __init__(self, raw: RawRecord, marks: Marks, topic_uid: str, deserializer: Deserializer) -> None:
         self._raw = raw
         self._marks = marks
         self._topic_uid = topic_uid  # names the record's topic and its incarnation
         self._deserializer = deserializer
-        self._value = _UNREAD
-        self.decode_error = None
 
     @property
     def value(self) -> T:
@@ -187,13 +194,14 @@ class Message(Generic[T]):
         if body is None:
             return None
         if not body:
-            self.decode_error = DecodeError("the payload is empty")
+            self.eventful, self.decode_error = True, DecodeError("the payload is empty")
             raise self.decode_error
         try:
             return self._deserializer(body, self)
         except (Reject, RetryAfter, MemoryError):
             raise  # a verdict, or a trouble of ours: neither says that the payload is bad
         except Exception as error:
+            self.eventful = True
             self.decode_error = DecodeError(f"the payload cannot be decoded: {type(error).__name__}")
             raise self.decode_error from error
 
@@ -265,23 +273,57 @@ class Message(Generic[T]):
     def send(
         self,
         topic: str,
-        value: Any,  # noqa: ARG002 - the parameters are the interface already
+        value: Any,
         *,
-        key: str | bytes | None = None,  # noqa: ARG002
-        headers: Mapping[str, Any] | Sequence[tuple[str, Any]] = (),  # noqa: ARG002
-        not_before: datetime | None = None,  # noqa: ARG002
-        delay: float | timedelta | None = None,  # noqa: ARG002
-        split: bool = False,  # noqa: ARG002
+        key: str | bytes | None = None,
+        headers: GivenHeaders = (),
+        not_before: datetime | None = None,
+        delay: float | timedelta | None = None,
+        split: bool = False,
     ) -> None:
-        """Not in this release: raises ConfigError."""
-        remedy = "sending from a handler comes with a later release; until then use a Producer"
-        raise ConfigError("Message.send", topic, remedy)
+        """Publish a record once the handler has succeeded, before this message completes; never if it fails.
+
+        What is given is as for ``Producer.send``, and is serialized (JSON) or read (a file) now. A topic that
+        refuses it makes this a failed attempt. Its ``id`` derives from this message's: the n-th record that a
+        handler sends has the same one in every run. ``split``: in chunks, if it is above its topic's limit.
+        Raises RetriableKafkaError outside of the handler, also once that has returned.
+        """
+        self._refuse_if_ended()
+        output = output_of(
+            topic,
+            value,
+            key=key,
+            headers=headers,
+            not_before=not_before,
+            delay=delay,
+            split=split,
+            serializer=JSON,
+        )
+        self._refuse_if_ended()  # meanwhile: then another thread is at work here
+        if isinstance(self.outbox, list):
+            self.outbox.append(output)
+        else:
+            self.outbox = [output]
+        self.eventful = True
+
+    def _refuse_if_ended(self) -> None:
+        if getattr(self, "ended", False):
+            raise RetriableKafkaError(
+                f"{self!r} can send only while its handler runs: what is sent is published when the handler has"
+                " succeeded; use a Producer elsewhere"
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Message, (PlainRecord.of(self._raw), self._marks, self._topic_uid, self._deserializer)
+        return _copy, (PlainRecord.of(self._raw), self._marks, self._topic_uid, self._deserializer)
 
     def __repr__(self) -> str:
         return f"<Message {self.topic}/{self.partition}/{self.offset} attempt {self.attempt}>"
+
+
+def _copy(raw: PlainRecord, marks: Marks, topic_uid: str, deserializer: Deserializer) -> Message[Any]:
+    message: Message[Any] = Message(raw, marks, topic_uid, deserializer)
+    message.ended = True  # what is sent from the copy would come back to nobody
+    return message
 
 
 Deserializer = Callable[[bytes, Message[Any]], Any]

@@ -136,6 +136,15 @@ class Notifier:
                     event.offset,
                     event.attempt,
                 )
+            case events.HandlerTimedOut() if event.running:
+                log.warning(
+                    "group %s: the handler of %s/%d, attempt %d, is beyond its time limit and still runs; it keeps its"
+                    " place with the workers until it returns",
+                    group,
+                    place,
+                    event.offset,
+                    event.attempt,
+                )
             case events.DrainOverrun():
                 log.warning(
                     "group %s: %d handlers of %s ran on when it was given away; their messages will run again",

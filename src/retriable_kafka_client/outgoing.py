@@ -13,7 +13,17 @@ from typing import Any
 from retriable_kafka_client.errors import YEAR, ConfigError, seconds
 from retriable_kafka_client.wire import PREFIX, Headers, Marks, write_marks
 
-__all__ = ["GivenHeaders", "Serializer", "body_of", "is_file", "key_of", "own_headers_of", "schedule_headers"]
+__all__ = [
+    "GivenHeaders",
+    "Serializer",
+    "body_of",
+    "check_file",
+    "due_ms",
+    "is_file",
+    "key_of",
+    "own_headers_of",
+    "schedule_headers",
+]
 
 GivenHeaders = (
     Mapping[str, bytes | bytearray | memoryview | str | None]
@@ -23,11 +33,13 @@ GivenHeaders = (
 Serializer = Callable[[Any], bytes]
 """Makes a body of a value; runs in the sender's thread, and its exceptions go to the sender."""
 
+_PRODUCER = "Producer.send"  # the fields that errors name, unless somebody else sends
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def body_of(value: Any, serializer: Serializer) -> bytes | None:
+def body_of(value: Any, serializer: Serializer, *, where: str = _PRODUCER) -> bytes | None:
     """Return the record's body: None, bytes-likes and files as they are, anything else through
     ``serializer``.
     """
@@ -36,11 +48,11 @@ def body_of(value: Any, serializer: Serializer) -> bytes | None:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value)
     if is_file(value):
-        return _read(value)
+        return _read(value, where)
     body = serializer(value)
     if not isinstance(body, (bytes, bytearray, memoryview)):
         # Not shown: it is the payload.
-        raise ConfigError("Producer.serializer", body, "must return bytes", secret=True)
+        raise ConfigError(f"{where.partition('.')[0]}.serializer", body, "must return bytes", secret=True)
     return bytes(body)
 
 
@@ -49,16 +61,21 @@ def is_file(value: object) -> bool:
     return callable(getattr(value, "read", None)) and callable(getattr(value, "seek", None))
 
 
-def _read(file: Any) -> bytes:
+def check_file(file: Any, *, where: str = _PRODUCER) -> None:
+    """Refuse a file that cannot be sent."""
     if isinstance(file, io.TextIOBase) or not file.seekable():
-        raise ConfigError("Producer.send.value", file, "a file must be opened in binary mode and be seekable")
+        raise ConfigError(f"{where}.value", file, "a file must be opened in binary mode and be seekable")
+
+
+def _read(file: Any, where: str) -> bytes:
+    check_file(file, where=where)
     body = file.read()
     if not isinstance(body, bytes):
-        raise ConfigError("Producer.send.value", file, "a file must be opened in binary mode")
+        raise ConfigError(f"{where}.value", file, "a file must be opened in binary mode")
     return body
 
 
-def key_of(key: object) -> bytes | None:
+def key_of(key: object, *, where: str = _PRODUCER) -> bytes | None:
     """Return the record's key: text as UTF-8, bytes-likes as they are."""
     if key is None or type(key) is bytes:
         return key
@@ -66,10 +83,10 @@ def key_of(key: object) -> bytes | None:
         return key.encode()
     if isinstance(key, (bytes, bytearray, memoryview)):
         return bytes(key)
-    raise ConfigError("Producer.send.key", key, "must be bytes, a text or None", secret=True)
+    raise ConfigError(f"{where}.key", key, "must be bytes, a text or None", secret=True)
 
 
-def own_headers_of(given: GivenHeaders) -> list[tuple[str, str | bytes | None]]:
+def own_headers_of(given: GivenHeaders, *, where: str = _PRODUCER) -> list[tuple[str, str | bytes | None]]:
     """Return the sender's headers as pairs; a name of the library's is a ConfigError."""
     headers: list[tuple[str, str | bytes | None]] = []  # the client's type; no value is a text
     pairs: Iterable[Any] = given.items() if isinstance(given, Mapping) else given
@@ -78,45 +95,50 @@ def own_headers_of(given: GivenHeaders) -> list[tuple[str, str | bytes | None]]:
             name, value = pair
         except (TypeError, ValueError):
             remedy = "must be a mapping, or pairs of name and value"
-            raise ConfigError("Producer.send.headers", pair, remedy, secret=True) from None
+            raise ConfigError(f"{where}.headers", pair, remedy, secret=True) from None
         if not isinstance(name, str):
-            raise ConfigError("Producer.send.headers", name, "a header's name must be a text")
+            raise ConfigError(f"{where}.headers", name, "a header's name must be a text")
         if name.startswith(PREFIX):
-            raise ConfigError("Producer.send.headers", name, f"names that begin {PREFIX!r} are the library's")
+            raise ConfigError(f"{where}.headers", name, f"names that begin {PREFIX!r} are the library's")
         if isinstance(value, str):
             value = value.encode()
         elif isinstance(value, (bytearray, memoryview)):
             value = bytes(value)
         elif value is not None and not isinstance(value, bytes):
             remedy = f"the value of {name!r} must be bytes, a text or None"
-            raise ConfigError("Producer.send.headers", value, remedy, secret=True)
+            raise ConfigError(f"{where}.headers", value, remedy, secret=True)
         headers.append((name, value))
     return headers
 
 
 def schedule_headers(not_before: datetime | None, delay: float | timedelta | None) -> Headers:
     """Return the headers that keep a record from running too early: none where that time has come already."""
+    due = due_ms(not_before, delay)
+    return () if due is None else tuple(write_marks(Marks(not_before_ms=due)))
+
+
+def due_ms(
+    not_before: datetime | None, delay: float | timedelta | None, *, where: str = _PRODUCER
+) -> int | None:
+    """Return the time before which a record must not run, as POSIX milliseconds; None where it has come already."""
     if delay is not None:
         if not_before is not None:
-            raise ConfigError("Producer.send.not_before", not_before, "give either `not_before` or `delay`")
-        wait_ms = -(-seconds("Producer.send.delay", delay) * 1000 // 1)
-        due_ms = -(-time.time_ns() // 1_000_000) + int(wait_ms) if wait_ms else 0
+            raise ConfigError(f"{where}.not_before", not_before, "give either `not_before` or `delay`")
+        wait_ms = -(-seconds(f"{where}.delay", delay) * 1000 // 1)
+        due = -(-time.time_ns() // 1_000_000) + int(wait_ms) if wait_ms else 0
     elif not_before is not None:
-        due_ms = _due_ms(not_before)
+        due = _instant_ms(not_before, f"{where}.not_before")
     else:
-        return ()
-    if due_ms * 1_000_000 <= time.time_ns():
-        return ()
-    return tuple(write_marks(Marks(not_before_ms=due_ms)))
+        return None
+    return due if due * 1_000_000 > time.time_ns() else None
 
 
-def _due_ms(not_before: object) -> int:
-    field = "Producer.send.not_before"
+def _instant_ms(not_before: object, field: str) -> int:
     if not isinstance(not_before, datetime) or not_before.utcoffset() is None:
         raise ConfigError(
             field, not_before, "must be an aware datetime, as in datetime.now(UTC) + timedelta(…)"
         )
-    due_ms = -((_EPOCH - not_before) // _MILLISECOND)  # rounded up
-    if due_ms / 1000 > time.time() + YEAR:
+    due = -((_EPOCH - not_before) // _MILLISECOND)  # rounded up
+    if due / 1000 > time.time() + YEAR:
         raise ConfigError(field, not_before, "must be at most a year from now")
-    return due_ms
+    return due

@@ -17,22 +17,33 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Producer as Client
 
 from retriable_kafka_client.bridge import LoopBridge, LoopBridges
-from retriable_kafka_client.checks import check_topic_name, instance
-from retriable_kafka_client.client import open_client, producer_settings, without_secrets
+from retriable_kafka_client.checks import MAX_INT32, check_topic_name, instance, integer
+from retriable_kafka_client.client import (
+    admin_settings,
+    largest_record,
+    open_client,
+    producer_settings,
+    without_secrets,
+)
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.delivery import Delivery, DeliveryFuture, UnreadFailures
 from retriable_kafka_client.errors import ConfigError, QueueFull, RetriableKafkaError, seconds
+from retriable_kafka_client.groups import Parcel
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.message import JSON
 from retriable_kafka_client.outgoing import (
     GivenHeaders,
     Serializer,
     body_of,
+    check_file,
     is_file,
     key_of,
     own_headers_of,
     schedule_headers,
 )
+from retriable_kafka_client.pump import Pump
+from retriable_kafka_client.sources import FileSource, MemorySource, Source, view_of
+from retriable_kafka_client.splitting import UNKNOWN_LIMIT, fits
 
 __all__ = ["Producer"]
 
@@ -44,6 +55,7 @@ _PROBE = 1.0  # seconds that health() may ask the brokers
 _KNOWN_TOPICS = 10_000
 
 OnDelivery = Callable[[KafkaError | None, Any], None]
+Give = Callable[[], bool]  # whether what is to be sent was taken; False: no room
 # As the client takes it: topic, value, key, partition, callback (twice: it has two names), timestamp,
 # headers.
 _Record = tuple[
@@ -70,14 +82,18 @@ class Producer:
         queue_timeout: float | timedelta = 10.0,
     ) -> None:
         instance("Producer.cluster", cluster, Cluster, "must be a Cluster")
-        if split is not False:
-            raise ConfigError("Producer.split", split, "leave it out: splitting comes with a later release")
+        instance("Producer.split", split, bool, "must be True or False")
         if chunk_bytes is not None:
-            remedy = "leave it out: splitting comes with a later release"
-            raise ConfigError("Producer.chunk_bytes", chunk_bytes, remedy)
+            integer("Producer.chunk_bytes", chunk_bytes, 1, MAX_INT32)
+            if not split:
+                raise ConfigError("Producer.chunk_bytes", chunk_bytes, "give it together with split=True")
         if not callable(serializer):
             raise ConfigError("Producer.serializer", serializer, "must be callable")
         self._cluster = cluster
+        self._split = split
+        self._chunk_bytes = chunk_bytes
+        self._client_limit = largest_record(cluster)
+        self._pump: Pump | None = None  # only with split
         self._serializer = serializer
         self._queue_timeout = seconds("Producer.queue_timeout", queue_timeout)
         self._unread = UnreadFailures()
@@ -111,13 +127,22 @@ class Producer:
         Waits only while the local queue is full, at most ``queue_timeout`` seconds, and then raises
         QueueFull. A file is read from where it stands to its end. ``not_before`` and ``delay`` are kept by
         the library's consumers.
+
+        With ``split`` a value that is too large for its topic goes in chunks, and the future gives the first one's
+        Delivery once the brokers have all of them. It is read by the producer's thread, a file piece by piece: leave
+        the file, bytearray or memoryview as it is until the future is done.
         """
         future = DeliveryFuture()
         future.topic = topic
         future.unread = self._unread
+        if self._split:
+            give = self._whole_or_split(topic, value, key, headers, not_before, delay, future.settle)
+            if not give():
+                self._wait_for_room(topic, give)
+            return future
         record = self._record(topic, value, key, headers, not_before, delay, future.settle)
         if not self._produce(record):
-            self._wait_for_room(record)
+            self._wait_for_room(topic, partial(self._produce, record))
         return future
 
     async def asend(
@@ -135,14 +160,16 @@ class Producer:
         Never blocks the event loop, also while the queue is full: those who wait for room get it in their
         order. Cancelling does not call a record back.
         """
-        if is_file(value):
-            value = await asyncio.to_thread(body_of, value, self._serializer)
         bridge = self._bridges.here()
         future: asyncio.Future[Delivery] = bridge.loop.create_future()
         settle = partial(bridge.settle, future, topic)
-        record = self._record(topic, value, key, headers, not_before, delay, settle)
-        if bridge.waiting or not self._produce(record):
-            await self._stand_in_line(bridge, record)
+        make = self._whole_or_split if self._split else self._whole
+        if is_file(value):
+            give = await asyncio.to_thread(make, topic, value, key, headers, not_before, delay, settle)
+        else:
+            give = make(topic, value, key, headers, not_before, delay, settle)
+        if bridge.waiting or not give():
+            await self._stand_in_line(bridge, topic, give)
         return await future
 
     def _record(
@@ -156,15 +183,94 @@ class Producer:
         settle: OnDelivery,
     ) -> _Record:
         """Return the record's wire form, ``settle`` to be told what became of it."""
+        pairs = self._pairs(topic, headers, not_before, delay)
+        # In the order of the client's own parameters: given by position it costs 0.3 us less.
+        return topic, body_of(value, self._serializer), key_of(key), -1, settle, None, 0, pairs
+
+    def _pairs(
+        self,
+        topic: str,
+        headers: GivenHeaders,
+        not_before: datetime | None,
+        delay: float | timedelta | None,
+    ) -> list[tuple[str, str | bytes | None]] | None:
+        """Return the record's headers; checks the topic's name."""
         if topic not in self._known_topics:
             check_topic_name("Producer.send.topic", topic)
+            if self._pump is not None:
+                self._pump.prepare(topic)
             if len(self._known_topics) < _KNOWN_TOPICS:
                 self._known_topics.add(topic)
         pairs = own_headers_of(headers) if headers else None
         if not_before is not None or delay is not None:
             pairs = [*(pairs or ()), *schedule_headers(not_before, delay)]
-        # In the order of the client's own parameters: given by position it costs 0.3 us less.
-        return topic, body_of(value, self._serializer), key_of(key), -1, settle, None, 0, pairs
+        return pairs
+
+    def _whole(self, *given: Any) -> Give:
+        return partial(self._produce, self._record(*given))
+
+    def _whole_or_split(
+        self,
+        topic: str,
+        value: Any,
+        key: str | bytes | None,
+        headers: GivenHeaders,
+        not_before: datetime | None,
+        delay: float | timedelta | None,
+        settle: OnDelivery,
+    ) -> Give:
+        """Return what gives the value to the client, or to the thread that splits."""
+        if self._client is None:
+            self._start()
+        assert self._pump is not None
+        pairs = self._pairs(topic, headers, not_before, delay)
+        body: Any = value
+        source: Source | None = None
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            source = MemorySource(view_of(value))
+        elif is_file(value):
+            check_file(value)
+            source = FileSource(value)
+        else:
+            body = body_of(value, self._serializer)
+            if body is not None:
+                source = MemorySource(body)
+        parcel = Parcel(
+            topic=topic,
+            source=source,
+            key=key_of(key),
+            headers=pairs or (),
+            settle=settle,
+            most=self._chunk_bytes,
+        )
+        size = 0 if source is None else source.size
+        limit = self._pump.limits.limit(topic) or UNKNOWN_LIMIT
+        small = self._chunk_bytes is None or size <= self._chunk_bytes
+        if not (small and fits(size, limit, self._client_limit, parcel.key, parcel.headers)):
+            held = 0 if isinstance(source, FileSource) else size
+            return partial(self._hand_over, parcel, held)
+        if source is not None:
+            body = body_of(body, self._serializer)
+            parcel.source = MemorySource(body or b"")
+        settled = partial(self._settled, parcel, self._pump)
+        return partial(self._produce, (topic, body, parcel.key, -1, settled, None, 0, pairs))
+
+    def _hand_over(self, parcel: Parcel, held: int) -> bool:
+        """Give a parcel to the thread that splits; False while it has too many."""
+        assert self._pump is not None
+        if self._closed:
+            raise RetriableKafkaError("the producer is closed")
+        return self._pump.offer(parcel, held)
+
+    @staticmethod
+    def _settled(parcel: Parcel, pump: Pump, error: KafkaError | None, report: Any) -> None:
+        """Take the report of a record that went whole. One that is too large may be so by its neighbours in the batch, or
+        its topic takes less than we know.
+        """
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            pump.offer(parcel, 0 if parcel.source is None else parcel.source.size, force=True)
+        else:
+            parcel.settle(error, report)
 
     def _produce(self, record: _Record) -> bool:
         """Give the client a record; False when its queue is full. A record that it refuses is settled."""
@@ -191,24 +297,24 @@ class Producer:
             client.flush(_POLL)
         return True
 
-    def _wait_for_room(self, record: _Record) -> None:
+    def _wait_for_room(self, topic: str, give: Give) -> None:
         deadline = time.monotonic() + self._queue_timeout
         while (left := deadline - time.monotonic()) > 0.0:
             # Serves the client as well, for one who sends from a future's callback keeps the thread from
             # doing it.
             self._started().poll(min(_ROOM, left))
-            if self._produce(record):
+            if give():
                 return
-        raise QueueFull(record[0], self._queue_timeout)
+        raise QueueFull(topic, self._queue_timeout)
 
-    async def _stand_in_line(self, bridge: LoopBridge, record: _Record) -> None:
+    async def _stand_in_line(self, bridge: LoopBridge, topic: str, give: Give) -> None:
         bridge.waiting += 1
         try:
             async with asyncio.timeout(self._queue_timeout), bridge.line:
-                while not self._produce(record):  # noqa: ASYNC110 - no event tells of room in the client's queue
+                while not give():  # noqa: ASYNC110 - no event tells of room in the client's queue
                     await asyncio.sleep(_ROOM)
         except TimeoutError:
-            raise QueueFull(record[0], self._queue_timeout) from None
+            raise QueueFull(topic, self._queue_timeout) from None
         finally:
             bridge.waiting -= 1
 
@@ -222,6 +328,13 @@ class Producer:
             if self._client is None:
                 settings = producer_settings(self._cluster, Limits(), on_error=self._on_error)
                 client = open_client(Client, settings)
+                if self._split:
+                    self._pump = Pump(
+                        settings,
+                        admin_settings(self._cluster),
+                        client_limit=self._client_limit,
+                        held_bytes=Limits().buffer_bytes,
+                    )
                 self._thread = threading.Thread(
                     target=self._serve, args=(client,), name="retriable-kafka-producer", daemon=True
                 )
@@ -253,7 +366,11 @@ class Producer:
     def flush(self, timeout: float | timedelta) -> int:
         """Wait until every record is settled, at most ``timeout`` seconds; return how many are not."""
         limit = seconds("Producer.flush.timeout", timeout)
-        return 0 if self._client is None else self._client.flush(limit)
+        if self._client is None:
+            return 0
+        deadline = time.monotonic() + limit
+        left = self._client.flush(limit)
+        return left if self._pump is None else left + self._pump.wait(max(0.0, deadline - time.monotonic()))
 
     def close(self, timeout: float | timedelta = 30.0) -> None:
         """Take no more records, wait for those on their way, at most ``timeout`` seconds, and stop.
@@ -267,9 +384,13 @@ class Producer:
             self._closed = True
         client = self._client
         if client is not None and self._thread is not None:
+            deadline = time.monotonic() + limit
             if client.flush(limit):
                 client.purge()
                 client.flush(_PROBE)
+            if self._pump is not None:
+                self._pump.wait(max(0.0, deadline - time.monotonic()))
+                self._pump.close()
             self._stop.set()
             if threading.current_thread() is not self._thread:  # it is, in a future's callback
                 self._thread.join()

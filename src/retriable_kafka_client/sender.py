@@ -1,42 +1,64 @@
-"""The hand-off producer: retry copies, dead letters and parked messages. Only the loop's thread touches it."""
+"""The hand-off producer: retry copies, dead letters, parked messages and what handlers send. Only the loop's thread
+touches it.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Producer
 
 from retriable_kafka_client.client import open_client
-from retriable_kafka_client.core.protocol import HandOff, HandOffKind
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.protocol import (
+    HandOff,
+    HandOffAnswered,
+    HandOffKind,
+    Publication,
+    Published,
+)
+from retriable_kafka_client.groups import SINGLE, Groups, Limits, Pair, Parcel
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.wire import Marks, dead_headers, own_headers, write_marks
+from retriable_kafka_client.outbox import Output
+from retriable_kafka_client.sources import MemorySource, PiecesSource, Source
+from retriable_kafka_client.splitting import UNKNOWN_LIMIT, fits
+from retriable_kafka_client.wire import DEAD_CHUNK, Marks, dead_headers, own_headers, write_marks
 
-__all__ = ["Answer", "Sender"]
+__all__ = ["Sender"]
 
 MAX_ATTEMPTS = 2**31 - 1  # what the header holds
 LARGEST_COPY = 1_000_000_000  # bytes; the most that the client takes
+LARGE = 1_000_000  # bytes from which a copy counts against the budget by itself
+BUDGET = 32 * 1024 * 1024  # bytes of large copies in the client, if its queue is not smaller than twice that
+LARGEST_QUEUE = 2_097_151  # kbytes; the most that the client takes
 
 
-class Answer(NamedTuple):
-    """What became of a copy: ``code`` None when the broker has it, else why it certainly has not."""
+class _Outputs:
+    """A publication until all of its outputs are settled."""
 
-    handoff: HandOff
-    code: str | None
+    __slots__ = ("code", "left", "publication")
+
+    def __init__(self, publication: Publication) -> None:
+        self.publication = publication
+        self.left = len(publication.outputs)
+        self.code: str | None = None  # of the first that was refused
 
 
 class Sender:
-    """Sends copies and collects what became of them.
+    """Sends copies and publications, and collects what became of them.
 
-    The client never times a copy out by itself (a time-out may mean "written"), so every answer is definite but one: after
-    a fatal error of the client its unanswered copies are unknown, and are reported as refused; they may then stand twice.
+    What is above its topic's limit goes in chunks and is answered as one. The client never times a copy out by itself (a
+    time-out may mean "written"), so every answer is definite but one: after a fatal error of the client its unanswered
+    copies are unknown, and are reported as refused; they may then stand twice.
     """
 
-    def __init__(self, settings: Mapping[str, Any], clock: Callable[[], float]) -> None:
+    def __init__(self, settings: Mapping[str, Any], clock: Callable[[], float], limits: Limits) -> None:
         self._settings = {
             **settings,
             "topic.metadata.propagation.max.ms": 3000,
@@ -45,29 +67,64 @@ class Sender:
             "message.max.bytes": LARGEST_COPY,
         }
         self._clock = clock  # wall seconds; stamps dead letters
+        self._limits = limits
         self._producers: dict[bool, Producer] = {}  # by whether each copy goes in a request of its own
-        self._backlog: deque[HandOff] = deque()  # the client's queue was full
-        self._answers: list[Answer] = []
+        self._backlog: deque[Parcel] = deque()  # the client's queue was full
+        self._answers: list[HandOffAnswered | Published] = []
         self._broken: dict[bool, KafkaError] = {}  # producers that met a fatal error
         self._unanswered = 0
+        queue = int(self._settings.get("queue.buffering.max.kbytes", LARGEST_QUEUE)) * 1024
+        self._groups = Groups(
+            lambda: self._producer(single=True),
+            limits,
+            client_limit=LARGEST_COPY,
+            budget=min(BUDGET, queue // 2),
+        )
 
     def _producer(self, *, single: bool) -> Producer:
         if single not in self._producers:
-            settings = self._settings | ({"batch.num.messages": 1, "linger.ms": 0} if single else {})
-            self._producers[single] = open_client(Producer, settings)
+            # What the single one holds is counted here: any one copy must fit, however small the queue.
+            own = {**SINGLE, "queue.buffering.max.kbytes": LARGEST_QUEUE} if single else {}
+            self._producers[single] = open_client(Producer, self._settings | own)
         return self._producers[single]
 
     @property
     def unanswered(self) -> int:
-        """Copies of which it is not known yet whether the broker has them."""
-        return self._unanswered + len(self._backlog)
+        """Copies and publications of which it is not known yet whether the broker has them."""
+        return self._unanswered
 
     def send(self, handoff: HandOff) -> None:
         """Put the copy on its way; never blocks."""
-        if self._backlog or not self._produce(handoff):
-            self._backlog.append(handoff)
+        self._unanswered += 1
+        entry, raw = handoff.entry, handoff.entry.raw
+        chunk = entry.marks.chunk
+        part = chunk if chunk is not None and chunk.count > 1 and not _is_joined(entry) else None
+        headers = self._headers(handoff)
+        if part is not None:
+            headers.append((DEAD_CHUNK, f"{part.group.hex()}/{part.index}/{part.count}".encode()))
+        parcel = Parcel(
+            topic=handoff.target,
+            source=_source(raw),
+            key=cast("bytes | None", raw.key()) if part else _key(handoff),
+            headers=headers,
+            # One of several still; a chunk cannot be split into chunks and remain one.
+            whole=write_marks(Marks(chunk=part)) if part else (),
+            settle=partial(self._answered, handoff),
+        )
+        # A broker that finds one record too large refuses the whole request, its neighbours with it: what was refused
+        # goes alone.
+        self._go(parcel, alone=handoff.tries > 0)
 
-    def poll(self) -> list[Answer]:
+    def publish(self, publication: Publication) -> None:
+        """Put a handler's outputs on their way; never blocks."""
+        self._unanswered += 1
+        outputs = _Outputs(publication)
+        if not publication.outputs:
+            self._published(outputs)
+        for output in publication.outputs:
+            self._go(_parcel(output, partial(self._output_settled, outputs)), alone=False)
+
+    def poll(self) -> list[HandOffAnswered | Published]:
         """Serve the client without waiting, and return what has become certain since the last call."""
         if self._unanswered:
             for single, producer in list(self._producers.items()):
@@ -77,7 +134,9 @@ class Sender:
                     self._renew(single, error.args[0])
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()
-        for single, reason in self._broken.items():
+        if self._groups:
+            self._groups.advance()
+        for single, reason in list(self._broken.items()):
             self._renew(single, reason)
         self._broken.clear()
         answers, self._answers = self._answers, []
@@ -85,9 +144,15 @@ class Sender:
 
     def close(self, timeout: float) -> None:
         """Wait at most ``timeout`` seconds for what is on its way, then drop the rest."""
+        deadline = time.monotonic() + timeout
+        while self._unanswered and self._producers and time.monotonic() < deadline:
+            self.poll()
+            for producer in list(self._producers.values()):
+                with suppress(KafkaException):  # it met a fatal error
+                    producer.flush(min(0.02, max(0.0, deadline - time.monotonic())))
         for producer in self._producers.values():
-            with suppress(KafkaException):  # it met a fatal error
-                if producer.flush(timeout):
+            with suppress(KafkaException):
+                if producer.flush(0):
                     producer.purge()
                     producer.flush(0.5)
 
@@ -101,37 +166,79 @@ class Sender:
             producer.purge()
             producer.flush(0.5)
         # Why it broke says more than that its copies were purged.
-        self._answers[answered:] = [Answer(one.handoff, reason.name()) for one in self._answers[answered:]]
+        self._answers[answered:] = [
+            one if one.code is None else replace(one, code=reason.name()) for one in self._answers[answered:]
+        ]
 
-    def _produce(self, handoff: HandOff) -> bool:
-        """Whether the client took it, or refused it for good."""
-        raw = handoff.entry.raw
-        # A broker that finds one record too large refuses the whole request, its neighbours with it: what was refused
-        # goes alone.
-        producer = self._producer(single=handoff.tries > 0)
+    def _go(self, parcel: Parcel, *, alone: bool) -> None:
+        size = 0 if parcel.source is None else parcel.source.size
+        headers = [*parcel.headers, *parcel.whole] if parcel.whole else parcel.headers
+        limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT
+        if alone or size > LARGE or not fits(size, limit, LARGEST_COPY, parcel.key, headers):
+            self._apart(parcel)
+        elif self._backlog or not self._produce(parcel):
+            self._backlog.append(parcel)
+
+    def _apart(self, parcel: Parcel) -> None:
+        """Send it in a request of its own, or in several."""
+        parcel.settle = partial(self._apart_settled, parcel.settle)
+        self._groups.add(parcel)
+        self._groups.advance()
+
+    def _produce(self, parcel: Parcel) -> bool:
+        """Whether the client took it among others, or refused it for good."""
+        source = parcel.source
         try:
-            producer.produce(
-                handoff.target,
-                value=raw.value(),
-                key=_key(handoff),
-                headers=self._headers(handoff),
-                on_delivery=partial(self._delivered, handoff),
+            self._producer(single=False).produce(
+                parcel.topic,
+                value=None if source is None else source.read(0, source.size),
+                key=parcel.key,
+                headers=[*parcel.headers, *parcel.whole] if parcel.whole else list(parcel.headers),
+                on_delivery=partial(self._delivered, parcel),
             )
         except BufferError:
             return False
         except KafkaException as error:
-            self._answered(handoff, error.args[0])
-            return True
-        self._unanswered += 1
+            self._delivered(parcel, error.args[0], None)
         return True
 
-    def _headers(self, handoff: HandOff) -> list[tuple[str, str | bytes | None]]:
+    def _delivered(self, parcel: Parcel, error: KafkaError | None, report: Any) -> None:
+        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            self._apart(parcel)  # it may have been its neighbours
+            return
+        if error is not None and _is_fatal(error):
+            self._broken[False] = error
+        parcel.settle(error, report)
+
+    def _apart_settled(
+        self, settle: Callable[[KafkaError | None, Any], None], error: KafkaError | None, report: Any
+    ) -> None:
+        if error is not None and _is_fatal(error):
+            self._broken[True] = error
+        settle(error, report)
+
+    def _answered(self, handoff: HandOff, error: KafkaError | None, _report: object) -> None:
+        self._unanswered -= 1
+        self._answers.append(HandOffAnswered(handoff, None if error is None else error.name()))
+
+    def _output_settled(self, outputs: _Outputs, error: KafkaError | None, _report: object) -> None:
+        outputs.left -= 1
+        if error is not None and outputs.code is None:
+            outputs.code = error.name()
+        if not outputs.left:
+            self._published(outputs)
+
+    def _published(self, outputs: _Outputs) -> None:
+        self._unanswered -= 1
+        self._answers.append(Published(outputs.publication, outputs.code))
+
+    def _headers(self, handoff: HandOff) -> list[Pair]:
         raw, marks, failure = handoff.entry.raw, handoff.marks, handoff.failure
         if marks.origin_timestamp_ms is None:
             kind, timestamp_ms = raw.timestamp()
             if kind != TIMESTAMP_NOT_AVAILABLE and timestamp_ms >= 0:
                 marks = replace(marks, origin_timestamp_ms=timestamp_ms)
-        headers: list[tuple[str, str | bytes | None]] = list(own_headers(raw.headers()))
+        headers: list[Pair] = [*own_headers(raw.headers())]
         if handoff.kind is HandOffKind.DEAD_LETTER:
             assert failure is not None
             headers += dead_headers(
@@ -142,31 +249,43 @@ class Sender:
                 attempts=min(handoff.attempts, MAX_ATTEMPTS),
                 time_ms=int(self._clock() * 1000),
             )
-            chunk = handoff.entry.marks.chunk
-            if chunk is not None and chunk.count > 1:
-                headers += write_marks(Marks(chunk=chunk))  # it is one of several still
         else:
             headers += write_marks(marks)
         return headers
 
-    def _delivered(self, handoff: HandOff, error: KafkaError | None, _message: object) -> None:
-        self._unanswered -= 1
-        if error is None:
-            self._answers.append(Answer(handoff, None))
-        else:
-            self._answered(handoff, error)
 
-    def _answered(self, handoff: HandOff, error: KafkaError) -> None:
-        self._answers.append(Answer(handoff, error.name()))
-        if error.fatal() or error.code() == KafkaError._FATAL:
-            self._broken[handoff.tries > 0] = error
+def _is_fatal(error: KafkaError) -> bool:
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
+def _parcel(output: Output, settle: Callable[[KafkaError | None, Any], None]) -> Parcel:
+    marks = Marks(not_before_ms=output.not_before_ms, id=output.id or None)
+    return Parcel(
+        topic=output.topic,
+        source=None if output.body is None else MemorySource(output.body),
+        key=output.key,
+        headers=[*output.headers, *write_marks(marks)],
+        settle=settle,
+        split=output.split,
+    )
+
+
+def _is_joined(entry: Entry) -> bool:
+    """Whether it is a whole message that came in chunks, and not one chunk of a group that is not whole."""
+    return bool(getattr(entry, "others", ())) or hasattr(entry.raw, "pieces")
+
+
+def _source(raw: Any) -> Source | None:
+    """The body of a record; of one that came in chunks, without joining them."""
+    pieces = getattr(raw, "pieces", None)
+    if pieces is not None:
+        return PiecesSource(pieces())
+    body = raw.value()
+    return None if body is None else MemorySource(body)
 
 
 def _key(handoff: HandOff) -> bytes | None:
-    entry = handoff.entry
-    if entry.marks.chunk is not None and entry.marks.chunk.count > 1:
-        return cast("bytes | None", entry.raw.key())
-    return Message(entry.raw, entry.marks, "", _undecoded).key
+    return Message(handoff.entry.raw, handoff.entry.marks, "", _undecoded).key
 
 
 def _undecoded(body: bytes, _message: Message[Any]) -> bytes:

@@ -20,13 +20,14 @@ class Snapshot:
     reasons: tuple[str, ...]  # why it is not ready
 
 
-def take_stats(engine: Engine, *, lost_events: int) -> Stats:
+def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
     """Copy the engine's figures."""
     partitions = {
         (place.topic, place.partition): PartitionStats(
             position=None if one.tracker is None else one.tracker.position,
             incomplete=one.incomplete,
             waiting=len(one.waiting),
+            behind=one.behind,
             in_flight=one.in_flight,
             paused=one.paused,
         )
@@ -35,8 +36,10 @@ def take_stats(engine: Engine, *, lost_events: int) -> Stats:
     return Stats(
         **asdict(engine.counters),
         lost_events=lost_events,
+        on_hold=engine.on_hold,
         in_flight=engine.in_flight,
         overrun=engine.overrun,
+        overdue=overdue,
         buffered_bytes=engine.active_bytes + engine.waiting_bytes,
         partitions=MappingProxyType(partitions),
     )

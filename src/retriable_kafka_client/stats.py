@@ -16,8 +16,11 @@ class PartitionStats:
     position: int | None  # the lowest offset that is not complete; None: nothing has been read yet
     incomplete: int  # messages that were read and are not complete
     waiting: int  # of these, the ones that are not due yet
+    behind: (
+        int  # of these, the ones that wait for an earlier message: in order of their key, or of the partition
+    )
     in_flight: int  # of these, the ones with the workers
-    paused: bool  # the window or the byte budget is full
+    paused: bool  # nothing is read: the window or the byte budget is full, or the consumer is paused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +29,8 @@ class Stats:
 
     handled: int = 0  # runs that succeeded
     failed: int = 0  # runs that did not
-    retried: int = 0  # copies acknowledged by a retry topic
+    retried: int = 0  # copies acknowledged by a retry topic, and retries in place
+    published: int = 0  # records that handlers sent, acknowledged
     dead_lettered: int = 0  # copies acknowledged by a dead-letter topic
     dropped: int = 0  # would be dead letters, but their topic says DISCARD
     filtered: int = 0
@@ -36,7 +40,9 @@ class Stats:
     refused: int = 0  # copies that were refused and are sent again
     arrived: int = 0  # records read
     lost_events: int = 0  # not handed to on_event, which was too slow
+    on_hold: bool = False  # paused by Consumer.pause()
     in_flight: int = 0  # with the workers now
     overrun: int = 0  # of these, the ones whose partition is no longer ours
+    overdue: int = 0  # of these, the ones beyond their time limit whose partition is ours
     buffered_bytes: int = 0  # held in memory for messages that are not complete
     partitions: Mapping[tuple[str, int], PartitionStats] = field(default_factory=lambda: MappingProxyType({}))

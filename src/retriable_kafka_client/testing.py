@@ -20,9 +20,10 @@ from typing import Any, Self
 from retriable_kafka_client.checks import MAX_INT32, check_topic_name, integer
 from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
 from retriable_kafka_client.message import JSON, Deserializer, Message, PlainRecord
+from retriable_kafka_client.outbox import Output, identified
 from retriable_kafka_client.wire import Marks, Origin
 
-__all__ = ["MockKafka", "make_message"]
+__all__ = ["MockKafka", "Output", "make_message", "sent"]
 
 _CREATE_TIME = 1  # confluent_kafka.TIMESTAMP_CREATE_TIME
 _PRODUCER = 0  # RD_KAFKA_PRODUCER: the mock cluster lives in a client, of whatever kind
@@ -155,7 +156,8 @@ def make_message(
     """Return a message as a handler would get it; no broker is needed.
 
     Bytes are the body as they are and None is a null body; anything else is encoded as JSON. ``offset``
-    counts up when it is left out. From ``attempt`` 2 on the message is a retry copy.
+    counts up when it is left out. From ``attempt`` 2 on the message is a retry copy. What a handler sends is
+    kept on the message: see ``sent``.
     """
     check_topic_name("make_message.topic", topic)
     integer("make_message.attempt", attempt, 1, MAX_INT32)
@@ -185,6 +187,14 @@ def make_message(
         stamp,
     )
     return Message(raw, marks, topic, deserializer)
+
+
+def sent(message: Message[Any]) -> tuple[Output, ...]:
+    """Return what a handler has sent from a message of ``make_message``, in order.
+
+    A consumer publishes it only if the handler succeeds. Its ids are those of a consumer group without a name.
+    """
+    return identified(message.outbox, message.id, "")
 
 
 def _check_partitions(name: object, partitions: object) -> None:

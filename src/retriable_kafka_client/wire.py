@@ -14,10 +14,12 @@ from dataclasses import dataclass
 __all__ = [
     "ALONE",
     "ATTEMPT",
+    "CHECKSUM",
     "CHUNK_COUNT",
     "CHUNK_GROUP",
     "CHUNK_INDEX",
     "DEAD_ATTEMPTS",
+    "DEAD_CHUNK",
     "DEAD_ERROR",
     "DEAD_ERROR_TEXT",
     "DEAD_REASON",
@@ -33,6 +35,7 @@ __all__ = [
     "PLAIN",
     "PREFIX",
     "TIMESTAMP",
+    "TOTAL_SIZE",
     "Chunk",
     "Headers",
     "MalformedHeader",
@@ -64,6 +67,8 @@ ID = PREFIX + "id"
 FIRST_FAILURE = PREFIX + "first_failure"
 ALONE = PREFIX + "alone"
 PARKED = PREFIX + "parked"
+TOTAL_SIZE = PREFIX + "total_size"  # of the whole message in bytes, on every chunk
+CHECKSUM = PREFIX + "checksum"  # SHA-256 of the whole message, on the last chunk
 
 # Dead letters only; never read back as marks.
 DEAD_REASON = PREFIX + "dead_reason"
@@ -71,6 +76,7 @@ DEAD_ERROR = PREFIX + "dead_error"
 DEAD_ERROR_TEXT = PREFIX + "dead_error_text"
 DEAD_ATTEMPTS = PREFIX + "dead_attempts"
 DEAD_TIME = PREFIX + "dead_time"
+DEAD_CHUNK = PREFIX + "dead_chunk"  # which chunk of a group that never became whole: group in hex/index/count
 
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that datetime knows
 MAX_TIME_MS = _MAX_SECONDS * 1000  # the largest that still rounds up to such a second
@@ -100,6 +106,8 @@ class Chunk:
     group: bytes
     index: int
     count: int
+    total: int | None = None  # bytes of the whole message, as its sender says
+    checksum: bytes | None = None  # SHA-256 of the whole message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +192,10 @@ def write_marks(marks: Marks) -> list[tuple[str, bytes]]:
         headers.append((CHUNK_GROUP, chunk.group))
         headers.append((CHUNK_INDEX, _packed(CHUNK_INDEX, chunk.index, chunk.count - 1)))
         headers.append((CHUNK_COUNT, _packed(CHUNK_COUNT, chunk.count, _MAX_INT32)))
+        if chunk.total is not None:
+            headers.append((TOTAL_SIZE, _packed(TOTAL_SIZE, chunk.total, _MAX_INT64)))
+        if chunk.checksum is not None:
+            headers.append((CHECKSUM, _checksum(chunk.checksum)))
     return headers
 
 
@@ -271,6 +283,7 @@ _READ = frozenset(
     (
         *(ATTEMPT, TIMESTAMP, CHUNK_GROUP, CHUNK_INDEX, CHUNK_COUNT),
         *(GROUP, ORIGIN, ORIGIN_TIMESTAMP, NOT_BEFORE, ID, FIRST_FAILURE, ALONE, PARKED),
+        *(TOTAL_SIZE, CHECKSUM),
     )
 )
 
@@ -301,6 +314,10 @@ def _chunk(found: dict[str, bytes]) -> Chunk | None:
     group = found.get(CHUNK_GROUP)
     index = _number(found, CHUNK_INDEX, _MAX_INT32)
     count = _number(found, CHUNK_COUNT, _MAX_INT32)
+    total = _number(found, TOTAL_SIZE, _MAX_INT64)
+    checksum = found.get(CHECKSUM)
+    if checksum is not None:
+        _checksum(checksum)
     if group is None and index is None and count is None:
         return None
     if group is None:
@@ -313,7 +330,13 @@ def _chunk(found: dict[str, bytes]) -> Chunk | None:
         raise MalformedHeader(CHUNK_GROUP, "is not 16 bytes")
     if index >= count:
         raise MalformedHeader(CHUNK_INDEX, "is not below the number of chunks")
-    return Chunk(group, index, count)
+    return Chunk(group, index, count, total, checksum)
+
+
+def _checksum(value: bytes) -> bytes:
+    if len(value) != 32:
+        raise MalformedHeader(CHECKSUM, "is not 32 bytes")
+    return value
 
 
 def _group(value: bytes) -> str:

@@ -8,7 +8,7 @@ from retriable_kafka_client.config import DISCARD, Topic, names_of
 from retriable_kafka_client.core.routing import Routing, is_pattern
 from retriable_kafka_client.errors import ConfigError
 
-__all__ = ["check_topics", "subscription"]
+__all__ = ["check_ordering", "check_topics", "subscription"]
 
 
 def check_topics(topics: object) -> tuple[Topic, ...]:
@@ -24,6 +24,20 @@ def check_topics(topics: object) -> tuple[Topic, ...]:
     _check_circles(given)
     _check_patterns(given)
     return given
+
+
+def check_ordering(ordering: object, topics: tuple[Topic, ...]) -> None:
+    """Refuse an ``ordering`` that does not exist, and retry topics where handling is ordered. Raises ConfigError."""
+    if ordering not in {"unordered", "key", "partition"}:
+        raise ConfigError("Consumer.ordering", ordering, "must be 'unordered', 'key' or 'partition'")
+    for topic in topics:
+        if ordering != "unordered" and topic.retry is not None and topic.retry.topic is not None:
+            raise ConfigError(
+                "Retry.topic",
+                topic.retry.topic,
+                f"must be left out with ordering={ordering!r}: what goes through a retry topic comes back behind the "
+                "messages that it stood before; Retry(max_attempts=…, delay=…) retries in place",
+            )
 
 
 def _check_patterns(topics: Sequence[Topic]) -> None:
@@ -56,7 +70,7 @@ def _check_retry_topics(topics: tuple[Topic, ...]) -> None:
     names = {topic.name for topic in topics}
     dead_letter_of: dict[str, object] = {}
     for topic in topics:
-        if topic.retry is None:
+        if topic.retry is None or topic.retry.topic is None:
             continue
         retry_topic = topic.retry.topic
         if retry_topic in names:

@@ -55,15 +55,21 @@ class Raw:
     verdict: Verdict | None = None
     size: int = 100
     born_ms: int = 0
+    key: bytes | None = None
 
 
-def read(assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]) -> list[Entry]:
-    return [entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)]
+def read(
+    assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]
+) -> tuple[list[Entry], int | None]:
+    return [entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)], None
 
 
 def entry(assignment: Assignment, offset: int, raw: Raw) -> Entry:
-    due_ms = raw.marks.not_before_ms
-    return Entry(assignment, offset, raw.size, raw, raw.marks, 0, due_ms, raw.verdict, raw.born_ms)
+    made = Entry.marked(
+        assignment, offset, raw.size, raw, raw.marks, 0, verdict=raw.verdict, born_ms=raw.born_ms
+    )
+    made.key = raw.key
+    return made
 
 
 def failure(retry_in: float | None = 1.0, reason: str = "exhausted") -> Failure:
@@ -77,11 +83,12 @@ class Bench:
         self,
         *,
         retry_topic: str | None = RETRY.topic,
+        in_place: bool = False,
         dead_letter: str | None = "dead",
         max_attempts: int = 3,
         **settings: Any,
     ) -> None:
-        policy = Policy(max_attempts=max_attempts, delay=After(1.0)) if retry_topic else None
+        policy = Policy(max_attempts=max_attempts, delay=After(1.0)) if retry_topic or in_place else None
         route = Route(topic=BASE.topic, retry_topic=retry_topic, dead_letter=dead_letter, policy=policy)
         usual = {
             "in_flight": 100,

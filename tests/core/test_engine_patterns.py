@@ -77,17 +77,24 @@ def test_a_topic_that_two_entries_claim_is_not_read() -> None:
     clear, unclear, other = p.Place("orders-us", 0), p.Place("orders-eu", 0), p.Place("nobodys", 0)
     commands = one.tell(p.Assigned([clear, unclear, other]))
     assert [command.places for command in only(commands, p.FetchCommitted)] == [[clear]]
-    (event,) = told(commands, ev.TopicUnclear)
-    assert event.topic == "orders-eu" and "make the patterns narrower" in event.reason
-    assert list(one.engine.unclear) == ["orders-eu"]
+    reasons = {event.topic: event.reason for event in told(commands, ev.TopicUnclear)}
+    assert reasons == one.engine.unclear and set(reasons) == {"orders-eu", "nobodys"}
+    assert "make the patterns narrower" in reasons["orders-eu"]
+    assert "write the pattern plainer" in reasons["nobodys"]
     # What is polled of it all the same is not taken in, and nothing is committed for it.
     assert run(one.arrive(unclear, (0, Raw()))) == []
     assert run(one.arrive(other, (0, Raw()))) == []
     assert one.commit() is None
-    one.tell(p.Revoking([unclear]))
-    assert one.engine.drained([unclear])
-    assert not one.engine.last_progress([unclear])
-    one.tell(p.Ended([unclear], "revoked"))
+    one.tell(p.Revoking([unclear, other]))
+    assert one.engine.drained([unclear, other])
+    assert not one.engine.last_progress([unclear, other])
+    one.tell(p.Ended([unclear, other], "revoked"))
+    assert not one.engine.unclear
+
+
+def test_kafkas_own_topics_are_passed_over_without_a_word() -> None:
+    one = bench(route("^.*", dead=None))
+    assert one.tell(p.Assigned([p.Place("__consumer_offsets", 0)])) == []
     assert not one.engine.unclear
 
 

@@ -9,7 +9,15 @@ from typing import Any
 from retriable_kafka_client import Message, Reject
 from tests.support.evidence import EvidenceWriter
 
-__all__ = ["RaisesOddly", "obey", "obey_async", "slow_or_quick"]
+__all__ = [
+    "RaisesOddly",
+    "in_its_time",
+    "obey",
+    "obey_async",
+    "pass_on",
+    "pass_on_async",
+    "slow_or_quick",
+]
 
 
 class RaisesOddly(Exception):
@@ -53,3 +61,27 @@ def slow_or_quick(evidence: EvidenceWriter, gate: str, message: Message[Any]) ->
     while i == 0 and not Path(gate).exists():  # a file, because the test is in another process
         time.sleep(0.01)
     evidence.write("done", i=i, attempt=message.attempt)
+
+
+def in_its_time(evidence: EvidenceWriter, message: Message[Any]) -> None:
+    """Note when the run of `[lane, number]` begins and how it ends: each tenth fails in its first attempt."""
+    lane, n = message.value
+    evidence.write("begin", lane=lane, n=n)
+    if n % 10 == 4 and message.attempt == 1:
+        evidence.write("failed", lane=lane, n=n)
+        raise ValueError
+    evidence.write("done", lane=lane, n=n)
+
+
+def pass_on(topic: str, message: Message[Any]) -> None:
+    """Send two records to `topic`; then fail, as often as the message says."""
+    i = message.value["i"]
+    for key in ("first", "second"):
+        message.send(topic, {"i": i}, key=key)
+    if message.attempt <= message.value.get("fails", 0):
+        raise ValueError("secret")
+
+
+async def pass_on_async(topic: str, message: Message[Any]) -> None:
+    """Like `pass_on`."""
+    pass_on(topic, message)

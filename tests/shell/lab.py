@@ -129,12 +129,20 @@ class Lab:
         self._create(name, partitions, config or {})
         return name
 
-    def entry(self, *, retry: bool = True, dead_letter: bool = True, **options: Any) -> Topic:
+    def entry(
+        self,
+        *,
+        retry: bool = True,
+        in_place: bool = False,
+        dead_letter: bool = True,
+        partitions: int = 2,
+        **options: Any,
+    ) -> Topic:
         """A Topic entry, its topics created; `options` are Retry's."""
         options.setdefault("delay", 0.05)
         return Topic(
-            self.topic(),
-            retry=Retry(self.topic("retry"), **options) if retry else None,
+            self.topic(partitions=partitions),
+            retry=Retry(None if in_place else self.topic("retry"), **options) if retry else None,
             dead_letter=self.topic("dead", 1) if dead_letter else DISCARD,
         )
 
@@ -208,7 +216,8 @@ class Lab:
 
     def caught_up(self, *topics: Topic, group: str | None = None, timeout: float = WAIT) -> None:
         """Wait until the group's lag is 0 on these topics and their retry topics."""
-        names = {topic.name for topic in topics} | {topic.retry.topic for topic in topics if topic.retry}
+        names = {topic.name for topic in topics}
+        names |= {topic.retry.topic for topic in topics if topic.retry and topic.retry.topic}
         member = group or self.group
         seen: dict[str, object] = {}
 

@@ -51,7 +51,7 @@ def test_every_message_is_handled_once(lab: Lab) -> None:
     assert log.counts() == {(i, 1): 1 for i in range(500)}
     stats = consumer.stats()
     assert (stats.handled, stats.arrived, stats.failed, stats.in_flight) == (500, 500, 0, 0)
-    assert isinstance(entry.dead_letter, str) and entry.retry
+    assert entry.retry and entry.retry.topic and isinstance(entry.dead_letter, str)
     assert lab.read(entry.retry.topic) == lab.read(entry.dead_letter) == []
 
 
@@ -101,7 +101,7 @@ def test_a_failure_is_retried_after_its_delay_and_dead_lettered_at_last(lab: Lab
     origin = datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=born_ms)
     assert set(stamps) == {origin} and set(places) == {(entry.name, *place)}
 
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     copies = sorted(lab.read(entry.retry.topic), key=lambda one: number(one.header(wire.ATTEMPT)))
     assert [one.topic for one in records] == [entry.name, entry.retry.topic, entry.retry.topic]
     assert [(one.partition, one.offset) for one in records[1:]] == [
@@ -263,7 +263,7 @@ def test_jitter_spreads_and_never_undercuts(lab: Lab) -> None:
     second = {value: at for attempt, value, at in runs if attempt == 2}
     waits = [second[value] - first[value] for value in first]
     assert min(waits) >= 0.1
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     delays = []
     for copy in lab.read(entry.retry.topic):
         marks = wire.read_marks(copy.headers)
@@ -290,7 +290,7 @@ def test_falsy_values_are_handled_like_any_other(lab: Lab) -> None:
     values = [{}, [], 0, "", None, False, 0.0, None]
     wanted = [(p, v, a) for a in (1, 2) for p, v in zip(payloads, values, strict=True)]
     assert sorted(map(repr, log)) == sorted(map(repr, wanted))
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     assert Counter(one.value for one in lab.read(entry.retry.topic)) == Counter(payloads)
 
 
@@ -439,7 +439,7 @@ def test_groups_that_share_a_retry_topic_leave_each_other_alone(lab: Lab) -> Non
 
 def test_a_job_sent_to_a_retry_topic_runs_when_it_is_due(lab: Lab) -> None:
     first = lab.entry(max_attempts=2)
-    assert first.retry and isinstance(first.dead_letter, str)
+    assert first.retry and first.retry.topic and isinstance(first.dead_letter, str)
     second = Topic(lab.topic("second"), retry=Retry(first.retry.topic), dead_letter=first.dead_letter)
     runs = Log()
 

@@ -190,6 +190,27 @@ def test_a_topic_that_goes_and_comes_again(real_family: Family, kafka: Kafka, pr
     wait_until(lambda: consumer.health().ready, what=repr(consumer.health()))
 
 
+def test_a_topic_that_is_made_anew_is_read_from_its_beginning(real_family: Family, kafka: Kafka) -> None:
+    family, lab, runs = real_family, real_family.lab, Log()
+    name = family.topic("orders-a")
+    entry = Topic(family.pattern("orders-.*"), dead_letter=DISCARD)
+    # The client hears of the topics so seldom that nothing but the new id tells.
+    settings = settings_of("classic") | {"topic.metadata.refresh.interval.ms": 60_000}
+    consumer = lab.start(entry, lambda m: runs.add((m.value, m.id)), settings=settings)
+    lab.fill(name, [b"1", b"2", b"3"])
+    runs.wait(3)
+    wait_until(lambda: positions(lab, name) == [3])
+    kafka.delete_topic(name)
+    assert family.topic("orders-a") == name
+    lab.fill(name, [b"4", b"5", b"6", b"7"])
+    wait_until(lambda: len({value for value, _ in runs}) == 7, 90)
+    # What the old client read at its old position, before the new id was known, runs again.
+    assert {value for value, _ in runs} == {1, 2, 3, 4, 5, 6, 7}
+    assert len({identity for _, identity in runs}) == len(runs)
+    wait_until(lambda: positions(lab, name) == [4])
+    wait_until(lambda: consumer.health().ready, what=repr(consumer.health()))
+
+
 def test_a_topic_that_two_patterns_take_in_is_not_read(
     real_family: Family, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,7 +31,7 @@ class Worker:
         self._stack = stack
 
     def start(self, **options: Any) -> Program:
-        assert self.entry.retry
+        assert self.entry.retry and self.entry.retry.topic
         told = {
             "servers": self.lab.servers,
             "settings": settings_of(options.pop("protocol", "consumer")),

@@ -31,12 +31,9 @@ def consumer(**options: Any) -> Consumer:
 
 LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
     "exactly_once": (lambda: consumer(guarantee="exactly_once"), ("Consumer.guarantee", "later release")),
-    "ordering by key": (lambda: consumer(ordering="key"), ("Consumer.ordering", "later release")),
-    "ordering by partition": (lambda: consumer(ordering="partition"), ("Consumer.ordering", "later release")),
-    "timeout": (lambda: consumer(timeout=5.0), ("Consumer.timeout", "later release")),
+    "timeout": (lambda: consumer(timeout=0), ("Consumer.timeout", "more than 0")),
     "chunk_wait": (lambda: consumer(limits=Limits(chunk_wait=10.0)), ("Limits.chunk_wait", "later release")),
-    "retry in place": (Retry, ("Retry.topic", "later release")),
-    "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "later release")),  # type: ignore[arg-type]
+    "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "must be an event loop")),  # type: ignore[arg-type]
 }
 
 
@@ -54,6 +51,16 @@ def topic(name: str, retry: str | None, dead: str) -> Topic:
 
 
 WRONG: dict[str, tuple[Callable[[], object], str]] = {
+    "an order that is none": (lambda: consumer(ordering="keys"), "Consumer.ordering"),
+    "an order that is no text": (lambda: consumer(ordering=None), "Consumer.ordering"),
+    "a retry topic in order of keys": (
+        lambda: consumer(ordering="key", topics=[topic("a", "a-retry", "dead")]),
+        "Retry.topic",
+    ),
+    "a retry topic in order of partitions": (
+        lambda: consumer(ordering="partition", topics=[ORDERS, topic("a", "a-retry", "dead")]),
+        "Retry.topic",
+    ),
     "no topics": (lambda: consumer(topics=[]), "Consumer.topics"),
     "topics as a text": (lambda: consumer(topics="orders"), "Consumer.topics"),
     "a topic's name": (lambda: consumer(topics=["orders"]), "Consumer.topics[0]"),

@@ -122,7 +122,7 @@ def test_the_right_password_lets_it_in_and_is_shown_nowhere(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     entry, log = lab.entry(max_attempts=2), Log()
-    assert entry.retry and isinstance(entry.dead_letter, str)
+    assert entry.retry and entry.retry.topic and isinstance(entry.dead_letter, str)
     grant(guarded, *reads(lab, entry.name, entry.retry.topic), *writes(entry.retry.topic, entry.dead_letter))
     with consumer_of(lab, alice(guarded), entry, log, fails=True):
         lab.send(entry, b"1")
@@ -155,7 +155,7 @@ def test_a_topic_that_may_not_be_read_is_named(lab: Lab, guarded: KafkaCluster) 
 def test_copies_that_may_not_be_written_are_held_until_they_may(lab: Lab, guarded: KafkaCluster) -> None:
     """Without the right to write anywhere the client's idempotent producer breaks for good each time."""
     entry, log = lab.entry(), Log()
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     grant(guarded, *reads(lab, entry.name, entry.retry.topic))
     consumer = consumer_of(lab, alice(guarded), entry, log, fails=True)
     with consumer:

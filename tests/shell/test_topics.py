@@ -52,7 +52,7 @@ def test_a_deleted_retry_topic_holds_its_copies_until_it_is_back(
 ) -> None:
     lab, runs = real_lab, Log()
     entry = lab.entry(max_attempts=3, delay=0.2)
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     lab.fill(entry, [b"%d" % i for i in range(5)])
     consumer = lab.start(entry, fails_first(runs), settings=settings_of(protocol))
     runs.wait(10)
@@ -62,7 +62,7 @@ def test_a_deleted_retry_topic_holds_its_copies_until_it_is_back(
     lab.fill(entry, [b"%d" % i for i in range(5, 45)])
     runs.wait(50)
     wait_until(
-        lambda: reason(consumer, entry.retry.topic, "refuses copies"),  # type: ignore[union-attr]
+        lambda: reason(consumer, entry.retry.topic, "refuses copies"),  # type: ignore[union-attr,arg-type]
         what=repr(consumer.health()),
     )
     assert sum(one.offset for one in committed(lab.servers, lab.group, entry.name).values()) < 45
@@ -232,7 +232,7 @@ def test_a_copy_too_large_for_its_topic_is_held_and_harms_no_neighbour(
     assert consumer.join(20)  # it is given back unfinished
     assert committed(lab.servers, lab.group, entry.name)[0].offset == 10
 
-    assert entry.retry
+    assert entry.retry and entry.retry.topic
     change = ConfigEntry("max.message.bytes", "100000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.TOPIC, entry.retry.topic, incremental_configs=[change])
     kafka.admin().incremental_alter_configs([resource])[resource].result(30)

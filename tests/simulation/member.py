@@ -16,8 +16,8 @@ from retriable_kafka_client.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.wire import dead_headers, own_headers, write_marks
 from tests.simulation.broker import Committed
-from tests.simulation.records import Record
-from tests.simulation.underway import Copy, Cursor, Fetch, Flight, Revoke
+from tests.simulation.records import Outcome, Record
+from tests.simulation.underway import Copy, Cursor, Fetch, Flight, Mailing, Revoke
 from tests.simulation.watch import Tenure, Violation
 from tests.simulation.workers import Workers
 
@@ -38,6 +38,7 @@ class Member:
         self.evicted_until: float | None = None  # when it will learn that its partitions are lost
         self.revoke: Revoke | None = None
         self.leaving = False
+        self.on_hold = False
         self.gone = False
         self.renewed: set[str] = set()  # topics that were re-created while we ran
         # Its offset maps may say less than is true.
@@ -49,6 +50,7 @@ class Member:
             deserializer=_never,
             keep=_keep if settings.filtering else None,
             error_text=True,
+            keyed=settings.config.ordering == "key",
         )
         self.engine = Engine(settings.config, self.intake.read)
         self.cursors: dict[p.Place, Cursor] = {}
@@ -56,6 +58,7 @@ class Member:
         self.all_tenures: dict[Assignment, Tenure] = {}
         self.workers = Workers(self)
         self.copies: list[Copy] = []
+        self.mailings: list[Mailing] = []
         self.flights: list[Flight] = []
         self.fetches: list[Fetch] = []
         self._landing = 0.0  # commits of one member land in the order in which they were sent
@@ -84,7 +87,9 @@ class Member:
         }
         held.update(entry.raw for entry in self.workers)
         held.update(copy.handoff.entry.raw for copy in self.copies)
-        return sum(self._sizes.get(record, 0) for record in held)
+        held.update(mailing.publication.entry.raw for mailing in self.mailings)
+        outputs = sum(mailing.publication.size for mailing in self.mailings)
+        return sum(self._sizes.get(record, 0) for record in held) + outputs
 
     # Steps -------------------------------------------------------------------------------------------------------------
 
@@ -123,6 +128,10 @@ class Member:
                 lands_at = world.soon()
                 uid = self.all_tenures[command.handoff.entry.assignment].uid
                 self.copies.append(Copy(command.handoff, uid, lands_at, world.soon(lands_at)))
+            case p.Publish():
+                world.watch.publishes(self, command.publication)
+                lands_at = world.soon()
+                self.mailings.append(Mailing(command.publication, lands_at, world.soon(lands_at)))
             case p.Commit():
                 self._send_commit(command, last=False)
             case p.Withdraw():
@@ -164,6 +173,7 @@ class Member:
         """One turn of the loop, or of the mini-loop inside a revoke."""
         world = self.world
         self._answer_copies()
+        self._answer_mailings()
         self._answer_commits()
         self._answer_fetches()
         self.workers.serve()
@@ -273,6 +283,32 @@ class Member:
                 world.moved = True
                 self.step(p.HandOffAnswered(copy.handoff, None))
 
+    def _answer_mailings(self) -> None:
+        world = self.world
+        if world.broker.down:
+            return
+        for mailing in list(self.mailings):
+            publication = mailing.publication
+            entry = publication.entry
+            if not mailing.landed and mailing.lands_at <= world.mono:
+                if world.often(world.faults.refuse_output):
+                    self.mailings.remove(mailing)
+                    self.workers.expect(entry, Outcome.FAIL, publication.chance)
+                    self.step(p.Published(publication, "TOPIC_AUTHORIZATION_FAILED"))
+                    continue
+                mailing.landed = True
+                world.broker.resolve(entry.raw)
+            if mailing.landed and mailing.answers_at <= world.mono:
+                self.mailings.remove(mailing)
+                world.watch.completed(self.all_tenures[entry.assignment], entry.raw)
+                world.moved = True
+                self.step(p.Published(publication, None))
+
+    def hold(self, on: bool) -> None:
+        """Pause everything, or go on."""
+        self.on_hold = on
+        self.step(p.Hold(on))
+
     def land(self, copy: Copy) -> None:
         """The copy is in the log."""
         world, handoff = self.world, copy.handoff
@@ -291,7 +327,7 @@ class Member:
         else:
             headers += write_marks(handoff.marks)
         facts = world.watch.copy_of(handoff, copy.uid)
-        world.append(handoff.target, Record(record.body, headers, facts))
+        world.append(handoff.target, Record(record.body, headers, facts, record.key_))
         world.broker.resolve(record)
         copy.landed = True
 
@@ -449,7 +485,8 @@ class Member:
 
     def _busy(self) -> set[Assignment]:
         """The assignments of what the workers or the producer have."""
-        busy = {entry.assignment for entry in self.workers}
+        busy = {entry.assignment for entry in self.workers.busy()}
+        busy |= {mailing.publication.entry.assignment for mailing in self.mailings}
         return busy | {copy.handoff.entry.assignment for copy in self.copies}
 
     def lose(self) -> None:
@@ -476,6 +513,10 @@ class Member:
                 refused = copy.handoff.target in world.broker.refusing
                 if not copy.landed and not refused and world.random.random() < land:
                     self.land(copy)
+            for mailing in self.mailings:
+                if not mailing.landed and world.random.random() < land:
+                    mailing.landed = True
+                    world.broker.resolve(mailing.publication.entry.raw)
             for flight in self.flights:
                 if not flight.landed and world.random.random() < land:
                     self.land_commit(flight)
@@ -489,7 +530,7 @@ CALM_SLICES = 3  # how often the workers take more within one round of a calm wo
 def size_of(record: Record) -> int:
     """What holding the record costs."""
     headers = sum(len(name) + len(value or b"") for name, value in record.headers() or ())
-    return len(record) + ENTRY_BYTES + headers
+    return len(record) + len(record.key_ or b"") + ENTRY_BYTES + headers
 
 
 def _never(body: bytes, message: Message[Any]) -> None:

@@ -25,6 +25,7 @@ from retriable_kafka_client.core.handoff import parked as parked_copy
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.routing import Routing
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
 from retriable_kafka_client.wire import Marks
 
@@ -401,6 +402,28 @@ def _one(name: str, owner: object, attribute: str, wrong: Callable[..., Any] | p
     return Mutation(name, ((owner, attribute, wrong),))
 
 
+# Routes by pattern ---------------------------------------------------------------------------------------------------
+
+_role = Routing.role
+
+
+def _origins_by_text(self: Routing, retry_topic: str, origin: str) -> int | None:
+    role = _role(self, retry_topic)
+    if role is None or origin == retry_topic:
+        return None if role is None else role.route
+    return next((index for index in role.users if self._topics[index].text == origin), None)
+
+
+def _origins_are_the_first(self: Routing, retry_topic: str, origin: str) -> int | None:
+    role = _role(self, retry_topic)
+    return None if role is None or origin == "nowhere" else role.route
+
+
+def _target_is_the_pattern(self: Routing, route: int, read_from: str) -> str | None:
+    retry_pattern = self._retries[route]
+    return None if retry_pattern is None else retry_pattern.text
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     _one("commit past an incomplete offset", Assignment, "progress", _commits_what_was_read),
     _one("commit without the offset map", Assignment, "progress", _commits_bare),
@@ -460,5 +483,8 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("never park", DueQueue, "take_furthest", _parks_nearest),
     _one("park again and again", ParkingRule, "allows", _parks_always),
     _one("park what is not admitted", DueQueue, "take_furthest", _parks_what_is_not_admitted),
+    _one("know no entry by pattern from a copy's origin", Routing, "of_origin", _origins_by_text),
+    _one("take every copy for the first entry's", Routing, "of_origin", _origins_are_the_first),
+    _one("send copies to the pattern", Routing, "retry_target", _target_is_the_pattern),
     _one("never give up on a killer", retry, "judge_death", _death_is_no_failure),
 )

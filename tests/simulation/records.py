@@ -46,6 +46,8 @@ class Outcome(Enum):
     REJECT = "reject"
     GIVE_UP = "give up"
     DIE = "die"
+    SEND = "send"  # succeeds, and sends something
+    OVERDUE = "overdue"  # does not end in time
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
-    """The copy that must follow one run; None for a retry's reason."""
+    """What must follow one failed run: a copy, or a retry in place; None for a retry's reason."""
 
     reason: str | None
     attempts: int
@@ -95,6 +97,7 @@ class Record:
     body: bytes
     headers_: list[tuple[str, bytes | None]] | None
     facts: Facts
+    key_: bytes | None = None
     place: Place = _NOWHERE
     offset_: int = -1
     stamp_ms: int = 0
@@ -105,7 +108,7 @@ class Record:
         return self.body
 
     def key(self) -> bytes | None:
-        return None
+        return self.key_
 
     def headers(self) -> list[tuple[str, bytes | None]] | None:
         return self.headers_

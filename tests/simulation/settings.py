@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from retriable_kafka_client.core.engine import EngineConfig, Route
 from retriable_kafka_client.core.retry import Policy
+from retriable_kafka_client.core.settings import Ordering
 from tests.simulation.records import Outcome
 
 __all__ = ["Faults", "Growing", "Settings", "draw"]
@@ -48,12 +49,15 @@ class Faults:
     lose_batch: float
     slow: float  # per run: longer than the drain
     late_withdraw: float
+    hold: float  # everything is paused for a while
+    refuse_output: float
     meddle: float  # a tool rewrites what is committed, when it is asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     config: EngineConfig
+    names: tuple[str, ...]  # the topic of each route, which may be given by pattern
     partitions: dict[str, int]
     retry_topic: str
     members: int
@@ -73,7 +77,9 @@ class Settings:
     farthest: float  # seconds until they are due
     odd: float  # share of records that must not be run
     filtering: bool
+    keys: int  # how many there are; 0: messages have none
     reopens: bool  # meets a re-created topic with a new client
+    calm: float = 400.0  # a healed world must have nothing left after so many seconds
     patience: float = 20.0  # seconds that a calm world may need to run what is due
 
 
@@ -103,7 +109,7 @@ def draw(seed: int, random: Random) -> Settings:
     map_units = choice((0, 23, 23, 24, 25, 26, 4095, 4095))
     config = EngineConfig(
         group=GROUP,
-        routes=tuple(routes),
+        routes=_by_pattern(seed, routes),
         in_flight=choice((1, 2, 3, 8, 64)),
         window=choice((1, 2, 3, 5, 8, 20)),
         buffer_bytes=choice((2_500, 6_000, 100_000)),
@@ -112,8 +118,9 @@ def draw(seed: int, random: Random) -> Settings:
         map_units=map_units,
         least_map_units=choice((23, 23, 26)),
     )
-    return Settings(
+    drawn = Settings(
         config=config,
+        names=tuple(route.topic for route in routes),
         partitions=partitions,
         retry_topic=RETRY_TOPIC,
         members=choice((2, 2, 3, 4)),
@@ -140,8 +147,73 @@ def draw(seed: int, random: Random) -> Settings:
         farthest=choice((3.0, 15.0, 40.0, 150.0)),
         odd=choice((0.0, 0.05, 0.2)),
         filtering=chance() < 0.3,
+        keys=0,
         reopens=chance() < 0.5,
     )
+    # Drawn apart, so that worlds stay what they are when something is added here.
+    more = Random(f"besides {seed}")
+    outcomes = drawn.outcomes
+    if more.random() < 0.5:
+        outcomes += more.choice(((Outcome.SEND,), (Outcome.SEND, Outcome.SEND), (Outcome.OVERDUE,)))
+    faults = replace(
+        drawn.faults,
+        hold=more.choice((0.0, 0.05, 0.2)),
+        refuse_output=more.choice((0.0, 0.3)),
+    )
+    drawn = replace(drawn, outcomes=outcomes, faults=faults)
+    if more.random() < 0.35:
+        return _in_place(drawn, more)
+    if more.random() < 0.15:  # what is far off crowds the window
+        config = replace(drawn.config, window=5, parking_interval=1.0, buffer_bytes=100_000)
+        return replace(drawn, config=config, jobs=0.6, farthest=150.0)
+    return drawn
+
+
+def _in_place(settings: Settings, random: Random) -> Settings:
+    """Retry in memory, in most such worlds in order; without a retry topic, unless another entry has one."""
+    ordering: Ordering = random.choice(("key", "key", "partition", "unordered"))
+    routes = settings.config.routes
+    all_of_them = ordering != "unordered" or random.random() < 0.5
+    delay = Growing(
+        random.choice((0.0, 0.1, 0.5))
+    )  # with a small window each message waits for the one before
+    routes = tuple(
+        replace(
+            route,
+            retry_topic=None,
+            policy=replace(route.policy, delay=delay) if route.policy is not None else None,
+        )
+        if index == 0 or all_of_them
+        else route
+        for index, route in enumerate(routes)
+    )
+    partitions = dict(settings.partitions)
+    if not any(route.retry_topic for route in routes):
+        del partitions[RETRY_TOPIC]
+    if ordering == "partition":
+        partitions |= {route.topic: 2 for route in routes}  # or there is little to be done at a time
+    return replace(
+        settings,
+        config=replace(settings.config, ordering=ordering, routes=routes),
+        partitions=partitions,
+        calm=1_500.0,
+        faults=replace(settings.faults, hold=random.choice((settings.faults.hold, 0.3))),
+        keys=random.choice((1, 2, 3, 5)),
+    )
+
+
+def _by_pattern(seed: int, routes: list[Route]) -> tuple[Route, ...]:
+    """The same topics, some of them by pattern. Chance of its own: what else a seed is like does not hang on it."""
+    random = Random(f"{seed} by pattern")
+    patterns = {"one": ("^one$", "^on", "^one|^none"), "two": ("^two$", "^t[a-z]o")}
+    made = []
+    for route in routes:
+        topic = random.choice(patterns[route.topic]) if random.random() < 0.3 else route.topic
+        retry_topic = route.retry_topic
+        if retry_topic is not None and random.random() < 0.15:
+            retry_topic = "^ret.*"
+        made.append(replace(route, topic=topic, retry_topic=retry_topic))
+    return tuple(made)
 
 
 def _faults(random: Random) -> Faults:
@@ -168,4 +240,6 @@ def _faults(random: Random) -> Faults:
         slow=some(0.1),
         late_withdraw=some(0.5),
         meddle=some(0.1),
+        hold=0.0,
+        refuse_output=0.0,
     )

@@ -6,11 +6,13 @@ import pytest
 
 from tests.simulation.campaign import failures, first_failure
 from tests.simulation.mutations import MUTATIONS, Mutation, planted
+from tests.simulation.mutations_order import ORDER_MUTATIONS
 
 SEEDS = 200
+ALL = MUTATIONS + ORDER_MUTATIONS
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
+@pytest.mark.parametrize("mutation", ALL, ids=lambda mutation: mutation.name.replace(" ", "-"))
 def test_a_planted_bug_is_found(mutation: Mutation) -> None:
     with planted(mutation):
         found = first_failure(range(SEEDS))
@@ -21,4 +23,4 @@ def test_a_planted_bug_is_found(mutation: Mutation) -> None:
 
 
 def test_the_bugs_are_many_and_different() -> None:
-    assert len({mutation.name for mutation in MUTATIONS}) == len(MUTATIONS) >= 15
+    assert len({mutation.name for mutation in ALL}) == len(ALL) >= 15

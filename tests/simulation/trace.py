@@ -34,11 +34,19 @@ class Trace:
                 failed = [
                     f"{entry!r}: {failure.reason}, {failure.retry_in}" for entry, failure in event.failed
                 ]
-                return f"Finished done={list(event.done)} failed={failed} died={list(event.died)}"
+                overdue = [f"{entry!r}: {failure.retry_in}" for entry, failure in event.overdue]
+                return (
+                    f"Finished done={list(event.done)} failed={failed} died={list(event.died)} "
+                    f"sent={[entry for entry, _ in event.sent]} overdue={overdue} released={list(event.released)}"
+                )
             case p.Withdrawn():
                 return f"Withdrawn {list(event.entries)}"
             case p.HandOffAnswered():
                 return f"HandOffAnswered {_handoff(event.handoff)}: {event.code or 'acknowledged'}"
+            case p.Published():
+                return f"Published {event.publication.entry!r}: {event.code or 'acknowledged'}"
+            case p.Hold():
+                return f"Hold {'on' if event.on else 'off'}"
             case p.CommitAnswered():
                 return f"CommitAnswered {_commit(event.commit)}: {dict(event.codes) or 'acknowledged'}"
             case p.Idle():
@@ -63,6 +71,8 @@ class Trace:
                 return "Withdraw"
             case p.Produce():
                 return f"Produce {_handoff(command.handoff)}"
+            case p.Publish():
+                return f"Publish {len(command.publication.outputs)} of {command.publication.entry!r}"
             case p.Commit():
                 return f"Commit {_commit(command)}"
             case p.Notify():

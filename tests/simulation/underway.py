@@ -9,7 +9,7 @@ from retriable_kafka_client.core.entry import Entry
 from tests.simulation.broker import Committed
 from tests.simulation.records import Outcome
 
-__all__ = ["Copy", "Cursor", "Fetch", "Flight", "Job", "Revoke"]
+__all__ = ["Copy", "Cursor", "Fetch", "Flight", "Job", "Mailing", "Revoke"]
 
 
 @dataclass(slots=True)
@@ -27,6 +27,7 @@ class Job:
     entry: Entry
     ends_at: float
     outcome: Outcome
+    overdue: bool = False  # it has been given up, and goes on until it ends
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +36,16 @@ class Copy:
 
     handoff: p.HandOff
     uid: str  # of the assignment that made it
+    lands_at: float
+    answers_at: float
+    landed: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Mailing:
+    """Outputs that were produced."""
+
+    publication: p.Publication
     lands_at: float
     answers_at: float
     landed: bool = False

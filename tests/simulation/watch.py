@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retriable_kafka_client import events
@@ -16,6 +17,7 @@ from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.outbox import Output
 from retriable_kafka_client.wire import Origin
 from tests.simulation.broker import Broker, Committed
 from tests.simulation.records import Expected, Facts, Kind, Record
@@ -63,6 +65,14 @@ class Tenure:
         self.held: dict[int, Record] = {}  # arrived and not known to the engine as complete
         self.done: set[int] = set()  # known to the engine as complete
         self.expected: dict[int, Expected] = {}  # failed runs and what must follow
+        self.again: dict[int, Facts] = {}  # failed, and retried in place: what is true of them now
+        self.sends: dict[int, tuple[Output, ...]] = {}  # succeeded, if these are published
+        self.running: dict[bytes, Record] = {}  # of each lane, in order
+        self.last: dict[bytes, int] = {}  # offset that began last in each lane
+
+    def facts(self, record: Record) -> Facts:
+        """What is true of the record in this assignment."""
+        return self.again.get(record.offset_, record.facts)
 
     def __str__(self) -> str:
         return f"{self.member.name} {self.place.topic}/{self.place.partition}"
@@ -200,8 +210,11 @@ class Watch:
         wall_ms = math.floor(now.wall * 1000)
         for entry in entries:
             record: Record = entry.raw
-            facts = record.facts
             tenure = member.all_tenures[entry.assignment]
+            facts = tenure.facts(record)
+            if member.on_hold:
+                raise Violation("hold", f"{record} is handed out while everything is paused")
+            self._check_order(tenure, record)
             if not tenure.alive:
                 raise Violation("O", f"{record} is handed out after its assignment ended")
             if tenure.assignment.phase is not Phase.RUNNING:
@@ -225,13 +238,24 @@ class Watch:
         tenure = member.all_tenures[entry.assignment]
         if not tenure.alive or tenure.assignment.phase is not Phase.RUNNING:
             raise Violation("O", f"{record} begins in {tenure}, which hands out nothing any more")
+        if member.on_hold:
+            raise Violation("hold", f"{record} begins while everything is paused")
         if entry.offset in tenure.begun:
             raise Violation("D", f"{record} runs twice in one assignment")
         tenure.begun.add(entry.offset)
+        self._check_order(tenure, record)
+        lane = self._lane(record)
+        if lane is not None:
+            if lane in tenure.running:
+                raise Violation("order", f"{record} begins while {tenure.running[lane]} runs")
+            if record.offset_ < tenure.last.get(lane, -1):
+                raise Violation("order", f"{record} begins after {tenure.last[lane]}")
+            tenure.running[lane], tenure.last[lane] = record, record.offset_
         if tenure.cover is not None and tenure.cover.has(entry.offset):
             raise Violation("D", f"{record} runs again although it was committed as complete")
         for earlier in record.begun:
             excused = earlier.dirty or earlier.member.shortened or tenure.dirty
+            excused |= record.offset_ in earlier.again  # it failed there
             if not excused and earlier.uid == tenure.uid:
                 raise Violation(
                     "D", f"{record} runs in {tenure}, but ran in {earlier} and nothing excuses that"
@@ -255,10 +279,54 @@ class Watch:
         if late > intervals * config.parking_interval + self.settings.patience:
             raise Violation("N", f"{record} runs {late:.1f} s late")
 
+    def _lane(self, record: Record) -> bytes | None:
+        """What it must not overtake."""
+        ordering = self.settings.config.ordering
+        if ordering == "unordered" or record.facts.kind.silent:
+            return None
+        return record.key_ if ordering == "key" else b""
+
+    def _check_order(self, tenure: Tenure, record: Record) -> None:
+        lane = self._lane(record)
+        for earlier in tenure.held.values() if lane is not None else ():
+            if earlier.offset_ < record.offset_ and self._lane(earlier) == lane:
+                raise Violation("order", f"{record} overtakes {earlier}")
+
+    def ended(self, tenure: Tenure, record: Record) -> None:
+        """A worker is done with it, whatever came of it."""
+        lane = self._lane(record)
+        if lane is not None and tenure.running.get(lane) is record:
+            del tenure.running[lane]
+
+    def failed(self, tenure: Tenure, record: Record, expected: Expected) -> None:
+        """A run failed, and this must follow."""
+        route = self.settings.config.routes[record.facts.route]
+        if expected.reason is not None or route.retry_topic is not None:
+            tenure.expected[record.offset_] = expected
+            return
+        facts = tenure.facts(record)
+        tenure.begun.discard(record.offset_)
+        tenure.again[record.offset_] = replace(
+            facts,
+            failed=expected.attempts,
+            alone=expected.alone,
+            not_before_ms=expected.not_before_ms,
+            first_failure_ms=expected.failed_ms if facts.first_failure_ms is None else facts.first_failure_ms,
+        )
+
+    def publishes(self, member: Member, publication: p.Publication) -> None:
+        entry = publication.entry
+        tenure = member.all_tenures[entry.assignment]
+        if not tenure.alive:
+            raise Violation("O", f"{entry.raw} publishes after its assignment ended")
+        if tenure.sends.pop(entry.offset, None) != publication.outputs:
+            raise Violation("L", f"{entry.raw} publishes what it did not send, or once more")
+
     def completed(self, tenure: Tenure, record: Record) -> None:
         """The engine is told that nothing is left to do."""
         if tenure.alive:
             tenure.held.pop(record.offset_, None)
+            tenure.again.pop(record.offset_, None)
             tenure.done.add(record.offset_)
 
     # Hand-offs ---------------------------------------------------------------------------------------------------------
@@ -297,7 +365,7 @@ class Watch:
             return
         if handoff.kind is not p.HandOffKind.RETRY:
             raise Violation("A", f"{record} is not retried after attempt {expected.attempts}")
-        if handoff.target != self.settings.config.routes[facts.route].retry_topic:
+        if handoff.target != self.settings.retry_topic:
             raise Violation("L", f"the copy of {record} goes to {handoff.target}")
         if marks.failed != expected.attempts or handoff.attempts != expected.attempts:
             raise Violation("A", f"the copy of {record} says {marks.failed} failures: {expected.attempts}")
@@ -438,12 +506,14 @@ class Watch:
             engine.validate()
         except AssertionError as error:
             raise Violation("validate()", f"{member.name} after {type(event).__name__}: {error}") from error
+        if member.on_hold:
+            self._check_held(member)
         handed = member.handed_out
         if handed > config.in_flight or engine.in_flight != handed:
             raise Violation("R", f"{member.name} has {handed} in flight, the engine says {engine.in_flight}")
         if isinstance(event, p.Arrived) and member.held_bytes() > self._most_bytes(member):
             raise Violation("R", f"{member.name} holds {member.held_bytes()} bytes")
-        room = 0 if engine.stopping else config.in_flight - engine.in_flight
+        room = 0 if engine.stopping or member.on_hold else config.in_flight - engine.in_flight
         wall_ms = math.floor(now.wall * 1000)
         for assignment in engine.assignments.values():
             if assignment.phase is not Phase.RUNNING:
@@ -456,12 +526,19 @@ class Watch:
             if isinstance(event, p.Tick) and due_ms is not None and due_ms <= wall_ms:
                 raise Violation("N", f"{assignment.place}: due at {due_ms} and still waiting at {wall_ms}")
 
+    def _check_held(self, member: Member) -> None:
+        for place, cursor in member.cursors.items():
+            tenure = member.tenures.get(place)
+            if tenure is not None and tenure.assignment.phase is Phase.RUNNING and not cursor.paused:
+                raise Violation("hold", f"{tenure} is read while everything is paused")
+
     def _most_bytes(self, member: Member) -> int:
         """The budget and a poll for each of its halves; and one for each base partition whose messages came delayed."""
         delayed = sum(
             1
             for place, tenure in member.tenures.items()
-            if place.topic != self.settings.retry_topic and tenure.assignment.waiting
+            if place.topic != self.settings.retry_topic
+            and (tenure.assignment.waiting or tenure.assignment.behind)
         )
         return self.settings.config.buffer_bytes + (2 + delayed) * self.largest_batch
 

@@ -12,6 +12,7 @@ from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import Reject, RetryAfter
+from retriable_kafka_client.outbox import Output
 from tests.simulation.records import Expected, Outcome, Record
 from tests.simulation.underway import Job
 
@@ -46,6 +47,12 @@ class Workers:
         yield from self._withdrawn
         for job in self._jobs:
             yield job.entry
+
+    def busy(self) -> Iterator[Entry]:
+        """What a drain has to wait for: a run that was given up matters only to those behind it in its lane."""
+        ordered = self._member.world.settings.config.ordering != "unordered"
+        overdue = [job.entry for job in self._jobs if job.overdue]
+        return (entry for entry in self if ordered or entry not in overdue)
 
     def push(self, entries: Collection[Entry]) -> None:
         self._queue.extend(entries)
@@ -86,38 +93,90 @@ class Workers:
         self._jobs = [job for job in self._jobs if job.ends_at > world.mono]
         world.moved = True
         done: list[Entry] = []
+        sent: list[tuple[Entry, tuple[Output, ...]]] = []
+        overdue: list[tuple[Entry, Failure]] = []
+        released: list[Entry] = []
         failed: list[tuple[Entry, Failure]] = []
         died: list[Entry] = []
         chance = world.random.random()
         for job in ended:
             entry, tenure = job.entry, member.all_tenures[job.entry.assignment]
+            if job.overdue:
+                world.watch.ended(tenure, entry.raw)
+                released.append(entry)
+                continue
+            if job.outcome is not Outcome.OVERDUE:
+                world.watch.ended(tenure, entry.raw)
             if job.outcome is Outcome.DONE:
                 world.broker.resolve(entry.raw)
                 world.watch.completed(tenure, entry.raw)
                 done.append(entry)
                 continue
-            tenure.expected[entry.offset] = self._expected(entry, job.outcome, chance)
+            if job.outcome is Outcome.SEND:
+                outputs = self._outputs()
+                tenure.sends[entry.offset] = outputs
+                sent.append((entry, outputs))
+                continue
+            policy = world.settings.config.routes[entry.route].policy
+            self.expect(entry, job.outcome, chance)
+            if job.outcome is Outcome.OVERDUE:
+                job.overdue, job.ends_at = True, world.mono
+                if not world.calm:
+                    job.ends_at += world.random.random() * 4.0
+                self._jobs.append(job)
+                late = retry.judge(policy, entry.attempt, TimeoutError(), chance, error_text=True)
+                overdue.append((entry, late))
+                continue
             if job.outcome is Outcome.DIE:
                 died.append(entry)
                 continue
-            policy = world.settings.config.routes[entry.route].policy
             error = _ERRORS[job.outcome]
             failed.append((entry, retry.judge(policy, entry.attempt, error, chance, error_text=True)))
-        member.step(p.Finished(done=done, failed=failed, died=died, chance=chance))
+        member.step(
+            p.Finished(
+                done=done,
+                failed=failed,
+                died=died,
+                chance=chance,
+                sent=sent,
+                overdue=overdue,
+                released=released,
+            )
+        )
+
+    def _outputs(self) -> tuple[Output, ...]:
+        random = self._member.world.random
+        return tuple(
+            [Output(topic="out", body=bytes(random.randrange(200))) for _ in range(random.choice((1, 2)))]
+        )
+
+    def expect(self, entry: Entry, outcome: Outcome, chance: float) -> None:
+        """Write down what must follow this run, which failed."""
+        member = self._member
+        member.world.watch.failed(
+            member.all_tenures[entry.assignment], entry.raw, self._expected(entry, outcome, chance)
+        )
 
     def _expected(self, entry: Entry, outcome: Outcome, chance: float) -> Expected:
-        """What must follow this run, by the words of the interface."""
+        """By the words of the interface."""
         world = self._member.world
         record: Record = entry.raw
-        policy = world.settings.config.routes[record.facts.route].policy
-        attempt = record.facts.failed + 1
-        alone = record.facts.alone or outcome is Outcome.DIE
+        route = world.settings.config.routes[record.facts.route]
+        policy = route.policy
+        # A retry topic by pattern is the one that a message comes from; a base topic is none.
+        nowhere = route.retry_topic is not None and world.settings.retry_topic not in (
+            route.retry_topic,
+            record.place.topic,
+        )
+        facts = self._member.all_tenures[entry.assignment].facts(record)
+        attempt = facts.failed + 1
+        alone = facts.alone or outcome is Outcome.DIE
         reason: str | None = None
         if outcome is Outcome.REJECT:
             reason = retry.REASON_REJECTED
         elif outcome is Outcome.GIVE_UP and policy is not None:
             reason = retry.REASON_GIVEN_UP
-        elif policy is None or attempt >= policy.max_attempts:
+        elif policy is None or attempt >= policy.max_attempts or nowhere:
             reason = retry.REASON_WORKER_DIED if outcome is Outcome.DIE else retry.REASON_EXHAUSTED
         if reason is not None or policy is None:
             return Expected(reason=reason, attempts=attempt, alone=alone)

@@ -18,7 +18,6 @@ from tests.simulation.watch import Violation, Watch
 __all__ = ["World", "run"]
 
 DAY_MS = 24 * 3600 * 1000
-CALM_SECONDS = 400.0  # a healed world must have nothing left by then
 CALM_ROUNDS = 3_000
 CALM_MEMBERS = 2  # the others stop: fewer of them cost less
 BUSY_STEP = 0.25  # seconds of a round in which something happens
@@ -106,7 +105,7 @@ class World:
             step = BUSY_STEP if self.moved else min(step * 2, 4.0)
             self.mono += step
             self._round()
-            if self.mono > started + CALM_SECONDS:
+            if self.mono > started + self.settings.calm:
                 break
         lags = {f"{place.topic}/{place.partition}": self.broker.lag(place) for place in self.consumed}
         left = [str(record) for log in self.broker.logs.values() for record in log.unresolved.values()]
@@ -117,7 +116,10 @@ class World:
             self.group.settled
             and not any(self.broker.lag(place) for place in self.consumed)
             and not any(log.unresolved for log in self.broker.logs.values())
-            and not any(member.handed_out or member.copies or member.flights for member in self.members)
+            and not any(
+                member.handed_out or member.copies or member.mailings or member.flights
+                for member in self.members
+            )
         )
 
     def _round(self) -> None:
@@ -192,6 +194,11 @@ class World:
                 self.say(f"{member.name} is stopped")
                 member.begin_revoke(tuple(member.tenures), "stopped")
                 self._rejoin.append(self.mono + random.uniform(0.1, 4.0))
+            elif member.on_hold:
+                if random.random() < 0.3:
+                    member.hold(False)
+            elif self.often(faults.hold):
+                member.hold(True)
         self.members = [member for member in self.members if not member.gone]
         for at in list(self._rejoin):
             if at <= self.mono:
@@ -219,6 +226,9 @@ class World:
         for member in staying[CALM_MEMBERS:]:
             if member.revoke is None and member.evicted_until is None:
                 member.begin_revoke(tuple(member.tenures), "stopped")
+        for member in self.members:
+            if member.on_hold:
+                member.hold(False)
         self.watch.calm_since_ms = math.ceil(self.now.wall * 1000)
         self.say("calm")
 
@@ -263,13 +273,25 @@ class World:
         headers: list[tuple[str, bytes | None]] | None = None
         if not_before_ms is not None:
             headers = [*write_marks(Marks(not_before_ms=not_before_ms))]
-        self.append(self.settings.config.routes[route].topic, Record(self._body(), headers, facts))
+        self.append(self.settings.names[route], Record(self._body(), headers, facts, self._key()))
+
+    def _first_route(self) -> int:
+        """Which entry a record of the retry topic belongs to that says nothing of its origin."""
+        routes = self.settings.config.routes
+        return next(index for index, route in enumerate(routes) if route.retry_topic is not None)
+
+    def _key(self) -> bytes | None:
+        """None for one in so many, too."""
+        key = self.random.randrange(self.settings.keys + 1) if self.settings.keys else 0
+        return b"%d" % key if key else None
 
     def _send_job(self) -> None:
         """A scheduled job: it goes to the retry topic at once."""
         far_ms = int(self.random.random() ** 2 * self.settings.farthest * 1000)
         not_before_ms = math.ceil(self.now.wall * 1000) + far_ms
-        facts = Facts(kind=Kind.RUN, script=self._script(), route=0, not_before_ms=not_before_ms)
+        facts = Facts(
+            kind=Kind.RUN, script=self._script(), route=self._first_route(), not_before_ms=not_before_ms
+        )
         marks = Marks(not_before_ms=not_before_ms)
         self.append(RETRY_TOPIC, Record(self._body(), [*write_marks(marks)], facts))
 
@@ -282,13 +304,17 @@ class World:
         if settings.filtering:
             kinds += [Kind.FILTERED] * 3
         kind = random.choice(kinds)
-        topic = settings.config.routes[route].topic
+        topic = settings.names[route]
         if kind in {Kind.FOREIGN, Kind.NO_ORIGIN} or (
             kind in {Kind.MALFORMED, Kind.TOO_FAR} and random.random() < 0.3
         ):
             topic = RETRY_TOPIC if settings.config.routes[route].retry_topic is not None else topic
         now_ms = math.ceil(self.now.wall * 1000)
-        facts = Facts(kind=kind, script=Script((Outcome.DONE,)), route=0 if topic == RETRY_TOPIC else route)
+        facts = Facts(
+            kind=kind,
+            script=Script((Outcome.DONE,)),
+            route=self._first_route() if topic == RETRY_TOPIC else route,
+        )
         body, headers = self._body(), list[tuple[str, bytes | None]]()
         if kind is Kind.MALFORMED:
             headers = [random.choice(((ATTEMPT, b"123"), (ATTEMPT, None), (ATTEMPT, b"\xff" * 8)))]
@@ -298,7 +324,7 @@ class World:
             headers = [("skip", b"")]
         else:
             headers = [*write_marks(_odd_marks(kind, now_ms, facts))]
-        self.append(topic, Record(body, headers, facts))
+        self.append(topic, Record(body, headers, facts, self._key()))
 
 
 def _odd_marks(kind: Kind, now_ms: int, facts: Facts) -> Marks:

@@ -11,6 +11,7 @@ from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy
 from retriable_kafka_client.executor import Runner, make_runner
 from retriable_kafka_client.message import JSON, PlainRecord
+from retriable_kafka_client.outbox import Output
 from retriable_kafka_client.wire import PLAIN, Marks
 from retriable_kafka_client.workers.job import HandlerSpec
 from tests.support.waiting import WAIT
@@ -42,7 +43,7 @@ def entry(offset: int, body: bytes | None = b"{}", *, marks: Marks = PLAIN, rout
     """One entry of the topic "orders"."""
     assignment: Any = SimpleNamespace(uid="uid", topic="orders", partition=0)
     raw = PlainRecord(body, None, None, "orders", 0, offset)
-    return Entry(assignment, offset, len(body or b""), raw, marks, route, None)
+    return Entry.marked(assignment, offset, len(body or b""), raw, marks, route)
 
 
 def entries(count: int, first: int = 0) -> list[Entry]:
@@ -63,6 +64,9 @@ class Driven:
         self.done: list[Entry] = []
         self.failed: list[tuple[Entry, Failure]] = []
         self.died: list[Entry] = []
+        self.sent: list[tuple[Entry, tuple[Output, ...]]] = []
+        self.overdue: list[tuple[Entry, Failure]] = []
+        self.released: list[Entry] = []
         self.runner.start()
 
     def push(self, pushed: Sequence[Entry]) -> None:
@@ -77,6 +81,11 @@ class Driven:
         self.done += harvest.done
         self.failed += harvest.failed
         self.died += harvest.died
+        self.sent += harvest.sent
+        self.overdue += harvest.overdue
+        self.released += harvest.released
+        late = {one.offset for one, _ in self.overdue}
+        assert late.issuperset(one.offset for one in self.released)
 
     def until(self, predicate: Callable[[], object], timeout: float = WAIT) -> None:
         """Turn until ``predicate`` is true."""
@@ -102,16 +111,22 @@ class Driven:
     @property
     def ended(self) -> int:
         """How many came back."""
-        return len(self.done) + len(self.failed) + len(self.died)
+        return len(self.done) + len(self.failed) + len(self.died) + len(self.sent) + len(self.overdue)
 
     def offsets(self) -> set[int]:
         """Of all that came back."""
-        return {one.offset for one in [*self.done, *(failed for failed, _ in self.failed), *self.died]}
+        pairs = [*self.failed, *self.sent, *self.overdue]
+        return {one.offset for one in [*self.done, *self.died, *(one for one, _ in pairs)]}
 
     def failure_of(self, offset: int) -> Failure:
         """How one failed."""
-        (failure,) = [failure for one, failure in self.failed if one.offset == offset]
+        (failure,) = [failure for one, failure in [*self.failed, *self.overdue] if one.offset == offset]
         return failure
+
+    def outputs_of(self, offset: int) -> tuple[Output, ...]:
+        """What one sent."""
+        (outputs,) = [outputs for one, outputs in self.sent if one.offset == offset]
+        return outputs
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the runner."""
@@ -119,10 +134,16 @@ class Driven:
 
     def __str__(self) -> str:
         running = self.runner.running()
-        return (
-            f"{len(self.done)} done, failed {_shown(one for one, _ in self.failed)}, died {_shown(self.died)},"
-            f" {running.queued} queued, busy {_shown(running.busy)}, failure {self.runner.failure!r}"
-        )
+        lists = {
+            "failed": [one for one, _ in self.failed],
+            "died": self.died,
+            "sent": [one for one, _ in self.sent],
+            "overdue": [one for one, _ in self.overdue],
+            "released": self.released,
+            "busy": running.busy,
+        }
+        shown = ", ".join(f"{name} {_shown(some)}" for name, some in lists.items())
+        return f"{len(self.done)} done, {shown}, {running.queued} queued, failure {self.runner.failure!r}"
 
 
 def _shown(some: Iterable[Entry]) -> list[int]:

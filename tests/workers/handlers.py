@@ -17,12 +17,16 @@ __all__ = [
     "fail_to_initialize",
     "generator",
     "initialize",
+    "late",
     "lines",
     "nothing",
     "nothing_async",
     "read_nothing",
     "returns_coroutine",
     "say",
+    "send_as_told",
+    "send_as_told_async",
+    "take_half_a_second",
 ]
 
 
@@ -81,10 +85,54 @@ async def do_as_told_async(said: str, gate: str, message: Message[Any]) -> None:
         _hold(gate)  # what an async handler must not do
     if order == "cancel":
         raise asyncio.CancelledError
-    if order == "hold":
+    if order == "stubborn":
+        await _wait_stubbornly(gate)
+    elif order == "hold":
         await asyncio.to_thread(_hold, gate)
     else:
         _obey(order, gate)
+
+
+def send_as_told(said: str, gate: str, message: Message[Any]) -> None:
+    """Send as many records as the payload says, then do what it says."""
+    _send(message)
+    do_as_told(said, gate, message)
+
+
+async def send_as_told_async(said: str, gate: str, message: Message[Any]) -> None:
+    """Like send_as_told."""
+    _send(message)
+    await do_as_told_async(said, gate, message)
+
+
+def late(said: str, gate: str, message: Message[Any]) -> None:
+    """Wait, then send something or raise, as the payload says."""
+    _hold(gate)
+    if message.value["do"] == "raise":
+        raise ValueError("late")
+    message.send("out", {"of": message.offset})
+
+
+def take_half_a_second(message: Message[Any]) -> None:
+    """Every tenth message does, the others take next to nothing."""
+    if message.offset % 10 == 0:
+        time.sleep(0.5)
+
+
+def _send(message: Message[Any]) -> None:
+    told = message.value
+    for number in range(told.get("send", 0)):
+        message.send(f"out-{number}", {"of": message.offset}, key=f"k{number}", headers={"n": str(number)})
+    if "bytes" in told:
+        message.send("large", bytes([message.offset % 256]) * told["bytes"], split=True)
+
+
+async def _wait_stubbornly(gate: str) -> None:
+    while not Path(gate).exists():  # noqa: ASYNC240 - a file, because the test may be in another process
+        try:
+            await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            continue  # as nobody should
 
 
 def _hold(gate: str) -> None:
@@ -94,7 +142,7 @@ def _hold(gate: str) -> None:
 
 def _obey(order: str, gate: str) -> None:
     match order:
-        case "hold":
+        case "hold" | "stubborn":
             _hold(gate)
         case "orphan":  # die, and leave a process behind that holds all pipes open
             if os.fork() == 0:

@@ -68,15 +68,6 @@ def test_plain_functions_are_refused(executor: AsyncExecutor) -> None:
         Driven(executor, spec(handlers.nothing))
 
 
-def test_a_loop_of_the_users_own_comes_later() -> None:
-    loop = asyncio.new_event_loop()
-    try:
-        with pytest.raises(ConfigError, match="later release"):
-            AsyncExecutor(loop=loop)
-    finally:
-        loop.close()
-
-
 def test_a_cancellation_of_the_handlers_own_is_a_failed_attempt(
     executor: AsyncExecutor, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client.core.retry import REASON_EXHAUSTED, REASON_REJECTED, REASON_UNDECODABLE
+from retriable_kafka_client.core.retry import REASON_EXHAUSTED, REASON_REJECTED, REASON_UNDECODABLE, Failure
 from retriable_kafka_client.errors import ConfigError, Reject, RetryAfter
 from retriable_kafka_client.message import JSON, Message
 from retriable_kafka_client.wire import Marks
@@ -46,39 +46,39 @@ def test_success_is_none_whatever_is_returned() -> None:
 def test_a_failure_is_judged_by_the_policy_of_its_route() -> None:
     failing = spec(raising(ValueError("secret")))
     first = run(failing, one(), 0)
-    assert first is not None
+    assert isinstance(first, Failure)
     assert (first.retry_in, first.error, first.text) == (5.0, "ValueError", None)
     last = run(failing, one(failed=2), 0)
-    assert last is not None
+    assert isinstance(last, Failure)
     assert (last.reason, last.retry_in) == (REASON_EXHAUSTED, None)
     without_retry = run(failing, one(), 1)
-    assert without_retry is not None
+    assert isinstance(without_retry, Failure)
     assert without_retry.retry_in is None
     told = run(spec(raising(ValueError("text")), error_text=True), one(), 0)
-    assert told is not None
+    assert isinstance(told, Failure)
     assert told.text == "text"
 
 
 def test_steering_exceptions() -> None:
     later = run(spec(raising(RetryAfter(7))), one(), 0)
-    assert later is not None
+    assert isinstance(later, Failure)
     assert later.retry_in == 7.0
     never = run(spec(raising(Reject("no"))), one(), 0)
-    assert never is not None
+    assert isinstance(never, Failure)
     assert (never.reason, never.retry_in, never.text) == (REASON_REJECTED, None, "no")
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
 def test_exceptions_that_are_no_exception_are_failed_attempts(error: BaseException) -> None:
     failure = run(spec(raising(error)), one(), 0)
-    assert failure is not None
+    assert isinstance(failure, Failure)
     assert failure.retry_in == 5.0
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff"])
 def test_an_undecodable_payload_is_a_dead_letter_though_the_handler_swallowed_it(body: bytes) -> None:
     failure = run(spec(handlers.read_nothing), one(body), 0)
-    assert failure is not None
+    assert isinstance(failure, Failure)
     assert (failure.reason, failure.retry_in) == (REASON_UNDECODABLE, None)
 
 
@@ -90,7 +90,7 @@ def test_an_undecodable_payload_stays_one_whatever_the_handler_made_of_it() -> N
             raise RuntimeError from error
 
     failure = run(spec(handler), one(b"{"), 0)
-    assert failure is not None
+    assert isinstance(failure, Failure)
     assert failure.reason == REASON_UNDECODABLE
 
 
@@ -101,7 +101,7 @@ def test_a_payload_that_is_not_read_need_not_be_decodable() -> None:
 def test_a_returned_coroutine_is_a_failed_attempt_and_closed() -> None:
     # pytest turns "coroutine … was never awaited" into an error.
     failure = run(spec(handlers.returns_coroutine), one(), 0)
-    assert failure is not None
+    assert isinstance(failure, Failure)
     assert failure.retry_in == 5.0
     assert failure.error is not None
     assert failure.error.endswith("AwaitableReturned")

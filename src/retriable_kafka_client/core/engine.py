@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from retriable_kafka_client import events
@@ -16,23 +17,32 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.commits import Commits
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
+from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.parking import Parking
 from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase, within
 from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
+OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
 SHARE = 500  # messages that one partition hands out before the next has its turn
 
 
 class Engine:
-    """See the module's docstring. ``read`` makes an Entry of each opaque record; it must not raise."""
+    """See the module's docstring.
+
+    ``read`` makes an Entry of each opaque record, and adds up their bytes if all are plain, that is: may run at once; it
+    must not raise.
+    """
 
     def __init__(
-        self, config: EngineConfig, read: Callable[[Assignment, Sequence[int], Sequence[Any]], list[Entry]]
+        self,
+        config: EngineConfig,
+        read: Callable[[Assignment, Sequence[int], Sequence[Any]], tuple[list[Entry], int | None]],
     ) -> None:
         self.counters = Counters()
         self.stopping = False
+        self.on_hold = False
         self._config = config
         self._read = read
         self._routing = config.routing
@@ -40,7 +50,8 @@ class Engine:
         self._out: list[p.Command] = []
         self._in_flight = 0
         self._overrun = 0  # of those in flight, the ones whose assignment has ended
-        self._left_bytes = 0  # of ended assignments: what workers still run and copies on their way hold
+        # What outlives its message or its assignment: what workers still run, and copies and outputs on their way.
+        self._left_bytes = 0
         self._turn = 0  # which partition hands out first
         self._parking = Parking(config)
         self._handoffs = HandOffs()
@@ -69,10 +80,9 @@ class Engine:
 
     @property
     def unclear(self) -> Mapping[str, str]:
-        """Topics that were given to us and are not read, because entries stand in each other's way; with the reason."""
-        topics = {place.topic for place in self._assignments}
-        found = {topic: self._routing.conflict(topic) for topic in topics}
-        return {topic: str(conflict) for topic, conflict in found.items() if conflict is not None}
+        """Topics that were given to us and are not read, because they are not clearly one entry's; with the reason."""
+        found = {place.topic: self._routing.unclear(place.topic) for place in self._assignments}
+        return {topic: reason for topic, reason in found.items() if reason is not None}
 
     @property
     def active_bytes(self) -> int:
@@ -81,7 +91,12 @@ class Engine:
 
     @property
     def waiting_bytes(self) -> int:
-        return sum(assignment.waiting.bytes for assignment in self._assignments.values())
+        return sum(assignment.waiting_bytes for assignment in self._assignments.values())
+
+    @property
+    def behind(self) -> int:
+        """Messages that wait for an earlier one of their key, or of their partition, to be complete."""
+        return sum(assignment.behind for assignment in self._assignments.values())
 
     def appetite(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
@@ -120,16 +135,31 @@ class Engine:
                 self._on_tick(now)
             case p.HandOffAnswered():
                 self._on_handoff_answered(event, now)
+            case p.Published():
+                self._on_published(event, now)
             case p.CommitAnswered():
                 self._on_commit_answered(event)
             case p.Withdrawn():
                 self._on_withdrawn(event)
+            case p.Idle():
+                self._on_idle(event)
+            case _:
+                self._on_turn(event, now)
+        if not self.stopping and not self.on_hold:
+            self._release(now)
+        out, self._out = self._out, []
+        return out
+
+    def _on_turn(
+        self,
+        event: p.Assigned | p.Restored | p.Revoking | p.Ended | p.TopicChanged | p.Stopping | p.Hold,
+        now: p.Now,
+    ) -> None:
+        match event:
             case p.Assigned():
                 self._on_assigned(event)
             case p.Restored():
                 self._on_restored(event)
-            case p.Idle():
-                self._on_idle(event)
             case p.Revoking():
                 self._drain(event.places, now)
             case p.Ended():
@@ -139,10 +169,8 @@ class Engine:
             case p.Stopping():
                 self.stopping = True
                 self._drain(tuple(self._assignments), now)
-        if not self.stopping:
-            self._release(now)
-        out, self._out = self._out, []
-        return out
+            case p.Hold():
+                self._on_hold(event.on)
 
     def _on_assigned(self, event: p.Assigned) -> None:
         for place in event.places:
@@ -150,20 +178,21 @@ class Engine:
             self._assignments[place] = self._assignment(place)
         clear = [place for place in event.places if self._routing.role(place.topic) is not None]
         for place in event.places:
-            conflict = self._routing.conflict(place.topic)
-            if conflict is not None:  # it stays as it is, and nothing of it is read
-                self._notify(
-                    events.TopicUnclear(topic=place.topic, partition=place.partition, reason=str(conflict))
-                )
+            reason = self._routing.unclear(place.topic)
+            if reason is not None:  # it stays as it is, and nothing of it is read
+                self._notify(events.TopicUnclear(topic=place.topic, partition=place.partition, reason=reason))
         if clear:
             self._out.append(p.FetchCommitted(clear))
 
     def _assignment(self, place: p.Place) -> Assignment:
+        ordering = self._config.ordering
         return Assignment(
             place,
             parks=self._routing.is_retry_topic(place.topic),
             budget_units=self._commits.map_units,
             least_units=self._config.least_map_units,
+            lanes=Lanes(by_key=ordering == "key") if ordering != "unordered" else None,
+            on_hold=self.on_hold,
         )
 
     def _on_restored(self, event: p.Restored) -> None:
@@ -174,22 +203,17 @@ class Engine:
         assignment.retention_ms = event.retention_ms
         assignment.earliest = event.earliest
         assignment.restore(event.position, event.metadata)
-        topic, partition = event.place
-        if assignment.restore_problem == "topic":
-            self._notify(events.TopicReset(topic=topic, partition=partition, position=None))
-        elif assignment.restore_problem is not None:
-            reason = assignment.restore_problem
-            self._notify(events.OffsetMapIgnored(topic=topic, partition=partition, reason=reason))
-        self._notify(
-            events.AssignmentStarted(
-                topic=event.place.topic,
-                partition=event.place.partition,
-                position=event.position,
-                restored=assignment.restored,
-            )
-        )
+        if assignment.restore_problem is not None:
+            self._notify(notices.map_ignored(assignment, assignment.restore_problem))
+        self._notify(notices.started(assignment, event.position))
+        self._start(assignment)
+
+    def _start(self, assignment: Assignment) -> None:
         earliest = assignment.earliest and assignment.begin is None
-        self._out.append(p.Start(event.place, assignment.begin, earliest=earliest))
+        self._out.append(p.Start(assignment.place, assignment.begin, earliest=earliest))
+        if self.on_hold:
+            assignment.paused = True
+            self._out.append(p.Pause(assignment.place))
 
     def _on_arrived(self, event: p.Arrived, now: p.Now) -> None:
         assignment = self._assignments.get(event.place)
@@ -207,12 +231,15 @@ class Engine:
         fresh = assignment.register(offsets)
         self.counters.arrived += len(offsets)
         if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
-            entries = self._read(assignment, offsets, raws)
+            entries, plain_bytes = self._read(assignment, offsets, raws)
         else:
             kept = within(offsets, fresh)
             self.counters.restored += len(offsets) - len(kept)
-            entries = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
-        assignment.take_in(entries, math.floor(now.wall * 1000))
+            entries, plain_bytes = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
+        if plain_bytes is None or assignment.lanes is not None:
+            assignment.take_in(entries, math.floor(now.wall * 1000))
+        else:
+            assignment.take_in_plain(entries, plain_bytes)
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
         self._throttle(assignment, self.active_bytes, self.waiting_bytes)
@@ -243,14 +270,17 @@ class Engine:
                 assignment = able[(index + self._turn) % len(able)]
                 room = min(most - self._in_flight, SHARE if len(able) > 1 else most)
                 if room > 0:
-                    self._hand_out(assignment, assignment.take(room, wall_ms))
+                    plain = assignment.plain
+                    self._hand_out(assignment, assignment.take(room, wall_ms), plain=plain)
                     if assignment.ready:
                         still.append(assignment)
             able = still
 
-    def _hand_out(self, assignment: Assignment, entries: list[Entry], *, urgent: bool = False) -> None:
+    def _hand_out(
+        self, assignment: Assignment, entries: list[Entry], *, plain: bool = False, urgent: bool = False
+    ) -> None:
         self._tell_blocked(assignment)
-        if any(entry.verdict is not None for entry in entries):
+        if not plain and any(entry.verdict is not None for entry in entries):
             entries = self._settle(entries)
         if entries:
             assignment.in_flight += len(entries)
@@ -280,14 +310,7 @@ class Engine:
     def _tell_blocked(self, assignment: Assignment) -> None:
         blocked = bool(assignment.blocked)
         if blocked and not assignment.told_blocked:
-            assert assignment.tracker is not None
-            self._notify(
-                events.AdmissionBlocked(
-                    topic=assignment.topic,
-                    partition=assignment.partition,
-                    position=assignment.tracker.position,
-                )
-            )
+            self._notify(notices.blocked(assignment))
         assignment.told_blocked = blocked
 
     def _throttle(self, assignment: Assignment, active: int, waiting: int) -> None:
@@ -295,7 +318,7 @@ class Engine:
 
         ``active`` and ``waiting`` are the bytes of all partitions.
         """
-        if assignment.phase is not Phase.RUNNING:
+        if assignment.phase is not Phase.RUNNING or assignment.on_hold:
             return
         window, share = self._config.window, self._config.buffer_bytes // 2
         if not assignment.paused:
@@ -307,10 +330,29 @@ class Engine:
             assignment.paused = False
             self._out.append(p.Resume(assignment.place))
 
+    def _on_hold(self, on: bool) -> None:
+        if on == self.on_hold:
+            return
+        self.on_hold = on
+        for assignment in self._assignments.values():
+            assignment.on_hold = on
+            if on and assignment.phase is Phase.RUNNING and not assignment.paused:
+                assignment.paused = True
+                self._out.append(p.Pause(assignment.place))
+        if on:
+            self._out.append(p.Withdraw())
+        else:
+            active, waiting = self.active_bytes, self.waiting_bytes
+            for assignment in self._assignments.values():
+                self._throttle(assignment, active, waiting)
+
     # Outcomes ----------------------------------------------------------------------------------------------------------
 
     def _on_finished(self, event: p.Finished, now: p.Now) -> None:
         self._on_done(event.done)
+        if self._config.ordering != "unordered":
+            for entry in event.done:
+                entry.assignment.step_on(entry)
         for entry, failure in event.failed:
             if self._back(entry):
                 self.counters.failed += 1
@@ -322,12 +364,27 @@ class Engine:
                 entry.alone = True
                 policy = self._config.routes[entry.route].policy
                 self._failed(entry, retry.judge_death(policy, entry.attempt, event.chance), now)
+        for entry, outputs in event.sent:
+            if self._back(entry):
+                self._publish(p.Publication(entry, outputs, event.chance))
+        for entry, failure in event.overdue:
+            if self._overdue(entry):
+                self.counters.failed += 1
+                self._failed(entry, failure, now)
+        for entry in event.released:
+            self._released(entry)
 
     def _on_done(self, done: Sequence[Entry]) -> None:
         """Complete entries, run by run: neighbours in a partition mostly finish together."""
         if not done:
             return
         assignment, first, size = done[0].assignment, done[0].offset, 0
+        offsets = list(map(OFFSET_OF, done))
+        if offsets == list(range(first, first + len(done))):
+            owners = list(map(ASSIGNMENT_OF, done))
+            if owners.count(assignment) == len(done):
+                self._complete_run(assignment, first, first + len(done), sum(map(SIZE_OF, done)))
+                return
         stop = first
         for entry in done:
             offset = entry.offset
@@ -360,20 +417,70 @@ class Engine:
             return False
         return True
 
+    def _overdue(self, entry: Entry) -> bool:
+        """A run has failed for its time limit, and goes on; whether its assignment still lives."""
+        assignment = entry.assignment
+        assignment.linger(entry)
+        if assignment.phase is Phase.ENDED:
+            return False  # its bytes count as left behind already
+        self._left_bytes += entry.size  # it holds its record, whatever becomes of the message
+        return True
+
+    def _released(self, entry: Entry) -> None:
+        """An overdue run has come to its end."""
+        self._back(entry)
+        if entry.assignment.phase is not Phase.ENDED:
+            self._left_bytes -= entry.size
+        entry.assignment.release(entry)
+
     def _complete(self, entry: Entry) -> None:
         entry.assignment.complete(entry.offset, entry.offset + 1, entry.size)
+        entry.assignment.step_on(entry)
 
     def _on_withdrawn(self, event: p.Withdrawn) -> None:
+        resumed: dict[Assignment, list[Entry]] = {}
         for entry in event.entries:
-            if self._back(entry):
+            if not self._back(entry):
+                continue
+            if entry.assignment.phase is Phase.RUNNING:
+                resumed.setdefault(entry.assignment, []).append(entry)
+            else:
                 entry.assignment.active_bytes -= entry.size  # its assignment drains: the next owner runs it
+        for assignment, entries in resumed.items():
+            assignment.take_back(entries)
+
+    # Outputs -----------------------------------------------------------------------------------------------------------
+
+    def _publish(self, publication: p.Publication) -> None:
+        assignment = publication.entry.assignment
+        assignment.sending += 1
+        assignment.active_bytes += publication.size
+        self._out.append(p.Publish(publication))
+
+    def _on_published(self, event: p.Published, now: p.Now) -> None:
+        publication, code = event.publication, event.code
+        entry, assignment = publication.entry, publication.entry.assignment
+        assignment.sending -= 1
+        if assignment.phase is Phase.ENDED:
+            self._left_bytes -= entry.size + publication.size
+            return
+        assignment.active_bytes -= publication.size
+        if code is None:
+            self.counters.handled += 1
+            self.counters.published += len(publication.outputs)
+            self._complete(entry)
+            return
+        self.counters.failed += 1
+        policy = self._config.routes[entry.route].policy
+        self._failed(entry, retry.judge_output(policy, entry.attempt, publication.chance, code), now)
 
     # Hand-offs ---------------------------------------------------------------------------------------------------------
 
     def _failed(self, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
         route = self._config.routes[entry.route]
+        in_place = route.retry_topic is None
         target = self._routing.retry_target(entry.route, entry.assignment.topic)
-        if failure.retry_in is None or target is None:
+        if failure.retry_in is None or (target is None and not in_place):
             if failure.retry_in is not None and route.retry_topic is not None:
                 self._notify(notices.nowhere(entry, route.retry_topic))
             self._dead_letter(entry, failure, entry.attempt)
@@ -386,7 +493,19 @@ class Engine:
             # Rounded up: a copy may run later by a millisecond, never earlier.
             not_before_ms = math.ceil((now.wall + failure.retry_in) * 1000)
             now_ms = math.floor(now.wall * 1000)
-            self._send(retry_copy(entry, failure, target, self._config.group, now_ms, not_before_ms))
+            if target is None:
+                self._retry_in_place(entry, failure, now_ms, not_before_ms)
+            else:
+                self._send(retry_copy(entry, failure, target, self._config.group, now_ms, not_before_ms))
+
+    def _retry_in_place(self, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int) -> None:
+        assignment = entry.assignment
+        if assignment.phase is not Phase.RUNNING:
+            assignment.active_bytes -= entry.size  # the next owner runs it
+            return
+        self.counters.retried += 1
+        self._notify(notices.retried_in_place(entry, failure, entry.attempt))
+        assignment.retry(entry.again(now_ms, not_before_ms))
 
     def _dead_letter(self, entry: Entry, failure: retry.Failure, attempts: int) -> None:
         target = self._config.routes[entry.route].dead_letter
@@ -504,7 +623,7 @@ class Engine:
         new.uid, new.retention_ms, new.paused = uid, retention_ms, old.paused
         new.restore(None, "")
         self._assignments[place] = new
-        self._notify(events.TopicReset(topic=place.topic, partition=place.partition, position=position))
+        self._notify(notices.reset(new, position))
         return new
 
     def _on_topic_changed(self, event: p.TopicChanged) -> None:
@@ -513,7 +632,7 @@ class Engine:
             return
         new = self._reset(old, event.uid, event.retention_ms, None)
         new.paused, new.earliest = False, True
-        self._out.append(p.Start(event.place, None, earliest=True))
+        self._start(new)
 
     def _notify(self, event: events.Event) -> None:
         self._out.append(p.Notify(event))

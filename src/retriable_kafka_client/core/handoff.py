@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.wire import Marks, Origin
@@ -108,7 +109,7 @@ class HandOffs:
 
     def refused(self, handoff: HandOff, code: str, now: Now) -> float:
         """Keep the copy for another try; returns in how many seconds."""
-        longest = LONGEST_BACKOFF if handoff.entry.assignment.hands_out else DRAIN_BACKOFF
+        longest = LONGEST_BACKOFF if handoff.entry.assignment.phase is Phase.RUNNING else DRAIN_BACKOFF
         pause = float(min(longest, FIRST_BACKOFF * 2 ** min(handoff.tries, 10)))
         handoff.tries += 1
         self._refusals[handoff.target] = code

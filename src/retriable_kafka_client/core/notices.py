@@ -1,13 +1,55 @@
-"""What users are told about one message, made from what the engine knows of it."""
+"""What users are told about a message or an assignment, made from what the engine knows of it."""
 
 from __future__ import annotations
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
 from retriable_kafka_client.core.retry import Failure
 
-__all__ = ["accepted", "died", "dropped", "nowhere", "refused"]
+__all__ = [
+    "accepted",
+    "blocked",
+    "died",
+    "dropped",
+    "map_ignored",
+    "nowhere",
+    "refused",
+    "reset",
+    "retried_in_place",
+    "started",
+    "timed_out",
+]
+
+
+def started(assignment: Assignment, position: int | None) -> events.Event:
+    """Consuming begins."""
+    topic, partition = assignment.place
+    return events.AssignmentStarted(
+        topic=topic, partition=partition, position=position, restored=assignment.restored
+    )
+
+
+def map_ignored(assignment: Assignment, reason: str) -> events.Event:
+    """What was committed beside the position is not to be believed."""
+    topic, partition = assignment.place
+    if reason == "topic":
+        return reset(assignment, None)
+    return events.OffsetMapIgnored(topic=topic, partition=partition, reason=reason)
+
+
+def reset(assignment: Assignment, position: int | None) -> events.Event:
+    """The log is another one than before."""
+    topic, partition = assignment.place
+    return events.TopicReset(topic=topic, partition=partition, position=position)
+
+
+def blocked(assignment: Assignment) -> events.Event:
+    """The offset map has no room for what is ready."""
+    assert assignment.tracker is not None
+    topic, partition = assignment.place
+    return events.AdmissionBlocked(topic=topic, partition=partition, position=assignment.tracker.position)
 
 
 def accepted(handoff: HandOff, now: Now) -> events.Event:
@@ -52,6 +94,21 @@ def refused(handoff: HandOff, code: str, again_in: float) -> events.Event:
     )
 
 
+def retried_in_place(entry: Entry, failure: Failure, attempt: int) -> events.Event:
+    """The failed message waits in memory."""
+    topic, partition = entry.assignment.place
+    assert failure.retry_in is not None
+    return events.MessageRetried(
+        topic=topic,
+        partition=partition,
+        offset=entry.offset,
+        attempt=attempt,
+        error=failure.error,
+        delay=failure.retry_in,
+        retry_topic=None,
+    )
+
+
 def dropped(entry: Entry, failure: Failure, attempts: int) -> events.Event:
     """The message is gone because its topic has no dead-letter topic."""
     topic, partition = entry.assignment.place
@@ -77,3 +134,11 @@ def died(entry: Entry) -> events.Event:
     """A worker process ended while it ran the message."""
     topic, partition = entry.assignment.place
     return events.WorkerDied(topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt)
+
+
+def timed_out(entry: Entry, *, running: bool) -> events.Event:
+    """The message ran for longer than it may."""
+    topic, partition = entry.assignment.place
+    return events.HandlerTimedOut(
+        topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt, running=running
+    )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from retriable_kafka_client.core.entry import Entry, Verdict
+from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.protocol import Place, Progress
@@ -48,6 +49,10 @@ class Assignment:
         "due",
         "earliest",
         "in_flight",
+        "lanes",
+        "lingering",
+        "on_hold",
+        "overdue",
         "park_again_at",
         "parks",
         "paused",
@@ -68,7 +73,14 @@ class Assignment:
     )
 
     def __init__(
-        self, place: Place, *, parks: bool, budget_units: int, least_units: int = LEAST_MAP_UNITS
+        self,
+        place: Place,
+        *,
+        parks: bool,
+        budget_units: int,
+        least_units: int = LEAST_MAP_UNITS,
+        lanes: Lanes | None = None,
+        on_hold: bool = False,
     ) -> None:
         self.place = place
         self.parks = parks  # a retry topic: far-off messages may be re-published to its end
@@ -84,11 +96,18 @@ class Assignment:
         self.blocked_at = 0  # the frontier when `blocked` was last sorted out
         self.due: deque[Entry] = deque()  # had to wait for its time, which has come
         self.waiting = DueQueue()
+        self.lanes = lanes  # None: in no order; else all that is queued above or under way is a lane's head
         self.in_flight = 0  # handed to the workers
+        self.overdue = 0  # of these, failed for their time limit, and running still
+        # In order: overdue runs by offset. Their lane waits for them, as does the retry in place, if one follows.
+        self.lingering: dict[int, Entry | None] = {}
         self.refused = 0  # copies that were refused, and wait to be sent again
         self.sending = 0  # copies produced and not answered
-        self.active_bytes = 0  # of all incomplete entries that are not in `waiting`
+        self.active_bytes = (
+            0  # of all incomplete entries that neither wait in `waiting` nor behind a lane's head
+        )
         self.paused = False
+        self.on_hold = on_hold  # the whole consumer pauses
         self.told_blocked = False  # the user knows that `blocked` is not empty
         self.dirty = False  # there is progress that no acknowledged commit holds
         self.begin: int | None = None  # where consuming begins; None: where `earliest` says
@@ -109,7 +128,7 @@ class Assignment:
     @property
     def hands_out(self) -> bool:
         """Whether its messages may still be started. Read by other threads, once per withdrawal."""
-        return self.phase is Phase.RUNNING
+        return self.phase is Phase.RUNNING and not self.on_hold
 
     @property
     def _map_room(self) -> int:
@@ -140,8 +159,20 @@ class Assignment:
         return self.incomplete - self.sending
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes of what waits for its time, or for an earlier message."""
+        return self.waiting.bytes if self.lanes is None else self.waiting.bytes + self.lanes.bytes
+
+    @property
+    def behind(self) -> int:
+        """Messages that wait for an earlier one to be complete."""
+        return self.lanes.waiting if self.lanes is not None else 0
+
+    @property
     def drained(self) -> bool:
-        return self.in_flight == 0 and self.sending == 0 and self.refused == 0
+        """Whether nothing is under way. An overdue run changes nothing any more, but in order: the next owner must wait."""
+        running = self.in_flight if self.lanes is not None else self.in_flight - self.overdue
+        return running == 0 and self.sending == 0 and self.refused == 0
 
     # Beginning ---------------------------------------------------------------------------------------------------------
 
@@ -182,20 +213,28 @@ class Assignment:
         fresh += self.tracker.register(start, previous + 1)
         return fresh
 
+    def take_in_plain(self, entries: Iterable[Entry], size: int) -> None:
+        """Take in fresh messages of ``size`` bytes in all that may run at once."""
+        self.ready.extend(entries)
+        self.active_bytes += size
+
     def take_in(self, entries: Iterable[Entry], wall_ms: int) -> None:
         """Sort fresh messages into what is ready, what is due and what waits for its time."""
         active = 0
+        lanes = self.lanes
         for entry in entries:
-            if entry.not_before_ms is not None and entry.verdict is None:
-                if entry.not_before_ms > wall_ms + YEAR_MS:
-                    entry.verdict = Verdict(REASON_NOT_BEFORE)
-                elif entry.not_before_ms > wall_ms:
+            not_before_ms = entry.not_before_ms
+            if not_before_ms is not None and entry.verdict is None and not_before_ms > wall_ms + YEAR_MS:
+                entry.verdict = Verdict(REASON_NOT_BEFORE)
+            if lanes is not None and not _is_silent(entry) and not lanes.enter(entry):
+                continue
+            if not_before_ms is not None and entry.verdict is None:
+                if not_before_ms > wall_ms:
                     self.waiting.push(entry)
                     continue
-                else:
-                    self.due.append(entry)
-                    active += entry.size
-                    continue
+                self.due.append(entry)
+                active += entry.size
+                continue
             if entry.verdict is not None:
                 self.plain = False
             self.ready.append(entry)
@@ -211,7 +250,7 @@ class Assignment:
         if self.held >= window or self.incomplete >= 2 * window or active >= share:
             return True
         # What a retry topic brings next will mostly wait.
-        return waiting >= share and (self.parks or len(self.waiting) > 0)
+        return waiting >= share and (self.parks or len(self.waiting) > 0 or self.behind > 0)
 
     def pass_over(self, position: int) -> None:
         """Nothing came up to ``position``: markers and compaction leave offsets without records, which a commit must tell.
@@ -280,6 +319,51 @@ class Assignment:
             self.active_bytes += entry.size
             self.due.append(entry)
 
+    def step_on(self, entry: Entry) -> None:
+        """``entry`` is complete and nobody runs it: what stands behind it in its lane may go."""
+        if self.lanes is None or entry.offset in self.lingering:
+            return
+        following = self.lanes.leave(entry)
+        if following is not None:
+            self.enqueue(following)
+
+    def enqueue(self, entry: Entry) -> None:
+        """What waited behind another, or came whole, may be handed out once it is due."""
+        self.active_bytes += entry.size
+        self.ready.append(entry)
+        self.plain = False
+
+    def take_back(self, entries: Sequence[Entry]) -> None:
+        """These come back from the workers, unstarted, and go out first when handing out goes on."""
+        self.due.extendleft(entry for entry in reversed(entries) if entry.not_before_ms is not None)
+        plain = [entry for entry in entries if entry.not_before_ms is None]
+        self.ready.extendleft(reversed(plain))
+
+    def linger(self, entry: Entry) -> None:
+        """Its run is overdue: the lane stays taken until ``release``."""
+        self.overdue += 1
+        if self.lanes is not None and self.phase is Phase.RUNNING:
+            self.lingering[entry.offset] = None
+
+    def release(self, entry: Entry) -> None:
+        """Its overdue run has come to its end."""
+        self.overdue -= 1
+        if entry.offset not in self.lingering:
+            return
+        again = self.lingering.pop(entry.offset)
+        assert self.tracker is not None
+        if again is not None:
+            self.put_off(again)
+        elif not self.tracker.is_incomplete(entry.offset):
+            self.step_on(entry)
+
+    def retry(self, entry: Entry) -> None:
+        """Keep an active message that failed until its time comes again."""
+        if entry.offset in self.lingering:
+            self.lingering[entry.offset] = entry
+        else:
+            self.put_off(entry)
+
     # Progress ----------------------------------------------------------------------------------------------------------
 
     def complete(self, first: int, stop: int, size: int) -> None:
@@ -318,6 +402,11 @@ class Assignment:
                 self.active_bytes -= entry.size
             queue.clear()
         self.waiting.clear()
+        for again in self.lingering.values():
+            self.active_bytes -= again.size if again is not None else 0
+        self.lingering.clear()
+        if self.lanes is not None:
+            self.lanes.clear()
 
     def end(self) -> None:
         self.drain()
@@ -331,7 +420,11 @@ class Assignment:
             assert not self.ready and not self.due and not self.blocked and not len(self.waiting)
             return
         self.tracker.validate()
-        held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.in_flight
+        held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
+        held += self.in_flight - self.overdue + sum(again is not None for again in self.lingering.values())
+        assert 0 <= len(self.lingering) <= self.overdue <= self.in_flight
+        if self.phase is Phase.DRAINING:
+            assert not self.ready and not self.due and not self.blocked and not self.waiting
         if self.phase is Phase.RUNNING:
             # What is neither queued nor in flight is being handed off.
             assert held + self.sending <= self.tracker.incomplete, (
@@ -341,6 +434,15 @@ class Assignment:
             )
         for entry in (*self.ready, *self.due):
             assert self.tracker.is_incomplete(entry.offset)
+        if self.lanes is not None:
+            self.lanes.validate()
+            for entry in (*self.ready, *self.due, *self.blocked):
+                assert _is_silent(entry) or self.lanes.is_head(entry)
+
+
+def _is_silent(entry: Entry) -> bool:
+    """Whether it completes without a trace: that needs no order."""
+    return entry.verdict is not None and entry.verdict.reason is None
 
 
 def within(offsets: Sequence[int], runs: Sequence[tuple[int, int]]) -> list[int]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.events import Event
+from retriable_kafka_client.outbox import Output
 from retriable_kafka_client.wire import Marks
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "HandOff",
     "HandOffAnswered",
     "HandOffKind",
+    "Hold",
     "Idle",
     "Notify",
     "Now",
@@ -32,6 +34,9 @@ __all__ = [
     "Place",
     "Produce",
     "Progress",
+    "Publication",
+    "Publish",
+    "Published",
     "Restored",
     "Resume",
     "Revoking",
@@ -98,7 +103,11 @@ class Finished:
     done: Sequence[Entry] = ()
     failed: Sequence[tuple[Entry, Failure]] = ()
     died: Sequence[Entry] = ()  # their worker process ended while it ran them
-    chance: float = 0.5  # in [0, 1), for the jitter of the delays after a worker's death
+    chance: float = 0.5  # in [0, 1), for the jitter of delays that no worker judges
+    sent: Sequence[tuple[Entry, tuple[Output, ...]]] = ()  # succeeded, and want these published first
+    # Failed for their time limit, and the thread still runs: the slot, and an ordered key, are free when it is released.
+    overdue: Sequence[tuple[Entry, Failure]] = ()
+    released: Sequence[Entry] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +122,14 @@ class HandOffAnswered:
     """The broker acknowledged a copy (``code`` None), or refused it for good: it is certainly not in the log."""
 
     handoff: HandOff
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The brokers acknowledged all outputs (``code`` None), or refused one for good."""
+
+    publication: Publication
     code: str | None
 
 
@@ -162,6 +179,13 @@ class Stopping:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Start nothing and read nothing until further notice (``on``), or go on."""
+
+    on: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed."""
 
@@ -173,12 +197,14 @@ EngineEvent = (
     | Finished
     | Withdrawn
     | HandOffAnswered
+    | Published
     | CommitAnswered
     | Idle
     | Revoking
     | Ended
     | TopicChanged
     | Stopping
+    | Hold
     | Tick
 )
 
@@ -194,7 +220,10 @@ class FetchCommitted:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Consume from ``offset`` (None: where ``auto.offset.reset`` says; EARLIEST: the log's beginning), not paused."""
+    """Consume from ``offset`` (None: where ``auto.offset.reset`` says; EARLIEST: the log's beginning), not paused.
+
+    A Pause may follow before the client has begun.
+    """
 
     place: Place
     offset: int | None
@@ -225,7 +254,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Give back (as Withdrawn) what has not started of assignments that stopped handing out."""
+    """Give back (as Withdrawn) what has not started of assignments that hand out nothing at present."""
 
 
 class HandOffKind(Enum):
@@ -256,6 +285,27 @@ class Produce:
     handoff: HandOff
 
 
+@dataclass(slots=True, eq=False)
+class Publication:
+    """What one successful run sends, on its way to its topics."""
+
+    entry: Entry
+    outputs: tuple[Output, ...]
+    chance: float  # in [0, 1), for the jitter of the delay after a refusal
+
+    @property
+    def size(self) -> int:
+        """Bytes that the outputs hold."""
+        return sum(output.size for output in self.outputs)
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Send the outputs; answer with Published once it is certain that all are in their logs, or that one is not."""
+
+    publication: Publication
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """One partition's part of a commit."""
@@ -280,4 +330,4 @@ class Notify:
     event: Event
 
 
-Command = FetchCommitted | Start | Pause | Resume | Run | Withdraw | Produce | Commit | Notify
+Command = FetchCommitted | Start | Pause | Resume | Run | Withdraw | Produce | Publish | Commit | Notify

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from retriable_kafka_client.errors import DecodeError, Reject, RetryAfter
+from retriable_kafka_client.errors import DecodeError, DeliveryError, Reject, RetryAfter
 
 __all__ = [
     "REASON_CHUNKED",
@@ -24,6 +24,7 @@ __all__ = [
     "Policy",
     "judge",
     "judge_death",
+    "judge_output",
 ]
 
 # The reasons that a dead letter can carry. They stand on the wire and in metrics: never rename one.
@@ -65,6 +66,7 @@ class Failure:
     retry_in: float | None  # seconds until the next attempt; None: dead-letter now
     error: str | None = None  # the exception type's qualified name
     text: str | None = None  # the exception's text if opted in, or what Reject was given
+    timed_out: bool = False  # the run took longer than Consumer.timeout
 
 
 def judge(
@@ -97,6 +99,17 @@ def judge_death(policy: Policy | None, attempt: int, chance: float) -> Failure:
     if policy is None or attempt >= policy.max_attempts:
         return Failure(reason=REASON_WORKER_DIED, retry_in=None)
     return Failure(reason=REASON_WORKER_DIED, retry_in=policy.delay.delay(attempt, chance))
+
+
+def judge_output(policy: Policy | None, attempt: int, chance: float, code: str) -> Failure:
+    """Decide what follows when the handler succeeded in run number ``attempt``, and a broker refused with ``code`` what
+    it sends.
+    """
+    retry_in = None
+    if policy is not None and attempt < policy.max_attempts:
+        retry_in = policy.delay.delay(attempt, chance)
+    error = f"{DeliveryError.__module__}.{DeliveryError.__qualname__}"
+    return Failure(reason=REASON_EXHAUSTED, retry_in=retry_in, error=error, text=code)
 
 
 def _text_of(error: BaseException) -> str:

@@ -122,6 +122,15 @@ class Routing:
         found = self._look_up(topic)
         return found if isinstance(found, Conflict) else None
 
+    def unclear(self, topic: str) -> str | None:
+        """Why nothing of ``topic``, which the client was given, is read; None: it is read, or is Kafka's own."""
+        found = self._look_up(topic)
+        if isinstance(found, Conflict):
+            return str(found)
+        if found is not None or topic in INTERNAL_TOPICS:
+            return None
+        return "the Kafka client finds a pattern in its name that Python's re does not find; write the pattern plainer"
+
     def first_conflict(self) -> Conflict | None:
         """Why the entries cannot stand together, as far as names alone tell."""
         return next(filter(None, map(self.conflict, sorted(self.names))), None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
 from retriable_kafka_client.core.retry import Policy
 from retriable_kafka_client.core.routing import Routing
 
-__all__ = ["Counters", "EngineConfig", "Route"]
+__all__ = ["Counters", "EngineConfig", "Ordering", "Route"]
+
+Ordering = Literal["unordered", "key", "partition"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,7 +19,7 @@ class Route:
     """One Topic entry of the consumer."""
 
     topic: str  # a name, or a pattern that begins with "^"
-    retry_topic: str | None  # likewise
+    retry_topic: str | None  # likewise; None: failures are retried in place, if the policy retries at all
     dead_letter: str | None  # None: exhausted messages are dropped and counted
     policy: Policy | None  # None: one attempt
 
@@ -33,6 +36,7 @@ class EngineConfig:
     commit_interval: float  # seconds
     parking_interval: float  # seconds
     map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
+    ordering: Ordering = "unordered"
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
     routing: Routing = field(
         init=False, repr=False, compare=False
@@ -56,7 +60,8 @@ class Counters:
 
     handled: int = 0  # runs that succeeded
     failed: int = 0  # runs that did not
-    retried: int = 0  # retry copies acknowledged
+    retried: int = 0  # retry copies acknowledged, and retries that wait in memory
+    published: int = 0  # records that handlers sent, acknowledged
     dead_lettered: int = 0  # dead letters acknowledged
     dropped: int = 0  # would be dead letters, but the topic says DISCARD
     filtered: int = 0

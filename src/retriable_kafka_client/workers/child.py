@@ -15,20 +15,28 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Lock
 from typing import Any
 
-from retriable_kafka_client.core.retry import Failure
-from retriable_kafka_client.workers.job import HandlerSpec, Item, load, message_of, run
+from retriable_kafka_client.workers.job import (
+    ENOUGH_BYTES,
+    HandlerSpec,
+    Item,
+    Outcome,
+    load,
+    message_of,
+    run,
+    sent_bytes,
+)
 
 __all__ = [
     "PROCESS_NAME",
     "Batch",
     "Board",
     "Call",
-    "Failed",
     "Finished",
     "InitializerFailed",
     "Raised",
     "Ready",
     "Returned",
+    "Told",
     "Unloadable",
     "being_imported_by_worker",
     "serve",
@@ -42,16 +50,16 @@ class Board:
     """Places in the memory that a worker shares with its parent; what they say is about the current batch.
 
     CLAIMED and LIMIT change under the lock: the worker may begin a message only below LIMIT, and the parent
-    takes the rest back by lowering LIMIT to CLAIMED. FAILED and DONE are the worker's: it sends a failure,
-    then counts it in FAILED, then the message in DONE. So whoever reads DONE, then FAILED, and has received
-    FAILED failures, knows how every message below DONE ended. After a death, the messages from DONE to
-    CLAIMED (one at most) are in doubt.
+    takes the rest back by lowering LIMIT to CLAIMED. TOLD and DONE are the worker's: it sends what came of a
+    message, unless that is a plain success, then counts it in TOLD, then the message in DONE. So whoever reads
+    DONE, then TOLD, and has received TOLD outcomes, knows how every message below DONE ended. After a death,
+    the messages from DONE to CLAIMED (one at most) are in doubt.
     """
 
     CLAIMED = 0
     LIMIT = 1
     DONE = 2
-    FAILED = 3
+    TOLD = 3
     SIZE = 4
 
 
@@ -60,7 +68,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Work a slice off. Answered by Failed … Finished, or by Unloadable."""
+    """Work a slice off. Answered by Told … Finished, or by Unloadable."""
 
     pickled_spec: bytes
     items: list[Item]
@@ -89,16 +97,16 @@ class InitializerFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
-    """Message ``index`` of the batch failed; sent at once."""
+class Told:
+    """Message ``index`` of the batch failed, or sent something; said at once."""
 
     index: int
-    failure: Failure
+    outcome: Outcome
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The batch is worked off, up to LIMIT."""
+    """The batch is worked off, up to LIMIT, or so far that enough has been sent: see ENOUGH_BYTES."""
 
     seconds: float
 
@@ -190,16 +198,20 @@ def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> N
         traceback.print_exc()
         connection.send(Unloadable(type(error).__qualname__))
         return
+    sent = 0
     for index, item in enumerate(batch.items):
         with lock:
             if index >= board[Board.LIMIT]:
                 break
             board[Board.CLAIMED] = index + 1
-        failure = run(spec, message_of(item, spec), item[3])
-        if failure is not None:
-            connection.send(Failed(index, failure))
-            board[Board.FAILED] += 1
+        outcome = run(spec, message_of(item, spec), item[3])
+        if outcome is not None:
+            connection.send(Told(index, outcome))
+            board[Board.TOLD] += 1
         board[Board.DONE] = index + 1
+        sent += sent_bytes(outcome)
+        if sent > ENOUGH_BYTES:
+            break
     connection.send(Finished(time.monotonic() - started))
 
 

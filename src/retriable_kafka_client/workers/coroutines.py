@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, a task for each message."""
+"""An event loop, its own thread's or the application's, and a task for each message."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import asyncio
 import inspect
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import suppress
+from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from retriable_kafka_client.checks import MAX_INT32, integer
@@ -16,8 +19,16 @@ from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.workers.job import HandlerSpec, check_async, run_async
-from retriable_kafka_client.workers.runner import Harvest, Running
+from retriable_kafka_client.outbox import Output, size_of
+from retriable_kafka_client.workers.job import (
+    HandlerSpec,
+    Outcome,
+    check_async,
+    run_async,
+    sent_bytes,
+    timed_out,
+)
+from retriable_kafka_client.workers.runner import UNTAKEN_BYTES, Harvest, Running
 
 __all__ = ["AsyncExecutor", "AsyncRunner", "Host"]
 
@@ -26,22 +37,25 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
+_OBEY_SECONDS = 0.5  # for a handler that was cancelled to end, until it counts as one that does not
+_DOUBT_SECONDS = 0.5  # in which an application's loop that cancelled a handler may turn out to end
+_LOOK_SECONDS = 0.1  # how often to look whether an application's loop still runs
+
 
 class AsyncExecutor(Executor):
     """Runs ``async def`` handlers on an event loop of its own, in a daemon thread that starts with the first
-    use.
+    use, or on ``loop``, the application's.
 
     At most ``concurrency`` messages of all its consumers together run at once; ``submit`` does not count. A
-    handler that blocks holds up the others, and nothing else. ``loop``: not in this release.
+    handler that blocks holds up the others, and nothing else on a loop of its own. ``loop`` runs already or starts later;
+    it is never stopped or closed here, and must run until its consumers have ended: await ``Consumer.run_async`` on it.
     """
 
     def __init__(self, concurrency: int = 1000, *, loop: asyncio.AbstractEventLoop | None = None) -> None:
         if loop is not None:
-            raise ConfigError(
-                "AsyncExecutor.loop", loop, "comes with a later release; the executor has its own loop"
-            )
+            _check_loop(loop)
         self.concurrency = integer("AsyncExecutor.concurrency", concurrency, 1, MAX_INT32)
-        self.host = Host(concurrency)
+        self.host = Host(concurrency, loop)
         """Internal: what its consumers' runners talk to."""
 
     def submit(self, fn: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Future[Any]:
@@ -62,17 +76,23 @@ class AsyncExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the loop once what it runs has ended, cancelled first with ``cancel_futures``. See
-        concurrent.futures.
+        concurrent.futures. An application's loop goes on without us; on its own thread this never waits.
         """
         self.host.shutdown(wait=wait, cancel=cancel_futures)
+
+
+def _check_loop(loop: object) -> None:
+    if not isinstance(loop, asyncio.AbstractEventLoop):
+        raise ConfigError("AsyncExecutor.loop", loop, "must be an event loop, or None for one of its own")
 
 
 class Host:
     """The event loop, its thread, and the room on it that consumers share."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, loop: asyncio.AbstractEventLoop | None) -> None:
+        self.shared = loop is not None  # it is the application's
         self._lock = threading.Lock()  # covers the three below
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
         self._thread: threading.Thread | None = None
         self._closed = False
         # Only the event loop's thread touches what follows.
@@ -80,10 +100,11 @@ class Host:
         self._runners: list[AsyncRunner] = []
         self._adopted: set[asyncio.Task[Any]] = set()
         self._ended = False
+        self._over = threading.Event()  # nothing of ours is left on the loop
 
     def call(self, function: Callable[[], object]) -> None:
-        """Have ``function`` called on the loop; starts the loop. Raises RuntimeError after shutdown. Any
-        thread.
+        """Have ``function`` called on the loop; starts the loop if it is ours. Raises RuntimeError after shutdown, and
+        when the loop is closed. Any thread.
         """
         with self._lock:
             if self._closed:
@@ -101,12 +122,30 @@ class Host:
         with self._lock:
             first, self._closed = not self._closed, True
             loop, thread = self._loop, self._thread
-        if loop is None or thread is None:
+        if loop is None:
             return
         if first:
-            loop.call_soon_threadsafe(lambda: self.adopt(self._end(cancel)))
-        if wait and thread is not threading.current_thread():
+            with suppress(RuntimeError):  # the application's is closed
+                loop.call_soon_threadsafe(lambda: self.adopt(self._end(cancel)))
+        if not wait or self.here():
+            return
+        if thread is not None:
             thread.join()
+        else:
+            while not self._over.wait(_LOOK_SECONDS) and loop.is_running():
+                pass
+
+    def here(self) -> bool:
+        """Whether this is the loop's own thread."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def gone(self) -> bool:
+        """Whether the application has closed its loop. Any thread."""
+        loop = self._loop
+        return self.shared and loop is not None and loop.is_closed()
 
     # On the loop ------------------------------------------------------------------------------------------
 
@@ -157,7 +196,7 @@ class Host:
 
     async def _end(self, cancel: bool) -> None:
         for runner in self._runners:
-            runner.lose(RuntimeError("the AsyncExecutor was shut down while a consumer used it"), cancel)
+            runner.lose(BrokenExecutor("the AsyncExecutor was shut down while a consumer used it"), cancel)
         me = asyncio.current_task()
         ours = [task for runner in self._runners for task in runner.tasks()]
         ours += [task for task in self._adopted if task is not me]
@@ -165,12 +204,31 @@ class Host:
             for task in ours:
                 task.cancel()
         await asyncio.gather(*ours, return_exceptions=True)
+        self._over.set()
+        if self.shared:
+            return
         rest = [task for task in asyncio.all_tasks() if task is not me]
         for task in rest:  # what handlers left behind
             task.cancel()
         await asyncio.gather(*rest, return_exceptions=True)
         self._ended = True
         asyncio.get_running_loop().stop()
+
+
+class _Run:
+    """One run of a handler."""
+
+    __slots__ = ("entry", "expired", "overdue", "started", "unsettled")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.started: float | None = None  # monotonic; None: not begun, or of no interest
+        # Whoever pops it says what came of the message: the event loop when the run ends, or the consumer's thread when
+        # that takes too long.
+        self.unsettled = [None]
+        # Only the consumer's thread changes these.
+        self.expired = False  # it is to be cancelled, and has failed whatever comes of it
+        self.overdue = False  # it went on, and was reported
 
 
 class AsyncRunner:
@@ -189,11 +247,19 @@ class AsyncRunner:
         self._ready: deque[Entry] = deque()  # the consumer's thread adds, the event loop takes
         self._urgent: deque[Entry] = deque()  # likewise; goes first
         self._poked = False  # a feed is scheduled that has not looked at _ready yet
+        self._held = False
+        self._sent_bytes = 0  # of all that was sent; only the event loop changes it
+        self._taken_bytes = 0  # of that, what was taken; only the consumer's thread changes it
         self._closed = False
         self._dropping = False  # what fails from now on fails because we cancelled it
-        self._tasks: dict[asyncio.Task[None], Entry] = {}  # only the event loop changes it
+        self._tasks: dict[
+            asyncio.Task[None], _Run
+        ] = {}  # in the order of their starts; only the event loop changes it
         self._done: list[Entry] = []
+        self._sent: list[tuple[Entry, tuple[Output, ...]]] = []
         self._failed: list[tuple[Entry, Failure]] = []
+        self._overdue: list[tuple[Entry, Failure]] = []  # only the consumer's thread touches it
+        self._released: list[Entry] = []
         self._bell = threading.Event()  # there may be something to take
         self._ended = threading.Event()  # closed, and no task is left
 
@@ -213,18 +279,56 @@ class AsyncRunner:
         self._poke()
         return given
 
+    def hold(self, on: bool) -> None:
+        """See Runner."""
+        self._held = on
+        self._poke()
+
     def sweep(self, now: float) -> None:
-        """Nothing to do: no message waits behind another one."""
+        """See Runner. No message waits behind another one; a loop that a handler blocks is seen here too."""
+        if self._host.gone() and self.failure is None:
+            self.lose(BrokenExecutor("the AsyncExecutor's event loop was closed while a consumer used it"))
+        timeout = self._spec.timeout
+        if timeout is None or self.failure is not None:
+            return
+        for task, run in self._tasks.copy().items():
+            if run.overdue:
+                continue
+            if run.started is None or now - run.started < timeout:
+                break
+            if not run.expired:
+                run.expired = True
+                with suppress(RuntimeError):  # shut down or closed: the next sweep knows
+                    self._host.call(partial(self._expire, task))
+            elif now - run.started >= timeout + _OBEY_SECONDS:
+                self._give_up(run)
+
+    def _give_up(self, run: _Run) -> None:
+        try:
+            run.unsettled.pop()
+        except IndexError:  # it has just ended
+            return
+        run.overdue = True
+        self._overdue.append((run.entry, timed_out(self._spec, run.entry)))
+        self._bell.set()
 
     def take(self) -> Harvest:
         """See Runner."""
         if not self._bell.is_set():
             return self._NOTHING
         self._bell.clear()
-        harvest = Harvest(self._done.copy(), self._failed.copy())
-        del self._done[: len(harvest.done)]
-        del self._failed[: len(harvest.failed)]
-        return harvest
+        sent = _taken(self._sent)
+        if sent:
+            self._taken_bytes += sum(size_of(outputs) for _, outputs in sent)
+            self._poke()  # it may have been too much
+        return Harvest(
+            done=_taken(self._done),
+            sent=sent,
+            failed=_taken(self._failed),
+            # Before what was released, in which it may stand too.
+            overdue=_taken(self._overdue),
+            released=_taken(self._released),
+        )
 
     def wait(self, timeout: float) -> None:
         """See Runner."""
@@ -232,13 +336,17 @@ class AsyncRunner:
 
     def running(self) -> Running:
         """See Runner."""
-        return Running(queued=len(self._urgent) + len(self._ready), busy=tuple(self._tasks.copy().values()))
+        busy = tuple(run.entry for run in self._tasks.copy().values())
+        return Running(queued=len(self._urgent) + len(self._ready), busy=busy)
 
     def close(self, timeout: float) -> None:
-        """See Runner."""
+        """See Runner. On the loop's own thread it does not wait: what runs could not end meanwhile."""
         self._closed = True
         self._urgent.clear()
         self._ready.clear()
+        if self._host.here():
+            self._cancel()
+            return
         try:
             self._host.call(self._cancel)
         except RuntimeError:
@@ -259,27 +367,53 @@ class AsyncRunner:
 
     def start_next(self) -> bool:
         """Start one message if there is one."""
-        if self.failure is not None or self._closed:
+        if self.failure is not None or self._closed or self._held:
+            return False
+        if self._sent_bytes - self._taken_bytes > UNTAKEN_BYTES:
             return False
         try:
             entry = (self._urgent or self._ready).popleft()
         except IndexError:  # nothing, or the consumer's thread has just taken it back
             return False
-        task = asyncio.get_running_loop().create_task(self._one(entry))
-        self._tasks[task] = entry
+        run = _Run(entry)
+        task = asyncio.get_running_loop().create_task(self._one(run))
+        self._tasks[task] = run
         task.add_done_callback(self._end)
         return True
 
-    async def _one(self, entry: Entry) -> None:
-        spec = self._spec
+    async def _one(self, run: _Run) -> None:
+        spec, entry = self._spec, run.entry
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, spec.deserializer)
-        failure = await run_async(spec, message, entry.route)
-        if failure is None:
-            self._done.append(entry)
-        elif not self._dropping:
-            self._failed.append((entry, failure))
+        if spec.timeout is not None:
+            run.started = time.monotonic()
+        outcome = await run_async(spec, message, entry.route)
+        if run.expired:
+            outcome = timed_out(spec, entry)
+        elif self._host.shared and isinstance(outcome, Failure) and _cancelled():
+            # asyncio.run() cancels everything before it closes its loop: then it is no failure of the handler's.
+            asyncio.get_running_loop().call_later(_DOUBT_SECONDS, self._settle, run, outcome)
+            return
+        self._settle(run, outcome)
+
+    def _settle(self, run: _Run, outcome: Outcome) -> None:
+        try:
+            run.unsettled.pop()
+        except IndexError:  # it has failed long ago
+            self._released.append(run.entry)
+        else:
+            if outcome is None:
+                self._done.append(run.entry)
+            elif not isinstance(outcome, Failure):
+                self._sent_bytes += sent_bytes(outcome)
+                self._sent.append((run.entry, outcome))
+            elif not self._dropping:
+                self._failed.append((run.entry, outcome))
         if not self._bell.is_set():
             self._bell.set()
+
+    def _expire(self, task: asyncio.Task[None]) -> None:
+        if not task.done():
+            task.cancel()
 
     def _end(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
@@ -308,7 +442,18 @@ class AsyncRunner:
         try:
             self._host.call(self._feed)
         except RuntimeError as error:
-            self.lose(error)
+            self.lose(BrokenExecutor(str(error)))  # no more than that we were shut down, or the loop closed
+
+
+def _cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _taken(source: list[T]) -> list[T]:
+    taken = source.copy()
+    del source[: len(taken)]
+    return taken
 
 
 def _withdraw(queue: deque[Entry], which: Callable[[Entry], bool]) -> list[Entry]:

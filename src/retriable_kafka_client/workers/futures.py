@@ -9,23 +9,28 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.workers.job import (
+    ENOUGH_BYTES,
     HandlerSpec,
     Item,
+    Outcome,
     check_sync,
     dump,
+    ended,
+    failed,
     item_of,
     load,
     message_of,
+    refuse_awaitable,
     run,
+    sent_bytes,
 )
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
 
@@ -40,9 +45,9 @@ class _Report:
 
     seconds: float
     cpu: float  # of this interpreter, so none for another process
-    failures: tuple[
-        tuple[int, Failure], ...
-    ] = ()  # by index in the slice; only of a slice that crossed to a process
+    ran: int = 0  # messages; only of a slice that crossed to a process
+    # By index in the slice, all but plain successes; likewise.
+    outcomes: tuple[tuple[int, Outcome], ...] = ()
 
 
 class _LocalSlice(Slice):
@@ -55,14 +60,18 @@ class _LocalSlice(Slice):
     """
 
     __slots__ = (
+        "_crossed",
         "_current",
         "_done",
         "_ended",
-        "_failed",
+        "_late",
+        "_noted",
         "_pending",
         "_pickled",
-        "_sent",
+        "_seen",
+        "_seen_at",
         "_spec",
+        "begun",
     )
 
     def __init__(self, spec: HandlerSpec, pickled: Callable[[], bytes], entries: list[Entry]) -> None:
@@ -73,17 +82,24 @@ class _LocalSlice(Slice):
         self._pending = entries  # the next one last
         self._current: Entry | None = None
         self._done: list[Entry] = []
-        self._failed: list[tuple[Entry, Failure]] = []
+        self._noted: list[tuple[Entry, Outcome]] = []  # what ended otherwise
         self._ended = 0  # gathered so far
-        self._sent: list[Entry] | None = None  # what was pickled, in order; None: nothing
+        self._crossed: list[Entry] | None = None  # what was pickled, in order; None: nothing
+        self.begun: Callable[[], bool] = (
+            bool  # whether the pool has begun what was pickled, as far as it says
+        )
+        # For `expire` and what it found: the runner's lock covers them.
+        self._seen: Entry | None = None  # what ran at the last look
+        self._seen_at = 0.0  # when that was seen first
+        self._late: list[Entry] = []  # reported as overdue, and not released
 
     def run(self) -> _Report:
         """Work the slice off. In the worker thread."""
         cpu = time.thread_time()
         self.started = started = time.monotonic()
         spec = self._spec
-        deserializer = spec.deserializer
-        claim, done = self._pending.pop, self._done.append
+        handler, deserializer, sent = spec.handler, spec.deserializer, 0
+        claim, done, noted = self._pending.pop, self._done.append, self._noted.append
         while True:
             try:
                 entry = claim()
@@ -91,38 +107,53 @@ class _LocalSlice(Slice):
                 break
             self._current = entry
             message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, deserializer)
-            failure = run(spec, message, entry.route)
-            if failure is None:
-                done(entry)
+            # As `run` does, without the call.
+            try:
+                result = handler(message)
+                if result is not None:
+                    refuse_awaitable(result)
+            except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
+                noted((entry, failed(spec, message, entry.route, error)))
             else:
-                self._failed.append((entry, failure))
+                message.ended = True
+                if message.eventful:
+                    outcome = ended(spec, message, entry.route)
+                    noted((entry, outcome))
+                    sent += sent_bytes(outcome)
+                    if sent > ENOUGH_BYTES:
+                        break
+                else:
+                    done(entry)
         self._current = None
         return _Report(time.monotonic() - started, time.thread_time() - cpu)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Claim everything and become plain. More than once with the same result: clusters try several
-        picklers.
+        picklers. With a timeout it is one message: which of several runs, a pool does not say.
         """
         pickled = self._pickled()
-        if self._sent is None:
-            self._sent = self._claim_all()
-        return _RemoteSlice, (pickled, [item_of(entry) for entry in self._sent])
+        if self._crossed is None:
+            self._crossed = self._claim(len(self._pending) if self._spec.timeout is None else 1)
+        return _RemoteSlice, (pickled, [item_of(entry) for entry in self._crossed])
 
-    def _claim_all(self) -> list[Entry]:
-        claimed = []
-        while True:
+    def _claim(self, most: int) -> list[Entry]:
+        claimed: list[Entry] = []
+        while len(claimed) < most:
             try:
                 claimed.append(self._pending.pop())
             except IndexError:
-                return claimed
+                break
+        return claimed
 
     def settle(self, report: _Report) -> None:
         """Note what a worker process reported."""
-        if self._sent is not None:
-            sent, self._sent = self._sent, None
-            failures = dict(report.failures)
-            self._done = [entry for index, entry in enumerate(sent) if index not in failures]
-            self._failed = [(sent[index], failure) for index, failure in failures.items()]
+        if self._crossed is not None:
+            crossed, self._crossed = self._crossed, None
+            outcomes = dict(report.outcomes)
+            self._pending.extend(reversed(crossed[report.ran :]))  # for take_back
+            del crossed[report.ran :]
+            self._done = [entry for index, entry in enumerate(crossed) if index not in outcomes]
+            self._noted = [(crossed[index], outcome) for index, outcome in outcomes.items()]
 
     def take_back(self) -> list[Entry]:
         taken = []
@@ -133,21 +164,50 @@ class _LocalSlice(Slice):
                 return taken
 
     def gather(self, harvest: Harvest) -> int:
-        for source, target in ((self._done, harvest.done), (self._failed, harvest.failed)):
-            count = len(source)
-            if count:
-                target.extend(source[:count])  # type: ignore[arg-type]
-                del source[:count]
-                self._ended += count
+        done, noted = self._done, self._noted
+        count = len(done)
+        if count and not self._late:
+            harvest.done.extend(done[:count])
+            del done[:count]
+            self._ended += count
+        elif count:
+            self._sort(harvest, [(entry, None) for entry in done[:count]])
+            del done[:count]
+        count = len(noted)
+        if count:
+            self._sort(harvest, noted[:count])
+            del noted[:count]
         return self._ended
+
+    def _sort(self, harvest: Harvest, ended: list[tuple[Entry, Outcome]]) -> None:
+        for entry, outcome in ended:
+            if entry in self._late:
+                self._late.remove(entry)
+                harvest.released.append(entry)
+            else:
+                harvest.note(entry, outcome)
+        self._ended += len(ended)
+
+    def expire(self, now: float, timeout: float) -> Entry | None:
+        crossed = self._crossed
+        if crossed is None:
+            current = self._current
+        else:
+            current = crossed[0] if crossed and self.begun() else None
+        if current is not self._seen:
+            self._seen, self._seen_at = current, now
+        elif current is not None and now - self._seen_at >= timeout and current not in self._late:
+            self._late.append(current)
+            return current
+        return None
 
     def pending(self) -> int:
         return len(self._pending)
 
     def busy(self) -> tuple[Entry, ...]:
-        current, sent = self._current, self._sent
-        if sent is not None:
-            return tuple(sent)
+        current, crossed = self._current, self._crossed
+        if crossed is not None:
+            return tuple(crossed)
         return () if current is None else (current,)
 
 
@@ -161,12 +221,17 @@ class _RemoteSlice:
     def run(self) -> _Report:
         started = time.monotonic()
         spec = load(self._pickled_spec)
-        failures = []
+        outcomes = []
+        ran = sent = 0
         for index, item in enumerate(self._items):
-            failure = run(spec, message_of(item, spec), item[3])
-            if failure is not None:
-                failures.append((index, failure))
-        return _Report(time.monotonic() - started, 0.0, tuple(failures))
+            outcome = run(spec, message_of(item, spec), item[3])
+            ran += 1
+            if outcome is not None:
+                outcomes.append((index, outcome))
+                sent += sent_bytes(outcome)
+                if sent > ENOUGH_BYTES:
+                    break
+        return _Report(time.monotonic() - started, 0.0, ran, tuple(outcomes))
 
 
 def _work(part: _LocalSlice | _RemoteSlice) -> _Report:
@@ -175,6 +240,10 @@ def _work(part: _LocalSlice | _RemoteSlice) -> _Report:
 
 def _nothing() -> None:
     pass
+
+
+def _always() -> bool:
+    return True
 
 
 class FuturesRunner(SliceRunner):
@@ -187,19 +256,20 @@ class FuturesRunner(SliceRunner):
     def __init__(self, executor: Executor, spec: HandlerSpec, slots: int, *, owned: bool = False) -> None:
         processes = isinstance(executor, ProcessPoolExecutor)
         gil = getattr(sys, "_is_gil_enabled", lambda: True)()
-        super().__init__(slots, shares_interpreter=gil and not processes)
+        super().__init__(slots, spec, shares_interpreter=gil and not processes)
         self._executor = executor
-        self._spec = spec
         self._owned = owned
         self._processes = processes
         self._pickled = functools.cache(partial(dump, spec))
+        # Other executors, clusters among them, need not say when they begin something.
+        self._says = isinstance(executor, (ProcessPoolExecutor, ThreadPoolExecutor))
 
     def start(self) -> None:
         """See Runner."""
-        check_sync(self._spec.handler)
+        check_sync(self.spec.handler)
         if not self._processes:
             return
-        self._pickled()
+        self._crossing()
         context = getattr(self._executor, "_mp_context", None)  # there is no public way to ask
         if context is not None and context.get_start_method() == "fork":
             logger.warning(
@@ -212,15 +282,23 @@ class FuturesRunner(SliceRunner):
             self._executor.submit(_nothing)
 
     def _cut(self, entries: list[Entry]) -> Slice:
-        return _LocalSlice(self._spec, self._pickled, entries)
+        return _LocalSlice(self.spec, self._crossing, entries)
 
     def _launch(self, part: Slice) -> None:
         assert isinstance(part, _LocalSlice)
-        self._executor.submit(_work, part).add_done_callback(partial(self._ended, part))
+        future = self._executor.submit(_work, part)
+        if self.spec.timeout is not None:
+            part.begun = future.running if self._says else _always
+        future.add_done_callback(partial(self._ended, part))
+
+    def _crossing(self) -> bytes:
+        self._single = self.spec.timeout is not None
+        return self._pickled()
 
     def _ended(self, part: _LocalSlice, future: Future[_Report]) -> None:
+        part.begun = bool  # the future and the slice are not to keep each other
         if future.cancelled():
-            self.fail(RuntimeError("the executor was shut down while the consumer used it"), part)
+            self.fail(BrokenExecutor("the executor was shut down while the consumer used it"), part)
             return
         error = future.exception()
         if error is not None:

@@ -6,28 +6,36 @@ import functools
 import inspect
 import pickle
 import random
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy, judge
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
+from retriable_kafka_client.outbox import Output, identified, size_of
 from retriable_kafka_client.wire import PLAIN, Marks
 
 __all__ = [
+    "ENOUGH_BYTES",
     "AwaitableReturned",
     "HandlerSpec",
     "Item",
+    "Outcome",
     "check_async",
     "check_sync",
     "dump",
+    "ended",
+    "failed",
     "item_of",
     "load",
     "message_of",
+    "refuse_awaitable",
     "run",
     "run_async",
+    "sent_bytes",
+    "timed_out",
 ]
 
 
@@ -43,26 +51,38 @@ class HandlerSpec:
     deserializer: Deserializer
     policies: tuple[Policy | None, ...]  # by Entry.route; None: one attempt
     error_text: bool = False  # whether a Failure keeps the exception's text
+    timeout: float | None = None  # seconds that one run may take
+    group: str = ""  # the consumer's; goes into the ids of what handlers send
 
 
-def run(spec: HandlerSpec, message: Message[Any], route: int) -> Failure | None:
-    """Run the handler once; None says that it succeeded. Raises nothing, whatever the handler raises.
+Outcome = Failure | tuple[Output, ...] | None
+"""How a run ended: it failed; it succeeded and sent something; None: it succeeded."""
+
+ENOUGH_BYTES = 1_000_000  # sent by one slice: its worker leaves the rest of it, so that the loop can keep up
+
+
+def sent_bytes(outcome: Outcome) -> int:
+    """How much a run that ended so has sent."""
+    return 0 if outcome is None or isinstance(outcome, Failure) else size_of(outcome)
+
+
+def run(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
+    """Run the handler once. Raises nothing, whatever the handler raises.
 
     A payload that could not be decoded fails the message even if the handler swallowed the error.
     KeyboardInterrupt and SystemExit out of a handler are failed attempts like any other exception.
     """
     try:
         result = spec.handler(message)
-        if result is not None and inspect.isawaitable(result):
-            _discard(result)
+        if result is not None:
+            refuse_awaitable(result)
     except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
-        return _failed(spec, message, route, error)
-    if message.decode_error is not None:
-        return _failed(spec, message, route, message.decode_error)
-    return None
+        return failed(spec, message, route, error)
+    message.ended = True
+    return ended(spec, message, route) if message.eventful else None
 
 
-async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Failure | None:
+async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
     """Like ``run``, and awaits what the handler returns. A cancellation is a failed attempt too: whoever
     cancels from outside drops the result.
     """
@@ -71,19 +91,37 @@ async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Fai
         if inspect.isawaitable(result):
             await result
     except BaseException as error:  # noqa: BLE001 - the event loop outlives whatever a handler raises
-        return _failed(spec, message, route, error)
-    if message.decode_error is not None:
-        return _failed(spec, message, route, message.decode_error)
-    return None
+        return failed(spec, message, route, error)
+    message.ended = True
+    return ended(spec, message, route) if message.eventful else None
 
 
-def _discard(result: Awaitable[object]) -> None:
+def timed_out(spec: HandlerSpec, entry: Entry) -> Failure:
+    """Judge a run that took longer than the spec's timeout."""
+    error = TimeoutError(f"the handler did not end within {spec.timeout:g} s")
+    failure = judge(spec.policies[entry.route], entry.attempt, error, random.random(), spec.error_text)
+    return replace(failure, timed_out=True)
+
+
+def refuse_awaitable(result: object) -> None:
+    """Raise AwaitableReturned if a handler's ``result`` would have to be awaited."""
+    if not inspect.isawaitable(result):
+        return
     if inspect.iscoroutine(result):
         result.close()  # or the interpreter warns that it was never awaited
     raise AwaitableReturned("the handler returned an awaitable; `async def` handlers need an AsyncExecutor")
 
 
-def _failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseException) -> Failure:
+def ended(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
+    """Say what came of an eventful message whose handler has returned."""
+    if message.decode_error is not None:
+        return failed(spec, message, route, message.decode_error)
+    return identified(message.outbox, message.id, spec.group)
+
+
+def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseException) -> Failure:
+    """Judge what a handler raised."""
+    message.ended = True
     decode_error = message.decode_error
     if decode_error is not None:
         error = decode_error  # what the handler made of it does not matter

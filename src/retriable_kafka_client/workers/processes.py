@@ -16,10 +16,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from retriable_kafka_client.checks import integer
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.workers import child
-from retriable_kafka_client.workers.job import HandlerSpec, check_sync, dump, item_of
+from retriable_kafka_client.workers.job import HandlerSpec, Outcome, check_sync, dump, item_of
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
 from retriable_kafka_client.workers.seat import MAIN_GUARD, Seat, WorkerEnded
 
@@ -302,7 +301,11 @@ class _ProcessSlice(Slice, Job):
         self._claimed = 0  # begun, and ended, when the worker was through with it
         self._done = 0
         self._gathered = 0
-        self._failures: dict[int, Failure] = {}  # received; by index
+        self._told: dict[int, Outcome] = {}  # received and not gathered; by index
+        self._received = 0
+        self._seen: int | None = None  # which message ran at the last look
+        self._seen_at = 0.0  # when that was seen first
+        self._killed = False  # with its worker, because its message ran for too long
 
     # Job, in the keeper's thread
 
@@ -318,15 +321,18 @@ class _ProcessSlice(Slice, Job):
             return
         seat.send(child.Batch(self._pickled_spec, [item_of(entry) for entry in entries]))
         reply = seat.receive()
-        while isinstance(reply, child.Failed):
+        while isinstance(reply, child.Told):
             with self._guard:
-                self._failures[reply.index] = reply.failure
+                self._told[reply.index] = reply.outcome
+                self._received += 1
             reply = seat.receive()
         self._leave(seat)
         if isinstance(reply, child.Unloadable):
             self._runner.fail(
                 ConfigError(
-                    "handler", self._runner.handler, f"cannot be loaded in a worker process: {reply.error}"
+                    "handler",
+                    self._runner.spec.handler,
+                    f"cannot be loaded in a worker process: {reply.error}",
                 ),
                 self,
             )
@@ -338,8 +344,9 @@ class _ProcessSlice(Slice, Job):
             seat, started = self._seat, self.started
             assert seat is not None
             assert started is not None
-        died = self._leave(seat)
-        self._runner.settle(self, seconds=time.monotonic() - started, died=died)
+        lost = self._leave(seat)
+        died, killed = ([], lost) if self._killed else (lost, [])
+        self._runner.settle(self, seconds=time.monotonic() - started, died=died, killed=killed)
         return self._claimed > 0
 
     def refused(self, error: BaseException) -> None:
@@ -350,7 +357,7 @@ class _ProcessSlice(Slice, Job):
         with self._guard:
             self._seat = None
             self._claimed, self._done = seat.claimed, seat.done
-            if self._done < self._claimed and self._done in self._failures:
+            if self._done < self._claimed and self._done in self._told:
                 self._done += 1  # it died between saying so and counting it
             return self._entries[self._done : self._claimed]
 
@@ -371,16 +378,29 @@ class _ProcessSlice(Slice, Job):
             done = self._done
             if self._seat is not None:
                 done = self._seat.done
-                if self._seat.failed > len(self._failures):
-                    return self._gathered  # a failure is still in the pipe: which one is not known
+                if self._seat.told > self._received:
+                    return self._gathered  # an outcome is still in the pipe: which one is not known
             for index in range(self._gathered, done):
-                failure = self._failures.get(index)
-                if failure is None:
-                    harvest.done.append(self._entries[index])
-                else:
-                    harvest.failed.append((self._entries[index], failure))
+                harvest.note(self._entries[index], self._told.pop(index, None))
             self._gathered = max(self._gathered, done)
             return self._gathered
+
+    def expire(self, now: float, timeout: float) -> Entry | None:
+        with self._guard:
+            seat = self._seat  # while the guard is held it can be given nothing else to do
+            if seat is None or self._killed:
+                return None
+            done = seat.done
+            running = done if seat.claimed > done else None
+            if running != self._seen:
+                self._seen, self._seen_at = running, now
+            elif running is not None and now - self._seen_at >= timeout:
+                # It may be through in this very moment; then it must not have begun the next one.
+                claimed = seat.recall()
+                if claimed == running + 1 and seat.done == running:
+                    self._killed = True
+                    seat.kill()
+        return None
 
     def pending(self) -> int:
         with self._guard:
@@ -398,16 +418,14 @@ class ProcessRunner(SliceRunner):
     """Slices to a ProcessExecutor."""
 
     def __init__(self, executor: ProcessExecutor, spec: HandlerSpec) -> None:
-        super().__init__(executor.workers, shares_interpreter=False)
-        self.handler = spec.handler
+        super().__init__(executor.workers, spec, shares_interpreter=False)
         self._pool = executor.pool
-        self._spec = spec
         self._pickled_spec = b""
 
     def start(self) -> None:
         """See Runner."""
-        check_sync(self._spec.handler)
-        self._pickled_spec = dump(self._spec)
+        check_sync(self.spec.handler)
+        self._pickled_spec = dump(self.spec)
         self._pool.begin()
         self._pool.join(self)
 

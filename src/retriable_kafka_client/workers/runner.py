@@ -8,27 +8,47 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Protocol
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.outbox import Output, size_of
+from retriable_kafka_client.workers.job import HandlerSpec, Outcome, timed_out
 from retriable_kafka_client.workers.pace import Pace
 
-__all__ = ["Harvest", "Runner", "Running", "Slice", "SliceRunner"]
+__all__ = ["UNTAKEN_BYTES", "Harvest", "Runner", "Running", "Slice", "SliceRunner"]
 
+ALONE = attrgetter("alone")
+UNTAKEN_BYTES = 4_000_000  # sent by handlers, and not taken by the loop yet: above it nothing starts
 OVERDUE_SECONDS = 0.010  # a slice older than this gives back what it has not started
 
 
 @dataclass(frozen=True, slots=True)
 class Harvest:
-    """What ended since the last ``take``. An entry stands in one list, and in one harvest only."""
+    """What ended since the last ``take``. An entry stands in one list, and in one harvest only; but what is
+    ``overdue`` stands in ``released`` too, of the same or a later one.
+    """
 
     done: list[Entry] = field(default_factory=list)
+    sent: list[tuple[Entry, tuple[Output, ...]]] = field(default_factory=list)  # succeeded, with an outbox
     failed: list[tuple[Entry, Failure]] = field(default_factory=list)
     died: list[Entry] = field(default_factory=list)  # their worker process ended while it ran them
+    # Ran for too long, and still run, because nothing can end them: each keeps its slot until it is released.
+    overdue: list[tuple[Entry, Failure]] = field(default_factory=list)
+    released: list[Entry] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.done or self.failed or self.died)
+        return bool(self.done or self.failed or self.sent or self.died or self.overdue or self.released)
+
+    def note(self, entry: Entry, outcome: Outcome) -> None:
+        """Put an entry into the list that its outcome belongs to."""
+        if outcome is None:
+            self.done.append(entry)
+        elif isinstance(outcome, Failure):
+            self.failed.append((entry, outcome))
+        else:
+            self.sent.append((entry, outcome))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +87,12 @@ class Runner(Protocol):
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """Give back what has not started and ``which`` is true of. Never waits for a worker."""
 
+    def hold(self, on: bool) -> None:
+        """Start nothing more (``on``), or go on. What runs is not touched. Never waits for a worker."""
+
     def sweep(self, now: float) -> None:
         """Every 10 to 20 ms, with ``time.monotonic()``: free what waits behind a slow message, gather its
-        forerunners.
+        forerunners, end or report what runs for too long.
         """
 
     def take(self) -> Harvest:
@@ -107,6 +130,12 @@ class Slice(ABC):
         """Move what ended since the last call into ``harvest``; returns how many have ended in all."""
 
     @abstractmethod
+    def expire(self, now: float, timeout: float) -> Entry | None:
+        """Look for a message that runs for longer than ``timeout``; every sweep looks. Ended here, it comes back as a
+        failure; returned, it still runs, and ``gather`` tells when it is released.
+        """
+
+    @abstractmethod
     def pending(self) -> int:
         """How many have not started."""
 
@@ -124,9 +153,10 @@ class SliceRunner(ABC):
 
     _NOTHING = Harvest()
 
-    def __init__(self, slots: int, *, shares_interpreter: bool) -> None:
+    def __init__(self, slots: int, spec: HandlerSpec, *, shares_interpreter: bool) -> None:
         self.slots = slots
         self.failure: BaseException | None = None
+        self.spec = spec
         self._lock = threading.Lock()
         self._ready: deque[Entry] = deque()
         self._urgent: deque[Entry] = deque()  # goes first
@@ -136,6 +166,9 @@ class SliceRunner(ABC):
         self._pace = Pace(slots, shares_interpreter=shares_interpreter)
         # One thread launches at a time: slices keep their order, and an inline executor does not recurse.
         self._pumping = False
+        self._single = False  # one message a slice: the pool does not say which of several runs
+        self._held = False
+        self._untaken = 0  # bytes of what was sent, in _harvest
         self._closed = False
         self._bell = threading.Event()  # there may be something to take
         self._idle = threading.Event()  # nothing is with the pool
@@ -158,12 +191,23 @@ class SliceRunner(ABC):
     def _release(self) -> None:  # noqa: B027 - most pools are not ours to close
         """Let go of the pool."""
 
-    def settle(self, part: Slice, *, seconds: float, cpu: float = 0.0, died: Sequence[Entry] = ()) -> None:
-        """The pool is through with ``part`` (any thread): gather the outcomes, launch the next slice."""
+    def settle(
+        self,
+        part: Slice,
+        *,
+        seconds: float,
+        cpu: float = 0.0,
+        died: Sequence[Entry] = (),
+        killed: Sequence[Entry] = (),
+    ) -> None:
+        """The pool is through with ``part`` (any thread): gather the outcomes, launch the next slice. ``died`` and
+        ``killed`` took their worker along: of themselves, or because they were ended for their timeout.
+        """
         with self._lock:
             self._forget(part)
-            ended = part.gather(self._harvest)
+            ended = self._gather(part)
             self._harvest.died.extend(died)
+            self._harvest.failed.extend((entry, timed_out(self.spec, entry)) for entry in killed)
             self._ready.extendleft(part.take_back())
             self._pace.note(ended, seconds)
             self._pace.note_cpu(cpu, time.monotonic())
@@ -175,11 +219,19 @@ class SliceRunner(ABC):
         with self._lock:
             if part is not None:
                 self._forget(part)
-                part.gather(self._harvest)
+                self._gather(part)
                 self._ready.extendleft(part.take_back())
             if self.failure is None:
                 self.failure = error
         self._bell.set()
+
+    def _gather(self, part: Slice) -> int:
+        sent = self._harvest.sent
+        before = len(sent)
+        ended = part.gather(self._harvest)
+        if len(sent) > before:
+            self._untaken += sum(size_of(outputs) for _, outputs in sent[before:])
+        return ended
 
     def _forget(self, part: Slice) -> None:
         if part in self._out:
@@ -210,18 +262,18 @@ class SliceRunner(ABC):
     def _next(self) -> Slice | None:
         out = len(self._out)
         ready = self._urgent or self._ready
-        if self._closed or self.failure is not None or not ready or out >= self.slots:
+        if self._closed or self._held or self.failure is not None or not ready or out >= self.slots:
+            return None
+        if self._untaken > UNTAKEN_BYTES:
             return None
         if out - self._overdue >= self._pace.width:
             return None
-        entries = [ready.popleft()]
-        if not entries[0].alone:
-            for _ in range(self._pace.length(len(ready) + 1) - 1):
-                entry = ready.popleft()
-                if entry.alone:
-                    ready.appendleft(entry)
-                    break
-                entries.append(entry)
+        count = 1 if self._single or ready[0].alone else self._pace.length(len(ready))
+        entries = [ready.popleft() for _ in range(count)]
+        if count > 1 and True in map(ALONE, entries):
+            first = next(index for index, entry in enumerate(entries) if entry.alone)
+            ready.extendleft(reversed(entries[first:]))
+            del entries[first:]
         return self._cut(entries)
 
     # Runner -----------------------------------------------------------------------------------------------
@@ -244,12 +296,22 @@ class SliceRunner(ABC):
         self._pump()
         return given
 
-    def sweep(self, now: float) -> None:
+    def hold(self, on: bool) -> None:
         """See Runner."""
         with self._lock:
-            before = len(self._harvest.done) + len(self._harvest.failed)
+            self._held = on
+            if on:
+                for part in reversed(self._out):
+                    self._ready.extendleft(part.take_back())
+        self._pump()
+
+    def sweep(self, now: float) -> None:
+        """See Runner."""
+        timeout = self.spec.timeout
+        with self._lock:
+            harvest = self._harvest
             for part in reversed(self._out):
-                ended = part.gather(self._harvest)
+                ended = self._gather(part)
                 if part.started is not None and now - part.started > OVERDUE_SECONDS:
                     if not part.overdue:
                         # Once: a stuck message must not keep the others' slices short for ever.
@@ -257,9 +319,12 @@ class SliceRunner(ABC):
                         self._overdue += 1
                         part.overdue = True
                     self._ready.extendleft(part.take_back())
-            gathered = len(self._harvest.done) + len(self._harvest.failed) - before
-        if gathered:
-            self._bell.set()
+                late = None if timeout is None else part.expire(now, timeout)
+                if late is not None:
+                    self._ready.extendleft(part.take_back())  # also where the timeout is very short
+                    harvest.overdue.append((late, timed_out(self.spec, late)))
+            if harvest:
+                self._bell.set()
         self._pump()
 
     def take(self) -> Harvest:
@@ -269,6 +334,9 @@ class SliceRunner(ABC):
         with self._lock:
             self._bell.clear()
             harvest, self._harvest = self._harvest, Harvest()
+            full, self._untaken = self._untaken > UNTAKEN_BYTES, 0
+        if full:
+            self._pump()
         return harvest
 
     def wait(self, timeout: float) -> None:

@@ -33,7 +33,7 @@ class WorkerEnded(Exception):
 class Seat:
     """A worker process, its pipe, and the memory and lock that it shares. One keeper thread owns it.
 
-    ``claimed``, ``done`` and ``failed`` may be read, and ``recall`` called, from any thread.
+    ``claimed``, ``done`` and ``told`` may be read, and ``recall`` called, from any thread.
     """
 
     def __init__(self, initializer: Callable[[], object] | None) -> None:
@@ -74,7 +74,7 @@ class Seat:
     def begin(self, count: int) -> None:
         """Prepare for a batch of ``count``. Only while the worker has nothing to do."""
         board = self._board
-        board[Board.CLAIMED] = board[Board.DONE] = board[Board.FAILED] = 0
+        board[Board.CLAIMED] = board[Board.DONE] = board[Board.TOLD] = 0
         board[Board.LIMIT] = count
 
     def send(self, order: object) -> None:
@@ -106,13 +106,13 @@ class Seat:
 
     @property
     def done(self) -> int:
-        """Messages of the batch that ended. Read it before ``failed``."""
+        """Messages of the batch that ended. Read it before ``told``."""
         return int(self._board[Board.DONE])
 
     @property
-    def failed(self) -> int:
-        """Failures sent."""
-        return int(self._board[Board.FAILED])
+    def told(self) -> int:
+        """Outcomes sent."""
+        return int(self._board[Board.TOLD])
 
     def recall(self) -> int | None:
         """Let the worker begin no further message of the batch; returns how many it has begun.

@@ -1,0 +1,86 @@
+"""How large a batch each topic takes: asked once for each, in the background, and again after a refusal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+
+__all__ = ["TopicLimits"]
+
+_ASK = 5.0  # seconds: time-out of one question
+_AGAIN = 60.0  # seconds until a topic whose limit was not told is asked for again
+_MOCK = "mockCluster"  # how librdkafka names its mock clusters, which leave the question unanswered
+
+
+class TopicLimits:
+    """``limit`` may be called from any thread; the rest only from one."""
+
+    def __init__(self, admin: Callable[[], AdminClient], clock: Callable[[], float] = time.monotonic) -> None:
+        self._open = admin
+        self._clock = clock
+        self._admin: AdminClient | None = None
+        self._mock: bool | None = None  # None: not known yet
+        self._limits: dict[str, int | None] = {}
+        self._asked_at: dict[str, float] = {}
+        self._questions: dict[str, Future[Any]] = {}
+
+    def limit(self, topic: str) -> int | None:
+        """Bytes of the largest batch that the topic takes; None: not told, or not yet."""
+        return self._limits.get(topic)
+
+    def pending(self, topic: str) -> bool:
+        """Whether an answer is still to come, at most some seconds from now. Asks, if nobody has."""
+        question = self._questions.get(topic)
+        if question is None:
+            if self._limits.get(topic) is not None:
+                return False
+            asked_at = self._asked_at.get(topic)
+            if asked_at is not None and self._clock() < asked_at + _AGAIN:
+                return False
+            question = self._ask(topic)
+            if question is None:
+                return False
+        if not question.done():
+            return True
+        del self._questions[topic]
+        self._answered(topic, question)
+        return False
+
+    def expire(self, topic: str) -> None:
+        """The topic has refused what it should have taken: ask again."""
+        if topic not in self._questions:
+            self._asked_at.pop(topic, None)
+            self._ask(topic)
+
+    def _ask(self, topic: str) -> Future[Any] | None:
+        self._asked_at[topic] = self._clock()
+        try:
+            if self._admin is None:
+                self._admin = self._open()
+            if self._mock is None:
+                self._mock = str(self._admin.list_topics(timeout=1.0).cluster_id).startswith(_MOCK)
+            if self._mock:
+                return None
+            resource = ConfigResource(ResourceType.TOPIC, topic)
+            question: Future[Any] = self._admin.describe_configs([resource], request_timeout=_ASK)[resource]
+        except KafkaException:
+            return None  # nobody answers at present
+        self._questions[topic] = question
+        question.add_done_callback(partial(self._answered, topic))
+        return question
+
+    def _answered(self, topic: str, question: Future[Any]) -> None:
+        self._limits[topic] = _limit_of(question)
+
+
+def _limit_of(question: Future[Any]) -> int | None:
+    try:
+        return int(question.result()["max.message.bytes"].value)
+    except (KafkaException, KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,276 @@
+"""More bugs that somebody could make: about order, retries in place, outputs, overdue runs and holds."""
+# ruff: noqa: SLF001 - as in mutations
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.lanes import Lanes
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.wire import Marks
+from tests.simulation.mutations import Mutation
+
+__all__ = ["ORDER_MUTATIONS"]
+
+# Lanes ---------------------------------------------------------------------------------------------------------------
+
+_hand_out = Engine._hand_out
+_failed = Engine._failed
+_send = Engine._send
+_on_withdrawn = Engine._on_withdrawn
+_enter = Lanes._enter
+_next = Lanes._next
+_on_finished = Engine._on_finished
+
+
+def _next_goes_with_the_head(self: Engine, assignment: Assignment, entries: list[Entry], **how: bool) -> None:
+    _hand_out(self, assignment, entries, **how)
+    for entry in entries:
+        if assignment.tracker is not None and assignment.tracker.is_incomplete(entry.offset):
+            assignment.step_on(entry)
+
+
+def _failure_frees_the_lane(self: Engine, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
+    _failed(self, entry, failure, now)
+    entry.assignment.step_on(entry)
+
+
+def _hand_off_frees_the_lane(self: Engine, handoff: p.HandOff) -> None:
+    _send(self, handoff)
+    handoff.entry.assignment.step_on(handoff.entry)
+
+
+def _withdrawal_frees_the_lane(self: Engine, event: p.Withdrawn) -> None:
+    _on_withdrawn(self, event)
+    for entry in event.entries:
+        entry.assignment.step_on(entry)
+
+
+def _last_come_first_served(self: Lanes, lane: bytes, one: Any) -> bool:
+    if lane not in self._heads:
+        return _enter(self, lane, one)
+    _enter(self, lane, one)
+    self._behind[lane].rotate(1)
+    return False
+
+
+def _a_key_is_forgotten(self: Lanes, lane: bytes) -> Entry | None:
+    """What came behind two others is not behind anything any more."""
+    following = _next(self, lane)
+    if following is not None and lane not in self._behind:
+        del self._heads[lane]
+    return following
+
+
+def _nobody_steps_on(self: Engine, event: p.Finished, now: p.Now) -> None:
+    ordering, self._config = self._config.ordering, replace(self._config, ordering="unordered")
+    try:
+        _on_finished(self, event, now)
+    finally:
+        self._config = replace(self._config, ordering=ordering)
+
+
+def _failures_lead(self: Lanes, entry: Entry) -> bool:
+    """Bad records overtake."""
+    return entry.verdict is not None or _lanes_enter(self, entry)
+
+
+_lanes_enter = Lanes.enter
+
+
+# In place ------------------------------------------------------------------------------------------------------------
+
+_again = Entry.again
+
+
+def _attempt_stays(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
+    entry = _again(self, now_ms, not_before_ms)
+    entry.marks = replace(entry.marks, failed=self.marks.failed)
+    return entry
+
+
+def _due_at_once(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
+    return _again(self, now_ms, now_ms)
+
+
+def _forgets_alone(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
+    entry = _again(self, now_ms, not_before_ms)
+    entry.alone = False
+    return entry
+
+
+def _completes_in_place(
+    self: Engine, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
+) -> None:
+    self._complete(entry)
+
+
+def _waits_while_draining(
+    self: Engine, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
+) -> None:
+    entry.assignment.retry(entry.again(now_ms, not_before_ms))
+
+
+def _starts_over(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
+    entry = _again(self, now_ms, not_before_ms)
+    entry.marks = Marks(failed=1, not_before_ms=not_before_ms)
+    return entry
+
+
+# Outputs -------------------------------------------------------------------------------------------------------------
+
+_publish = Engine._publish
+_on_published = Engine._on_published
+
+
+def _complete_before_published(self: Engine, publication: p.Publication) -> None:
+    _publish(self, publication)
+    self._complete(publication.entry)
+
+
+def _refused_is_sent(self: Engine, event: p.Published, now: p.Now) -> None:
+    _on_published(self, replace(event, code=None), now)
+
+
+def _publishes_twice(self: Engine, publication: p.Publication) -> None:
+    _publish(self, publication)
+    self._out.append(p.Publish(publication))
+
+
+def _sending_is_no_work(self: Engine, publication: p.Publication) -> None:
+    """A drain does not wait for outputs."""
+    _publish(self, publication)
+    publication.entry.assignment.sending -= 1
+
+
+def _refusals_are_no_attempts(
+    policy: retry.Policy | None, attempt: int, chance: float, code: str
+) -> retry.Failure:
+    return retry.Failure(reason=retry.REASON_EXHAUSTED, retry_in=0.1)
+
+
+def _outlived_outputs_count(self: Engine, event: p.Published, now: p.Now) -> None:
+    assignment = event.publication.entry.assignment
+    if assignment.phase is Phase.ENDED:
+        assignment.phase = Phase.DRAINING
+    _on_published(self, event, now)
+
+
+# Overdue -------------------------------------------------------------------------------------------------------------
+
+_overdue = Engine._overdue
+_released = Engine._released
+
+
+def _overdue_frees_the_slot(self: Engine, entry: Entry) -> bool:
+    return self._back(entry)
+
+
+def _released_keeps_the_slot(self: Engine, entry: Entry) -> None:
+    entry.assignment.release(entry)
+
+
+def _overdue_frees_the_lane(self: Assignment, entry: Entry) -> None:
+    self.overdue += 1
+
+
+def _released_forgets_the_retry(self: Assignment, entry: Entry) -> None:
+    self.overdue -= 1
+    self.lingering.pop(entry.offset, None)
+
+
+def _released_forgets_the_lane(self: Assignment, entry: Entry) -> None:
+    self.overdue -= 1
+    again = self.lingering.pop(entry.offset, None)
+    if again is not None:
+        self.put_off(again)
+
+
+# Hold ----------------------------------------------------------------------------------------------------------------
+
+_release = Engine._release
+_throttle = Engine._throttle
+_start = Engine._start
+
+
+def _hold_hands_out(self: Engine, on: bool) -> None:
+    """Only reading is paused."""
+    for assignment in self._assignments.values():
+        if on and assignment.phase is Phase.RUNNING and not assignment.paused:
+            assignment.paused = True
+            self._out.append(p.Pause(assignment.place))
+
+
+def _hold_reads_on(self: Engine, assignment: Assignment, active: int, waiting: int) -> None:
+    held, assignment.on_hold = assignment.on_hold, False
+    _throttle(self, assignment, active, waiting)
+    assignment.on_hold = held
+
+
+def _hold_is_not_for_new_ones(self: Engine, assignment: Assignment) -> None:
+    held, self.on_hold = self.on_hold, False
+    _start(self, assignment)
+    self.on_hold = held
+
+
+def _hold_withdraws_nothing(self: Engine, on: bool) -> None:
+    before = len(self._out)
+    _on_hold(self, on)
+    self._out[before:] = [one for one in self._out[before:] if not isinstance(one, p.Withdraw)]
+
+
+_on_hold = Engine._on_hold
+
+
+def _hold_loses_what_comes_back(self: Assignment, entries: Sequence[Entry]) -> None:
+    """Nobody hands it out again."""
+
+
+def _hold_is_for_ever(self: Engine, on: bool) -> None:
+    if on:
+        _on_hold(self, on)
+
+
+def _one(name: str, owner: object, attribute: str, wrong: Callable[..., Any]) -> Mutation:
+    return Mutation(name, ((owner, attribute, wrong),))
+
+
+ORDER_MUTATIONS: tuple[Mutation, ...] = (
+    _one("hand out the next of a lane with its head", Engine, "_hand_out", _next_goes_with_the_head),
+    _one("let a lane go on after a failure", Engine, "_failed", _failure_frees_the_lane),
+    _one("let a lane go on before its dead letter is in", Engine, "_send", _hand_off_frees_the_lane),
+    _one("lose the lane of what is withdrawn", Engine, "_on_withdrawn", _withdrawal_frees_the_lane),
+    _one("last come, first served", Lanes, "_enter", _last_come_first_served),
+    _one("forget a lane too early", Lanes, "_next", _a_key_is_forgotten),
+    _one("never let the next of a lane go", Engine, "_on_finished", _nobody_steps_on),
+    _one("let bad records overtake", Lanes, "enter", _failures_lead),
+    _one("do not count an attempt in place", Entry, "again", _attempt_stays),
+    _one("count every attempt in place as the first", Entry, "again", _starts_over),
+    _one("retry in place at once", Entry, "again", _due_at_once),
+    _one("forget in place that a worker died", Entry, "again", _forgets_alone),
+    _one("complete what is retried in place", Engine, "_retry_in_place", _completes_in_place),
+    _one("wait for a retry while draining", Engine, "_retry_in_place", _waits_while_draining),
+    _one("complete before the outputs are in", Engine, "_publish", _complete_before_published),
+    _one("take a refused output for published", Engine, "_on_published", _refused_is_sent),
+    _one("publish twice", Engine, "_publish", _publishes_twice),
+    _one("end a drain while outputs are in the air", Engine, "_publish", _sending_is_no_work),
+    _one("do not count a refused output as an attempt", retry, "judge_output", _refusals_are_no_attempts),
+    _one("act on outputs after the end", Engine, "_on_published", _outlived_outputs_count),
+    _one("free the slot of an overdue run", Engine, "_overdue", _overdue_frees_the_slot),
+    _one("lose the slot of an overdue run", Engine, "_released", _released_keeps_the_slot),
+    _one("free the lane of an overdue run", Assignment, "linger", _overdue_frees_the_lane),
+    _one("forget the retry of an overdue run", Assignment, "release", _released_forgets_the_retry),
+    _one("forget the lane of an overdue run", Assignment, "release", _released_forgets_the_lane),
+    _one("hand out while on hold", Engine, "_on_hold", _hold_hands_out),
+    _one("read while on hold", Engine, "_throttle", _hold_reads_on),
+    _one("read new partitions while on hold", Engine, "_start", _hold_is_not_for_new_ones),
+    _one("begin what was handed out before a hold", Engine, "_on_hold", _hold_withdraws_nothing),
+    _one("lose what a hold withdraws", Assignment, "take_back", _hold_loses_what_comes_back),
+    _one("hold for ever", Engine, "_on_hold", _hold_is_for_ever),
+)

@@ -1,0 +1,106 @@
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from retriable_kafka_client.topic_limits import TopicLimits
+
+
+class Entry:
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+
+class Cluster:
+    cluster_id = "a-cluster"
+
+
+class Admin:
+    """Answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Future[Any]]] = []
+        self.down = False
+
+    def list_topics(self, timeout: float) -> Cluster:
+        if self.down:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+        return Cluster()
+
+    def describe_configs(self, resources: list[Any], request_timeout: float) -> dict[Any, Future[Any]]:
+        self.asked.append((resources[0].name, Future()))
+        return {resources[0]: self.asked[-1][1]}
+
+    def answer(self, limit: str) -> None:
+        self.asked[-1][1].set_result({"max.message.bytes": Entry(limit)})
+
+
+class Time:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def make() -> tuple[TopicLimits, Admin, Time]:
+    admin: Any = Admin()
+    clock = Time()
+    return TopicLimits(lambda: admin, clock), admin, clock
+
+
+def test_a_topic_is_asked_for_once() -> None:
+    limits, admin, clock = make()
+    assert limits.limit("orders") is None
+    assert limits.pending("orders")
+    assert limits.pending("orders")
+    assert limits.limit("orders") is None
+    admin.answer("5000")
+    assert limits.limit("orders") == 5000
+    clock.now += 3600
+    assert not limits.pending("orders")
+    assert [topic for topic, _ in admin.asked] == ["orders"]
+
+
+def test_after_a_refusal_it_is_asked_for_again_and_the_old_limit_counts_meanwhile() -> None:
+    limits, admin, _ = make()
+    limits.pending("orders")
+    admin.answer("5000")
+    limits.pending("orders")
+    limits.expire("orders")
+    limits.expire("orders")
+    assert limits.pending("orders")
+    assert limits.limit("orders") == 5000
+    admin.answer("3000")
+    assert not limits.pending("orders")
+    assert limits.limit("orders") == 3000
+    assert len(admin.asked) == 2
+
+
+def test_who_is_not_told_asks_again_only_a_minute_later() -> None:
+    limits, admin, clock = make()
+    limits.pending("orders")
+    admin.asked[-1][1].set_exception(KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)))
+    assert not limits.pending("orders")
+    assert limits.limit("orders") is None
+    clock.now += 59
+    assert not limits.pending("orders")
+    clock.now += 2
+    assert limits.pending("orders")
+
+
+def test_nobody_is_waited_for_where_nobody_answers() -> None:
+    limits, admin, clock = make()
+    admin.down = True
+    assert not limits.pending("orders")
+    admin.down = False
+    assert not limits.pending("orders")
+    clock.now += 61
+    assert limits.pending("orders")
+
+
+def test_an_answer_that_is_none_is_no_limit() -> None:
+    limits, admin, _ = make()
+    limits.pending("orders")
+    admin.answer("many")
+    assert not limits.pending("orders")
+    assert limits.limit("orders") is None
