@@ -4,6 +4,7 @@ import json
 import signal
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +17,15 @@ from tests.support.waiting import wait_until
 SETTINGS = {"fetch.wait.max.ms": 20, "session.timeout.ms": 6000, "heartbeat.interval.ms": 500}
 
 
-def told(lab: Lab, **more: object) -> dict[str, object]:
+def told(lab: Lab, **more: Any) -> dict[str, Any]:
     return {"servers": lab.servers, "group": lab.group, "settings": SETTINGS, **more}
 
 
-def entry(lab: Lab, retries: int = 20) -> dict[str, object]:
+def entry(lab: Lab, retries: int = 20) -> dict[str, Any]:
     return {"base": lab.topic("base", 4), "retry": lab.topic("retry", 2), "retries": retries, "delay": 0.2}
 
 
-def messages(count: int, **fields: object) -> list[bytes]:
+def messages(count: int, **fields: Any) -> list[bytes]:
     return [json.dumps({"i": i, **fields}).encode() for i in range(count)]
 
 
@@ -99,11 +100,11 @@ def test_a_program_that_leaves_signals_alone_drains(
     assert set(Counter(one["i"] for one in events(tmp_path, "done")).values()) == {1}, "and was committed"
 
 
-def test_scram_and_a_broker_that_restarts(tmp_path: Path, lab_on: object, own_kafka: object) -> None:
-    kafka: KafkaCluster = own_kafka()  # type: ignore[operator]
-    lab: Lab = lab_on(kafka)  # type: ignore[operator]
+def test_scram_and_a_broker_that_restarts(tmp_path: Path, lab_on: Any, own_kafka: Any) -> None:
+    kafka: KafkaCluster = own_kafka()
+    lab: Lab = lab_on(kafka)
     one = entry(lab)
-    login = {
+    login: dict[str, Any] = {
         "servers": kafka.sasl_bootstrap_servers,
         "username": "alice",
         "password": kafka.users["alice"],
@@ -112,7 +113,13 @@ def test_scram_and_a_broker_that_restarts(tmp_path: Path, lab_on: object, own_ka
         "group": lab.group,
     }
     fields = {"fail": 0.05}
-    sent = {"role": "produce", "to": [one["base"]], "count": 100_000, "every": 0.02, "fields": fields}
+    sent: dict[str, Any] = {
+        "role": "produce",
+        "to": [one["base"]],
+        "count": 100_000,
+        "every": 0.02,
+        "fields": fields,
+    }
     with start(tmp_path, "member", **login | {"role": "consume"}) as member:
         with start(tmp_path, "sender", **login | sent) as sender:
             wait_done(tmp_path, 50)
