@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaException, TopicPartition
 
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.protocol import Place, Start
@@ -94,6 +95,13 @@ class Assigner:
         return {
             Place(one.topic, one.partition): one.offset for one in found if one.offset >= 0 and not one.error
         }
+
+    def ends_at(self, place: Place, timeout: float) -> int | None:
+        """Ask where its log ends, for readers of what is committed; blocks at most ``timeout`` seconds."""
+        with suppress(KafkaException):
+            answer = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout, cached=False)
+            return None if answer is None else int(answer[1])
+        return None
 
 
 def _flows(assignment: Assignment) -> bool:

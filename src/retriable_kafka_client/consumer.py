@@ -90,12 +90,6 @@ class Consumer:
         _callable("on_event", on_event, optional=True)
         _callable("_raw_filter", _raw_filter, optional=True)
         _refuse_later("guarantee", guarantee, "at_least_once", ("exactly_once",))
-        if limits.chunk_wait != Limits().chunk_wait:
-            raise ConfigError(
-                "Limits.chunk_wait",
-                limits.chunk_wait,
-                "leave it out: chunked messages come with a later release",
-            )
         self.group_id = group_id
         self.topics = check_topics(topics)
         check_ordering(ordering, self.topics)
@@ -279,6 +273,8 @@ class Consumer:
                     in_flight=self._limits.in_flight,
                     window=self._limits.window,
                     buffer_bytes=self._limits.buffer_bytes,
+                    message_bytes=self._limits.largest_message,
+                    chunk_wait=self._limits.chunk_wait,
                     commit_interval=self._commit_interval,
                     parking_interval=self._limits.parking_interval,
                     ordering=self._ordering,

@@ -12,6 +12,7 @@ __all__ = [
     "AssignmentEnded",
     "AssignmentStarted",
     "BrokerTrouble",
+    "ChunksGivenUp",
     "CommitFailed",
     "Committed",
     "DrainOverrun",
@@ -24,6 +25,7 @@ __all__ = [
     "MessageRetried",
     "NoRetryTopic",
     "OffsetMapIgnored",
+    "OffsetMapOverflow",
     "OffsetMapShortened",
     "TopicReset",
     "TopicUnclear",
@@ -89,6 +91,29 @@ class AdmissionBlocked(Event):
     """New messages wait because one that is not complete would let the offset map overflow."""
 
     position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetMapOverflow(Event):
+    """The chunks of a message lie so far apart that commits cannot tell all that is complete between them.
+
+    After a crash or a rebalance before they can, some of it runs again, or ends as "orphan" or "incomplete".
+    """
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChunksGivenUp(Event):
+    """A message that was sent in chunks will never run; the ``chunks`` of it that were read go to the dead-letter topic.
+
+    ``offset`` is that of the first of them. ``reason``: "incomplete", "orphan", "too-large" or "corrupt".
+    """
+
+    offset: int
+    reason: str
+    chunks: int
+    expected: int  # how many there should have been, as the sender says
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

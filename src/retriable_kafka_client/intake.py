@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from hashlib import sha256
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.entry import FILTERED, FOREIGN, Entry, Verdict
+from retriable_kafka_client.core.chunks import Part
+from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Verdict
 from retriable_kafka_client.core.routing import Role, Routing
+from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
-from retriable_kafka_client.wire import PLAIN, MalformedHeader, Marks, read_marks
+from retriable_kafka_client.wire import PLAIN, Chunk, MalformedHeader, Marks, read_marks
 
 if TYPE_CHECKING:
     from retriable_kafka_client.core.engine import Route
@@ -116,6 +120,12 @@ class Intake:
         if marks is PLAIN:
             return Entry(assignment, offset, size, raw, PLAIN, role.route)
         route, verdict_or_none = self._route(marks, role, assignment.place.topic)
+        if marks.chunk is not None and marks.chunk.count > 1 and verdict_or_none is None:
+            stamp_ms = max(0, raw.timestamp()[1])
+            part = Part.marked(assignment, offset, size, raw, marks, route, verdict=PART, born_ms=stamp_ms)
+            assert isinstance(part, Part)
+            part.body_bytes, part.recalled = len(raw), False
+            return part
         born_ms = max(0, raw.timestamp()[1]) if marks.not_before_ms is not None else 0
         return Entry.marked(
             assignment, offset, size, raw, marks, route, verdict=verdict_or_none, born_ms=born_ms
@@ -131,9 +141,43 @@ class Intake:
                 if found is None:
                     return route, Verdict(retry.REASON_NO_ORIGIN)
                 route = found
-        if marks.chunk is not None and marks.chunk.count > 1:
-            verdict = Verdict(retry.REASON_CHUNKED)
         return route, verdict
+
+    def seal(self, seal: Any, part: Part) -> Any:
+        """Take the next chunk's body into the checksum; False where none is to be expected.
+
+        Chunk by chunk, as they come: the checksum of a large message would hold the loop up.
+        """
+        chunk = part.marks.chunk
+        assert chunk is not None
+        if seal is None:
+            seal = sha256() if chunk.total is not None else False
+        if seal is not False:
+            seal.update(part.raw.value() or b"")
+        return seal
+
+    def join(self, assignment: Assignment, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
+        """Make one entry of all chunks of a message, in their order, and filter it; or say what is wrong with it."""
+        chunks = [part.marks.chunk for part in parts if part.marks.chunk is not None]
+        size = sum(part.body_bytes for part in parts)
+        sums = {chunk.checksum for chunk in chunks if chunk.checksum is not None}
+        if any(chunk.total not in {None, size} for chunk in chunks):
+            return Verdict(retry.REASON_CORRUPT)
+        if sums and seal is False:
+            seal = sha256()
+            for part in parts:
+                seal.update(part.raw.value() or b"")
+        if any(seal.digest() != one for one in sums):
+            return Verdict(retry.REASON_CORRUPT)
+        first, offset = parts[0], min(part.offset for part in parts)
+        marks = replace(first.marks, chunk=Chunk(chunks[0].group, 0, 1))  # as if it had never been split
+        record = JoinedRecord([part.raw for part in parts], offset)
+        size = sum(part.size for part in parts)
+        entry = Entry.marked(assignment, offset, size, record, marks, first.route, born_ms=first.born_ms)
+        entry.key = first.key
+        if self._keep is not None:
+            entry.verdict = self._filter(self._keep, entry)
+        return entry
 
     def _filter(self, keep: Callable[[Message[Any]], bool], entry: Entry) -> Verdict | None:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)

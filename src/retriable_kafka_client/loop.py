@@ -35,6 +35,7 @@ from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
+from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats
 from retriable_kafka_client.stats import Stats
@@ -58,6 +59,7 @@ CLOSE_SECONDS = 5.0
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
+END_SECONDS = 0.1  # to ask where a log ends
 IDLE_SECONDS = 0.5  # between looks at how far the client has read without records
 
 
@@ -99,7 +101,7 @@ class Loop:
         self._runner = runner
         self._notifier = notifier
         self._control = control
-        self._engine = Engine(config.engine, intake.read)
+        self._engine = Engine(config.engine, intake.read, intake)
         self._troubles = Troubles(config.engine.group)
         self._group = f"group {config.engine.group}"
         self._pending: set[p.Place] = set()  # assigned, position not known yet
@@ -107,6 +109,7 @@ class Loop:
         self._assigned = False
         self._began = time.monotonic()
         self._idle_at = 0.0
+        self._ends_at = 0.0
         self._probe_at = 0.0
         self._renewed: set[str] = set()  # topics that were made anew while we ran
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
@@ -120,6 +123,7 @@ class Loop:
         self._committer: Committer
         self._admin: AdminClient
         self._sender: Sender
+        self._recaller: Recaller
         self._directory: topics.Directory
 
     # The run -----------------------------------------------------------------------------------------------------------
@@ -170,11 +174,13 @@ class Loop:
         self._sender = Sender(
             producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits
         )
+        self._recaller = Recaller(consumer_settings(config.cluster, config.limits, config.engine.group))
         try:
             while not self._control.stop:
                 self._reopen = False
                 self._member()
         finally:
+            self._recaller.close()
             self._sender.close(0.0 if self._control.hard else 1.0)
 
     def _member(self) -> None:
@@ -215,6 +221,8 @@ class Loop:
         self._start()
         if not self._poll():
             self._look_idle()
+        self._look_for_ends()
+        self._reread()
 
     def _serve(self) -> None:
         """Take what workers and brokers have answered, and what time has brought. Also inside rebalance callbacks."""
@@ -333,6 +341,10 @@ class Loop:
                 self._pending.update(command.places)
             case p.Start():
                 self._starts.append(command)
+            case p.Recall():
+                self._recaller.begin(command)
+            case p.CancelRecall():
+                self._recaller.cancel(command.recall)
 
     # Records -----------------------------------------------------------------------------------------------------------
 
@@ -360,7 +372,7 @@ class Loop:
         if not batch:
             return False
         for place, (offsets, raws) in self._by_place(batch).items():
-            self._tell(p.Arrived(place, offsets, raws))
+            self._tell(p.Arrived(place, offsets, raws, raws[-1].timestamp()[1]))
             self._troubles.clear("brokers", "poll", f"topic {place.topic}")
         return True
 
@@ -399,6 +411,28 @@ class Loop:
         ]
         for place, position in self._assigner.positions(still).items():
             self._tell(p.Idle(place, position))
+
+    def _look_for_ends(self) -> None:
+        """Chunks may be overdue of which the log holds no more: only where it ends can that be told."""
+        now = time.monotonic()
+        if now < self._ends_at:
+            return
+        self._ends_at = now + IDLE_SECONDS
+        wall_ms = int(time.time() * 1000)
+        due = [
+            place
+            for place, one in self._engine.assignments.items()
+            if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
+        ]
+        for place, position in self._assigner.positions(due).items():
+            if self._assigner.ends_at(place, END_SECONDS) == position:
+                self._tell(p.Idle(place, position))
+
+    def _reread(self) -> None:
+        """Go on with what is read again."""
+        most = self._engine.recall_appetite(BATCH)
+        for event in self._recaller.poll(most) if most else ():
+            self._tell(event)
 
     # Positions ---------------------------------------------------------------------------------------------------------
 

@@ -104,6 +104,8 @@ class Notifier:
                     place,
                     event.position,
                 )
+            case events.OffsetMapOverflow() | events.ChunksGivenUp():
+                self._log_chunks(event, place)
             case events.TopicReset():
                 log.warning(
                     "group %s: the log of %s is a new one; it is read from its beginning", group, place
@@ -154,3 +156,24 @@ class Notifier:
                 )
             case _:
                 pass
+
+    def _log_chunks(self, event: events.OffsetMapOverflow | events.ChunksGivenUp, place: str) -> None:
+        match event:
+            case events.OffsetMapOverflow():
+                log.warning(
+                    "group %s: the chunks of a message at offset %d of %s lie too far apart for the offset map;"
+                    " messages behind it may run again",
+                    self._group,
+                    event.position,
+                    place,
+                )
+            case events.ChunksGivenUp():
+                log.warning(
+                    "group %s: the message at %s/%d will never run (%s): %d of its %d chunks were read",
+                    self._group,
+                    place,
+                    event.offset,
+                    event.reason,
+                    event.chunks,
+                    event.expected,
+                )

@@ -25,7 +25,8 @@ def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
     partitions = {
         (place.topic, place.partition): PartitionStats(
             position=None if one.tracker is None else one.tracker.position,
-            incomplete=one.incomplete,
+            incomplete=one.messages,
+            assembling=len(one.chunks.groups),
             waiting=len(one.waiting),
             behind=one.behind,
             in_flight=one.in_flight,
@@ -40,6 +41,7 @@ def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
         in_flight=engine.in_flight,
         overrun=engine.overrun,
         overdue=overdue,
-        buffered_bytes=engine.active_bytes + engine.waiting_bytes,
+        buffered_bytes=engine.active_bytes + engine.waiting_bytes + engine.assembling_bytes,
+        assembling_bytes=engine.assembling_bytes,
         partitions=MappingProxyType(partitions),
     )

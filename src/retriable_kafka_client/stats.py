@@ -20,6 +20,7 @@ class PartitionStats:
         int  # of these, the ones that wait for an earlier message: in order of their key, or of the partition
     )
     in_flight: int  # of these, the ones with the workers
+    assembling: int  # besides, messages of which chunks are missing
     paused: bool  # nothing is read: the window or the byte budget is full, or the consumer is paused
 
 
@@ -35,6 +36,10 @@ class Stats:
     dropped: int = 0  # would be dead letters, but their topic says DISCARD
     filtered: int = 0
     foreign: int = 0  # retry copies of other groups, passed over
+    assembled: int = 0  # messages that came in chunks, and became whole
+    given_up: int = 0  # messages that came in chunks, and never become whole
+    duplicates: int = 0  # chunks that were there before
+    recalled: int = 0  # chunks that were read again, for want of memory the first time
     parked: int = 0  # re-published because they are due far off
     restored: int = 0  # passed over because the offset map says that they are done
     refused: int = 0  # copies that were refused and are sent again
@@ -45,4 +50,5 @@ class Stats:
     overrun: int = 0  # of these, the ones whose partition is no longer ours
     overdue: int = 0  # of these, the ones beyond their time limit whose partition is ours
     buffered_bytes: int = 0  # held in memory for messages that are not complete
+    assembling_bytes: int = 0  # of these, chunks whose messages are not whole
     partitions: Mapping[tuple[str, int], PartitionStats] = field(default_factory=lambda: MappingProxyType({}))

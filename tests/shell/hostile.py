@@ -15,7 +15,7 @@ WAITS = "waits"
 MALFORMED = "malformed-header"
 UNDECODABLE = "undecodable"
 TOO_FAR = "not-before-too-far"
-CHUNKED = "chunked"
+ORPHAN = "orphan"
 NO_ORIGIN = "unknown-origin"
 EXHAUSTED = "exhausted"
 
@@ -123,7 +123,7 @@ RECORDS: Sequence[Hostile] = (
     marked("dead-letter headers", HANDLED, wire.DEAD_REASON, b"exhausted"),
     marked("dead-letter headers, nonsense", EXHAUSTED, wire.DEAD_ATTEMPTS, b"x" * 3000, fails=True),
     # Chunks.
-    Hostile("one chunk of three", CHUNKED, chunk(b"g" * 16, number(0), number(3))),
+    Hostile("a late chunk", ORPHAN, chunk(b"o" * 16, number(2**31 - 2), number(2**31 - 1))),
     Hostile("one chunk of one", HANDLED, chunk(b"g" * 16, number(0), number(1)), key=b"g" * 16),
     Hostile(
         "one chunk of one, fails",

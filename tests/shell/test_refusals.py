@@ -13,7 +13,6 @@ from retriable_kafka_client import (
     Cluster,
     ConfigError,
     Consumer,
-    Limits,
     ProcessExecutor,
     Retry,
     Topic,
@@ -32,7 +31,6 @@ def consumer(**options: Any) -> Consumer:
 LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
     "exactly_once": (lambda: consumer(guarantee="exactly_once"), ("Consumer.guarantee", "later release")),
     "timeout": (lambda: consumer(timeout=0), ("Consumer.timeout", "more than 0")),
-    "chunk_wait": (lambda: consumer(limits=Limits(chunk_wait=10.0)), ("Limits.chunk_wait", "later release")),
     "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "must be an event loop")),  # type: ignore[arg-type]
 }
 

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from dataclasses import dataclass
 
 from retriable_kafka_client.core.protocol import Place
-from tests.simulation.records import Record
+from tests.simulation.records import PartRecord, Record, Whole
 
 __all__ = ["Broker", "Committed", "Log"]
 
@@ -47,8 +47,13 @@ class Log:
         """Take one record out of the log."""
         self._offsets.pop(index)
         record = self._records.pop(index)
+        record.gone = True
         self.resolve(record)
         return record
+
+    def index(self, offset: int) -> int:
+        """Where the first record at or behind the offset stands among the records."""
+        return min(bisect_left(self._offsets, offset), len(self._offsets) - 1)
 
     def read(self, position: int, most: int) -> list[Record]:
         first = bisect_left(self._offsets, position)
@@ -74,8 +79,20 @@ class Broker:
         self.commit_code: str | None = None  # every commit is refused with it
 
     def resolve(self, record: Record) -> None:
+        """The message needs no more work."""
+        if isinstance(record, Whole):
+            record.resolved = True
+            record.letter.resolve(self)
+        elif isinstance(record, PartRecord):
+            record.letter.resolve_index(self, record.index)
+        else:
+            self.resolve_one(record)
+
+    def resolve_one(self, record: Record) -> None:
         """The record needs no more work. A record of a log that was re-created counts no more."""
         record.resolved = True
+        if record.offset_ < 0:
+            return
         log = self.logs[record.place]
         if log.unresolved.get(record.offset_) is record:
             del log.unresolved[record.offset_]

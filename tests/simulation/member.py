@@ -7,6 +7,7 @@ way, with the instants at which they happen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import protocol as p
@@ -16,8 +17,9 @@ from retriable_kafka_client.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.wire import dead_headers, own_headers, write_marks
 from tests.simulation.broker import Committed
-from tests.simulation.records import Outcome, Record
-from tests.simulation.underway import Copy, Cursor, Fetch, Flight, Mailing, Revoke
+from tests.simulation.letters import Letter, WatchedJoiner, cut_up
+from tests.simulation.records import Facts, Kind, Outcome, Record, Whole
+from tests.simulation.underway import Copy, Cursor, Fetch, Flight, Mailing, Rereading, Revoke
 from tests.simulation.watch import Tenure, Violation
 from tests.simulation.workers import Workers
 
@@ -52,7 +54,8 @@ class Member:
             error_text=True,
             keyed=settings.config.ordering == "key",
         )
-        self.engine = Engine(settings.config, self.intake.read)
+        self.engine = Engine(settings.config, self.intake.read, WatchedJoiner(self.intake, world.watch))
+        self.rereading: Rereading | None = None
         self.cursors: dict[p.Place, Cursor] = {}
         self.tenures: dict[p.Place, Tenure] = {}
         self.all_tenures: dict[Assignment, Tenure] = {}
@@ -83,11 +86,13 @@ class Member:
             for tenure in self.tenures.values()
             if tenure.assignment.phase is Phase.RUNNING
             for record in tenure.held.values()
-            if not record.facts.kind.silent
+            if not record.facts.kind.silent and record.offset_ not in tenure.assignment.chunks.cut
         }
         held.update(entry.raw for entry in self.workers)
         held.update(copy.handoff.entry.raw for copy in self.copies)
         held.update(mailing.publication.entry.raw for mailing in self.mailings)
+        for whole in [record for record in held if isinstance(record, Whole)]:
+            held.update(whole.records)
         outputs = sum(mailing.publication.size for mailing in self.mailings)
         return sum(self._sizes.get(record, 0) for record in held) + outputs
 
@@ -107,7 +112,7 @@ class Member:
         if isinstance(event, p.Arrived):
             tenure = self.tenures[event.place]
             if tenure.assignment.phase is Phase.RUNNING:
-                world.watch.arrived(tenure, event.raws)
+                world.watch.arrived(tenure, event.raws, now)
         followups: list[p.EngineEvent] = []
         for command in commands:
             if world.trace is not None:
@@ -148,6 +153,13 @@ class Member:
                 self.cursors[command.place].paused = True
             case p.Resume():
                 self.cursors[command.place].paused = False
+            case p.Recall():
+                world.watch.recall_begins(self, command)
+                uid = self.tenures[command.place].uid
+                self.rereading = Rereading(command, command.first, uid)
+            case p.CancelRecall():
+                assert self.rereading is not None and self.rereading.recall is command.recall
+                self.rereading = None
             case p.Notify():
                 world.watch.notified(self, command.event)
 
@@ -177,6 +189,7 @@ class Member:
         self._answer_commits()
         self._answer_fetches()
         self.workers.serve()
+        self._reread()
         self.step(p.Tick())
         if self.revoke is not None:
             self._go_on_revoking(self.revoke)
@@ -212,7 +225,8 @@ class Member:
             for record in records:
                 self._sizes[record] = size_of(record)
                 batch += self._sizes[record]
-            arrivals.append(p.Arrived(place, [record.offset_ for record in records], records))
+            offsets = [record.offset_ for record in records]
+            arrivals.append(p.Arrived(place, offsets, records, records[-1].stamp_ms))
         world.watch.largest_batch = max(world.watch.largest_batch, batch)
         if lost and arrivals:
             self._begin_again()
@@ -227,9 +241,34 @@ class Member:
         for place in places:
             position = self.cursors[place].position
             tracker = self.tenures[place].assignment.tracker
-            if position is not None and (tracker is None or position > tracker.next_offset):
+            waits = bool(self.tenures[place].assignment.chunks)
+            if position is not None and (waits or tracker is None or position > tracker.next_offset):
                 self.tenures[place].next = max(self.tenures[place].next, position)
+                self.tenures[place].read_ms = int(self.world.now.wall * 1000)
                 self.step(p.Idle(place, position))
+
+    def _reread(self) -> None:
+        """Go on with a recall."""
+        world, under_way = self.world, self.rereading
+        most = self.engine.recall_appetite(CALM_POLL if world.calm else world.settings.poll)
+        if under_way is None or world.broker.down or not most:
+            return
+        log = world.broker.logs[under_way.recall.place]
+        records = log.read(under_way.position, most)
+        records = [record for record in records if record.offset_ < under_way.recall.stop]
+        world.moved = True
+        if log.uid != under_way.uid or (records and world.often(0.05)):
+            self.rereading = None
+            self.step(p.RecallEnded(under_way.recall, reached=False))
+        elif records:
+            under_way.position = records[-1].offset_ + 1
+            batch = sum(size_of(record) for record in records)
+            world.watch.largest_batch = max(world.watch.largest_batch, batch)
+            world.watch.reread(self.tenures[under_way.recall.place], records, world.now)
+            self.step(p.Recalled(under_way.recall, [record.offset_ for record in records], records))
+        else:
+            self.rereading = None
+            self.step(p.RecallEnded(under_way.recall))
 
     def _begin_again(self) -> None:
         """A batch was lost on its way to us: every partition is read again from its next offset."""
@@ -272,6 +311,8 @@ class Member:
                 if code is None and world.often(world.faults.refuse_copy):
                     code = "MSG_SIZE_TOO_LARGE"
                 if code is not None:
+                    if target not in world.broker.refusing:
+                        self._land_in_part(copy)
                     self.copies.remove(copy)
                     self.step(p.HandOffAnswered(copy.handoff, code))
                     continue
@@ -327,9 +368,26 @@ class Member:
         else:
             headers += write_marks(handoff.marks)
         facts = world.watch.copy_of(handoff, copy.uid)
-        world.append(handoff.target, Record(record.body, headers, facts, record.key_))
+        if handoff.kind is p.HandOffKind.DEAD_LETTER or not world.often(world.settings.chunked):
+            world.append(handoff.target, Record(record.body, headers, facts, record.key_))
+        else:
+            world.send_letter(handoff.target, self._letter(copy, facts))
         world.broker.resolve(record)
         copy.landed = True
+
+    def _letter(self, copy: Copy, facts: Facts) -> Letter:
+        """A copy in chunks, as the sender makes it."""
+        record, random = copy.handoff.entry.raw, self.world.random
+        own = own_headers(record.headers())
+        bodies = cut_up(random, record.body, random.choice((2, 3)))
+        return Letter(facts, bodies, copy.handoff.marks, own, record.key_, random.randbytes(16))
+
+    def _land_in_part(self, copy: Copy) -> None:
+        """One chunk of a copy was taken, and another one refused: nobody ever gets it whole."""
+        world, handoff = self.world, copy.handoff
+        if handoff.kind is p.HandOffKind.RETRY and world.often(world.settings.chunked):
+            letter = self._letter(copy, replace(world.watch.copy_of(handoff, copy.uid), kind=Kind.RUN))
+            world.send_letter(handoff.target, letter, missing=True)
 
     def _answer_commits(self) -> None:
         world = self.world
@@ -513,6 +571,8 @@ class Member:
                 refused = copy.handoff.target in world.broker.refusing
                 if not copy.landed and not refused and world.random.random() < land:
                     self.land(copy)
+                elif not copy.landed and not refused:
+                    self._land_in_part(copy)
             for mailing in self.mailings:
                 if not mailing.landed and world.random.random() < land:
                     mailing.landed = True

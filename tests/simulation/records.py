@@ -10,9 +10,10 @@ from retriable_kafka_client.core.protocol import Place
 from retriable_kafka_client.wire import Origin
 
 if TYPE_CHECKING:
+    from tests.simulation.letters import Letter
     from tests.simulation.watch import Tenure
 
-__all__ = ["Expected", "Facts", "Kind", "Outcome", "Record", "Script"]
+__all__ = ["Expected", "Facts", "Kind", "Outcome", "PartRecord", "Record", "Script", "Whole"]
 
 
 class Kind(Enum):
@@ -22,7 +23,7 @@ class Kind(Enum):
     FILTERED = "filtered"
     FOREIGN = "foreign"
     MALFORMED = "malformed"
-    CHUNKED = "chunked"
+    PART = "part"  # a chunk of a message
     NO_ORIGIN = "no origin"
     TOO_FAR = "too far"
     TOO_LARGE = "too large"
@@ -101,6 +102,7 @@ class Record:
     place: Place = _NOWHERE
     offset_: int = -1
     stamp_ms: int = 0
+    gone: bool = False  # compacted away
     resolved: bool = False  # handled, handed off, or of a kind that completes by itself
     begun: list[Tenure] = field(default_factory=list)  # the assignments in which a worker began it
 
@@ -130,3 +132,25 @@ class Record:
 
     def __str__(self) -> str:
         return f"{self.place.topic}/{self.place.partition}/{self.offset_}"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class PartRecord(Record):
+    """One chunk."""
+
+    letter: Letter
+    index: int
+
+    def __str__(self) -> str:
+        return f"{Record.__str__(self)} ({self.index + 1} of {len(self.letter.bodies)})"
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Whole(Record):
+    """A message of several chunks, as a worker sees it; it stands in no log."""
+
+    letter: Letter
+    records: list[PartRecord]
+
+    def __str__(self) -> str:
+        return f"{Record.__str__(self)} (+{len(self.records) - 1})"

@@ -77,6 +77,7 @@ class Settings:
     farthest: float  # seconds until they are due
     odd: float  # share of records that must not be run
     filtering: bool
+    chunked: float  # share of messages that are sent in chunks
     keys: int  # how many there are; 0: messages have none
     reopens: bool  # meets a re-created topic with a new client
     calm: float = 400.0  # a healed world must have nothing left after so many seconds
@@ -147,6 +148,7 @@ def draw(seed: int, random: Random) -> Settings:
         farthest=choice((3.0, 15.0, 40.0, 150.0)),
         odd=choice((0.0, 0.05, 0.2)),
         filtering=chance() < 0.3,
+        chunked=0.0,
         keys=0,
         reopens=chance() < 0.5,
     )
@@ -162,11 +164,29 @@ def draw(seed: int, random: Random) -> Settings:
     )
     drawn = replace(drawn, outcomes=outcomes, faults=faults)
     if more.random() < 0.35:
-        return _in_place(drawn, more)
+        return _chunked(_in_place(drawn, more), seed)
     if more.random() < 0.15:  # what is far off crowds the window
         config = replace(drawn.config, window=5, parking_interval=1.0, buffer_bytes=100_000)
-        return replace(drawn, config=config, jobs=0.6, farthest=150.0)
-    return drawn
+        drawn = replace(drawn, config=config, jobs=0.6, farthest=150.0)
+    return _chunked(drawn, seed)
+
+
+def _chunked(settings: Settings, seed: int) -> Settings:
+    """Send some messages in chunks."""
+    random = Random(f"chunks {seed}")
+    message_bytes = random.choice((700, 1_500))
+    chunked = random.choice((0.0, 0.0, 0.1, 0.3, 0.6))
+    if chunked and random.random() < 0.25:  # what was cut may be gone when it is to be read again
+        settings = replace(settings, faults=replace(settings.faults, compact=0.3))
+    return replace(
+        settings,
+        chunked=chunked,
+        message_bytes=message_bytes,
+        config=replace(
+            settings.config, message_bytes=message_bytes, chunk_wait=random.choice((4.0, 10.0, 25.0))
+        ),
+        patience=settings.patience + 60.0,
+    )
 
 
 def _in_place(settings: Settings, random: Random) -> Settings:

@@ -6,10 +6,11 @@ import pytest
 
 from tests.simulation.campaign import failures, first_failure
 from tests.simulation.mutations import MUTATIONS, Mutation, planted
+from tests.simulation.mutations_chunks import CHUNK_MUTATIONS
 from tests.simulation.mutations_order import ORDER_MUTATIONS
 
 SEEDS = 200
-ALL = MUTATIONS + ORDER_MUTATIONS
+ALL = MUTATIONS + ORDER_MUTATIONS + CHUNK_MUTATIONS
 
 
 @pytest.mark.parametrize("mutation", ALL, ids=lambda mutation: mutation.name.replace(" ", "-"))

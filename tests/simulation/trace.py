@@ -45,16 +45,17 @@ class Trace:
                 return f"HandOffAnswered {_handoff(event.handoff)}: {event.code or 'acknowledged'}"
             case p.Published():
                 return f"Published {event.publication.entry!r}: {event.code or 'acknowledged'}"
-            case p.Hold():
-                return f"Hold {'on' if event.on else 'off'}"
             case p.CommitAnswered():
                 return f"CommitAnswered {_commit(event.commit)}: {dict(event.codes) or 'acknowledged'}"
             case p.Idle():
                 return f"Idle {_place(event.place)} at {event.position}"
+            case p.Recalled() | p.RecallEnded():
+                what = list(event.offsets) if isinstance(event, p.Recalled) else event.reached
+                return f"{type(event).__name__} {_place(event.recall.place)} {what}"
             case p.TopicChanged():
                 return f"TopicChanged {_place(event.place)} {event.uid}"
-            case p.Stopping() | p.Tick():
-                return type(event).__name__
+            case p.Stopping() | p.Tick() | p.Hold():
+                return f"{event}"
 
     def command(self, command: p.Command) -> str:
         match command:
@@ -65,6 +66,10 @@ class Trace:
                 return f"Start {_place(command.place)} at {where}"
             case p.Pause() | p.Resume():
                 return f"{type(command).__name__} {_place(command.place)}"
+            case p.Recall():
+                return f"Recall {_place(command.place)} {command.first} up to {command.stop}"
+            case p.CancelRecall():
+                return f"CancelRecall {_place(command.recall.place)}"
             case p.Run():
                 return f"Run {list(command.entries)}"
             case p.Withdraw():

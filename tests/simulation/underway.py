@@ -9,7 +9,7 @@ from retriable_kafka_client.core.entry import Entry
 from tests.simulation.broker import Committed
 from tests.simulation.records import Outcome
 
-__all__ = ["Copy", "Cursor", "Fetch", "Flight", "Job", "Mailing", "Revoke"]
+__all__ = ["Copy", "Cursor", "Fetch", "Flight", "Job", "Mailing", "Rereading", "Revoke"]
 
 
 @dataclass(slots=True)
@@ -18,6 +18,15 @@ class Cursor:
 
     position: int | None  # None: the reset rule decides, which is "earliest"
     paused: bool = False
+
+
+@dataclass(slots=True)
+class Rereading:
+    """A recall under way."""
+
+    recall: p.Recall
+    position: int
+    uid: str
 
 
 @dataclass(slots=True)

@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.wire import Origin
+from retriable_kafka_client.wire import Origin, own_headers
 from tests.simulation.broker import Broker, Committed
-from tests.simulation.records import Expected, Facts, Kind, Record
+from tests.simulation.records import Expected, Facts, Kind, PartRecord, Record, Whole
 
 if TYPE_CHECKING:
+    from tests.simulation.letters import Letter
     from tests.simulation.member import Member
     from tests.simulation.settings import Settings
 
@@ -30,7 +31,6 @@ __all__ = ["Tenure", "Violation", "Watch"]
 
 REASONS = {
     Kind.MALFORMED: retry.REASON_MALFORMED,
-    Kind.CHUNKED: retry.REASON_CHUNKED,
     Kind.NO_ORIGIN: retry.REASON_NO_ORIGIN,
     Kind.TOO_FAR: retry.REASON_NOT_BEFORE,
     Kind.TOO_LARGE: retry.REASON_TOO_LARGE,
@@ -69,6 +69,17 @@ class Tenure:
         self.sends: dict[int, tuple[Output, ...]] = {}  # succeeded, if these are published
         self.running: dict[bytes, Record] = {}  # of each lane, in order
         self.last: dict[bytes, int] = {}  # offset that began last in each lane
+        self.begin = -1  # the first offset that arrived
+        self.read_ms = 0  # the last record's timestamp; at the log's end, the time
+        self.came: dict[Letter, float] = {}  # when a chunk of it came last, by the monotonic clock
+        self.firsts: dict[Letter, int] = {}  # where its first one stood
+        self.first_ms: dict[
+            Letter, int
+        ] = {}  # and its timestamp, or our time when it was read, if that was earlier
+        self.orphans: set[Letter] = set()  # of which the first chunks cannot come any more
+        self.indexes: set[tuple[Letter, int]] = set()  # chunks that came
+        self.given_up: dict[Letter, str] = {}
+        self.ran: set[Letter] = set()
 
     def facts(self, record: Record) -> Facts:
         """What is true of the record in this assignment."""
@@ -103,6 +114,7 @@ class Watch:
         self.broker = broker
         self.calm_since_ms: int | None = None  # since when nothing disturbs the members
         self.largest_batch = 0
+        self.wholes: dict[tuple[Assignment, int], Whole] = {}  # put together, by the lowest offset
         self._of_place: dict[p.Place, list[Tenure]] = {}
 
     # Assignments -------------------------------------------------------------------------------------------------------
@@ -197,12 +209,23 @@ class Watch:
 
     # Arrival -----------------------------------------------------------------------------------------------------------
 
-    def arrived(self, tenure: Tenure, records: Sequence[Record]) -> None:
+    def arrived(self, tenure: Tenure, records: Sequence[Record], now: p.Now) -> None:
         for record in records:
             offset = record.offset_
             tenure.next = offset + 1
+            if tenure.begin < 0:
+                tenure.begin = offset
             if tenure.cover is None or not tenure.cover.has(offset):
                 tenure.held[offset] = record
+                if isinstance(record, PartRecord):
+                    if (record.letter, record.index) not in tenure.indexes:
+                        tenure.came[record.letter] = now.mono
+                        tenure.indexes.add((record.letter, record.index))
+                    tenure.firsts.setdefault(record.letter, offset)
+                    if tenure.firsts[record.letter] == offset and offset - record.index < tenure.begin:
+                        tenure.orphans.add(record.letter)
+                    self.reread(tenure, [record], now)
+        tenure.read_ms = min(records[-1].stamp_ms, math.floor(now.wall * 1000))
 
     # Running -----------------------------------------------------------------------------------------------------------
 
@@ -243,14 +266,18 @@ class Watch:
         if entry.offset in tenure.begun:
             raise Violation("D", f"{record} runs twice in one assignment")
         tenure.begun.add(entry.offset)
+        if isinstance(record, Whole):
+            if record.letter in tenure.ran:
+                raise Violation("G", f"{record} runs twice in one assignment")
+            tenure.ran.add(record.letter)
         self._check_order(tenure, record)
         lane = self._lane(record)
         if lane is not None:
             if lane in tenure.running:
                 raise Violation("order", f"{record} begins while {tenure.running[lane]} runs")
-            if record.offset_ < tenure.last.get(lane, -1):
+            if self._stand(tenure, record) < tenure.last.get(lane, -1):
                 raise Violation("order", f"{record} begins after {tenure.last[lane]}")
-            tenure.running[lane], tenure.last[lane] = record, record.offset_
+            tenure.running[lane], tenure.last[lane] = record, self._stand(tenure, record)
         if tenure.cover is not None and tenure.cover.has(entry.offset):
             raise Violation("D", f"{record} runs again although it was committed as complete")
         for earlier in record.begun:
@@ -284,12 +311,25 @@ class Watch:
         ordering = self.settings.config.ordering
         if ordering == "unordered" or record.facts.kind.silent:
             return None
+        if isinstance(record, PartRecord):
+            record = Record(b"", None, record.facts, record.letter.key)
         return record.key_ if ordering == "key" else b""
+
+    def _stand(self, tenure: Tenure, record: Record) -> int:
+        """Its place in the order: a message in chunks has that of its first one, though its duplicate be used."""
+        return tenure.firsts[record.letter] if isinstance(record, Whole) else record.offset_
 
     def _check_order(self, tenure: Tenure, record: Record) -> None:
         lane = self._lane(record)
         for earlier in tenure.held.values() if lane is not None else ():
-            if earlier.offset_ < record.offset_ and self._lane(earlier) == lane:
+            if isinstance(earlier, PartRecord) and (
+                earlier.resolved
+                or (isinstance(record, Whole) and record.letter is earlier.letter)
+                or earlier.letter in tenure.given_up
+                or tenure.firsts.get(earlier.letter) != earlier.offset_
+            ):
+                continue  # it holds no place
+            if earlier.offset_ < self._stand(tenure, record) and self._lane(earlier) == lane:
                 raise Violation("order", f"{record} overtakes {earlier}")
 
     def ended(self, tenure: Tenure, record: Record) -> None:
@@ -306,6 +346,8 @@ class Watch:
             return
         facts = tenure.facts(record)
         tenure.begun.discard(record.offset_)
+        if isinstance(record, Whole):
+            tenure.ran.discard(record.letter)
         tenure.again[record.offset_] = replace(
             facts,
             failed=expected.attempts,
@@ -328,6 +370,92 @@ class Watch:
             tenure.held.pop(record.offset_, None)
             tenure.again.pop(record.offset_, None)
             tenure.done.add(record.offset_)
+            for part in record.records if isinstance(record, Whole) else ():
+                tenure.held.pop(part.offset_, None)
+                tenure.done.add(part.offset_)
+
+    # Chunks ------------------------------------------------------------------------------------------------------------
+
+    def joined(self, records: Sequence[PartRecord], made: Entry | Verdict) -> None:
+        """A message was put together."""
+        letter = records[0].letter
+        if any(record.letter is not letter for record in records):
+            raise Violation("B", f"{letter.facts}: chunks of several messages are put together")
+        if letter.corrupt:
+            if not isinstance(made, Verdict) or made.reason != retry.REASON_CORRUPT:
+                raise Violation("B", f"{records[0]}: what is corrupt is put together")
+            return
+        if isinstance(made, Verdict):
+            raise Violation("B", f"{records[0]} is {made.reason}")
+        if made.raw.value() != letter.body or len(made.raw) != len(letter.body):
+            raise Violation("B", f"{records[0]}: the bytes are others than were sent")
+        chunk = made.marks.chunk
+        key = None if chunk is not None and made.raw.key() == chunk.group else made.raw.key()
+        if key != letter.key or own_headers(made.raw.headers()) != letter.own:
+            raise Violation("B", f"{records[0]}: key and headers are others than were sent")
+        if made.offset != min(record.offset_ for record in records):
+            raise Violation("B", f"{records[0]}: the message stands at {made.offset}")
+
+    def _is_needed(self, record: Record, cover: Cover) -> bool:
+        """Whether it must not be committed as complete."""
+        if record.facts.kind.silent:
+            return False
+        if not isinstance(record, PartRecord):
+            return True
+        if record.resolved:
+            return False
+        others = [one for one in record.letter.copies[record.index] if one is not record and not one.gone]
+        return not any(one.place == record.place and not cover.has(one.offset_) for one in others)
+
+    def _given_up(self, member: Member, event: events.ChunksGivenUp) -> None:
+        place = p.Place(event.topic, event.partition)
+        tenure = member.tenures[place]
+        record = tenure.held.get(event.offset)
+        if not isinstance(record, PartRecord):
+            raise Violation("L", f"{tenure}: {event.offset} is given up, and was no chunk")
+        letter, now = record.letter, member.world.now
+        if letter in tenure.given_up or letter in tenure.ran:
+            raise Violation("G", f"{record} is given up although its message has ended")
+        tenure.given_up[letter] = event.reason
+        config = self.settings.config
+        there = {
+            one.index for one in tenure.held.values() if isinstance(one, PartRecord) and one.letter is letter
+        }
+        chunks = tenure.assignment.chunks
+        was_cut = chunks.recalls or chunks.cut  # then a group may have lost its beginning to that
+        if (event.reason == retry.REASON_ORPHAN) != (letter in tenure.orphans) and not (
+            was_cut and letter in tenure.orphans
+        ):
+            raise Violation("G", f"{record} is given up as {event.reason}")
+        if event.reason == retry.REASON_INCOMPLETE:
+            gone = any(part.gone for part in letter.parts())
+            if len(there) == len(letter.bodies) and not gone:
+                raise Violation("G", f"{record} is given up, and the message is there")
+            if now.mono < tenure.came[letter] + min(60.0, config.chunk_wait):
+                raise Violation("G", f"{record} is given up at once")
+            jammed = config.ordering != "unordered" and member.cursors[place].paused
+            if member.cursors[place].paused and not jammed:
+                raise Violation("G", f"{record} is given up while nothing is read")
+            if not jammed and tenure.read_ms < tenure.first_ms[letter] + config.chunk_wait * 1000 - 1:
+                raise Violation("G", f"{record} is given up before its time")
+        elif event.reason == retry.REASON_TOO_LARGE:
+            if sum(len(letter.bodies[index]) for index in there) <= config.message_bytes:
+                raise Violation("G", f"{record} is said to be too large")
+        elif event.reason != retry.REASON_ORPHAN and not letter.corrupt:
+            raise Violation("G", f"{record} is said to be {event.reason}")
+
+    def reread(self, tenure: Tenure, records: Sequence[Record], now: p.Now) -> None:
+        """These were read, or read again."""
+        for record in records:
+            if isinstance(record, PartRecord):
+                read_ms = min(record.stamp_ms, math.floor(now.wall * 1000))
+                tenure.first_ms[record.letter] = min(tenure.first_ms.get(record.letter, read_ms), read_ms)
+
+    def recall_begins(self, member: Member, recall: p.Recall) -> None:
+        """Something is to be read again."""
+        tenure = member.tenures[recall.place]
+        if not recall.first < recall.stop <= tenure.next:
+            raise Violation("V", f"{tenure}: {recall.first} up to {recall.stop} is to be read again")
 
     # Hand-offs ---------------------------------------------------------------------------------------------------------
 
@@ -349,7 +477,12 @@ class Watch:
         if marks.origin != expected_origin:
             raise Violation("B", f"the copy of {record} names origin {marks.origin}")
         expected = tenure.expected.get(entry.offset)
-        if handoff.kind is p.HandOffKind.PARK:
+        if isinstance(record, PartRecord):
+            reason = tenure.given_up.get(record.letter)
+            if reason is None:
+                raise Violation("P", f"{record} goes to {handoff.target}, but its message was not given up")
+            self._check_dead(record, handoff, reason, facts.failed)
+        elif handoff.kind is p.HandOffKind.PARK:
             self._check_parked(record, handoff, now)
         elif expected is not None:
             self._check_failed(record, handoff, expected)
@@ -439,16 +572,20 @@ class Watch:
         return copy
 
     def notified(self, member: Member, event: events.Event) -> None:
-        if isinstance(event, events.OffsetMapShortened):
+        if isinstance(event, events.OffsetMapShortened | events.OffsetMapOverflow):
             member.shortened = True
+        elif isinstance(event, events.ChunksGivenUp):
+            self._given_up(member, event)
         elif isinstance(event, events.MessageDropped):
             tenure = member.tenures[p.Place(event.topic, event.partition)]
-            record = tenure.held.get(event.offset)
+            record = self.wholes.get((tenure.assignment, event.offset), tenure.held.get(event.offset))
             if record is None:
                 raise Violation("L", f"{tenure}: {event.offset} is dropped, and was not there")
             expected = tenure.expected.get(event.offset)
             reason = expected.reason if expected is not None else REASONS.get(record.facts.kind)
             attempts = expected.attempts if expected is not None else record.facts.failed
+            if isinstance(record, PartRecord):
+                reason = tenure.given_up.get(record.letter)
             if self.settings.config.routes[record.facts.route].dead_letter is not None:
                 raise Violation("L", f"{record} is dropped, but has a dead-letter topic")
             if reason != event.reason or attempts != event.attempts:
@@ -474,7 +611,7 @@ class Watch:
                 raise Violation("C", f"{tenure}: the position falls from {tenure.floor} to {one.position}")
             tenure.floor = one.position
             for offset, record in tenure.held.items():
-                if not record.facts.kind.silent and cover.has(offset):
+                if cover.has(offset) and self._is_needed(record, cover):
                     raise Violation("C", f"{tenure}: {record} is incomplete, committed is {one.position}")
             if one.position > max(tenure.next, tenure.cover.position if tenure.cover is not None else 0):
                 raise Violation("C", f"{tenure}: {one.position} is committed, read is {tenure.next}")
@@ -493,7 +630,7 @@ class Watch:
         if cover is None:
             return
         for offset, record in log.unresolved.items():
-            if cover.has(offset):
+            if cover.has(offset) and self._is_needed(record, cover):
                 raise Violation("L", f"{record} is committed, and was neither handled nor handed off")
         if one.position > log.end:
             raise Violation("L", f"{one.place}: {one.position} is committed beyond the log's end")
@@ -518,7 +655,9 @@ class Watch:
         for assignment in engine.assignments.values():
             if assignment.phase is not Phase.RUNNING:
                 continue
-            if assignment.incomplete > 3 * config.window:  # copies that come back refused count again
+            # Copies that come back refused count again. Chunks of what is given up, and what was read again, come besides.
+            chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
+            if assignment.messages > 3 * config.window + chunks:
                 raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
             if (room > config.reserve and assignment.ready) or (room > 0 and assignment.due):
                 raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")
@@ -540,7 +679,8 @@ class Watch:
             if place.topic != self.settings.retry_topic
             and (tenure.assignment.waiting or tenure.assignment.behind)
         )
-        return self.settings.config.buffer_bytes + (2 + delayed) * self.largest_batch
+        letter = self.settings.message_bytes + 6 * 700 if self.settings.chunked else 0  # with its overhead
+        return self.settings.config.buffer_bytes + letter + (2 + delayed) * self.largest_batch
 
 
 def record_tenure(handoff: p.HandOff) -> Tenure | None:

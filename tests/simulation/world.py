@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from random import Random
 
 from retriable_kafka_client.core.protocol import Now, Place
-from retriable_kafka_client.wire import ATTEMPT, Chunk, Marks, Origin, write_marks
+from retriable_kafka_client.wire import ATTEMPT, Marks, Origin, write_marks
 from tests.simulation.broker import Broker, Log
 from tests.simulation.group import Group
+from tests.simulation.letters import Letter, Sending, cut_up
 from tests.simulation.member import Member
 from tests.simulation.records import Facts, Kind, Outcome, Record, Script
 from tests.simulation.settings import DEAD_TOPIC, GROUP, RETRY_TOPIC, Faults, Settings, draw
@@ -47,6 +49,7 @@ class World:
         self._offset = 1_700_000_000.0 - self.mono  # of the wall clock
         self._born = 0
         self._heal_at = 0.0
+        self._sendings: list[Sending] = []
         self._rejoin: list[float] = []  # when a member that went is started again
         for _ in range(self.settings.members):
             self._start_member()
@@ -89,6 +92,7 @@ class World:
             self.mono += self.random.choice((0.02, 0.1, 0.3, 0.8)) * (0.5 + self.random.random())
             self._disturb()
             self._send()
+            self._go_on_sending()
             self._round()
         self._heal()
         self._until("lag returns to 0", self._quiet)
@@ -170,12 +174,24 @@ class World:
             self.broker.recreate(topic, f"{topic}@{self._born}")
             self.say(f"{topic} is deleted and made again")
         if self.often(faults.compact):
-            log = self.broker.logs[random.choice(self.consumed)]
-            if log.place.topic != RETRY_TOPIC and len(log):
-                self.say(f"{log.compact(random.randrange(len(log)))} is compacted away")
+            self._compact()
         if self.often(faults.shuffle):
             self.group.request()
         self._disturb_members()
+
+    def _compact(self) -> None:
+        """Take a record out of a log, rather one that somebody means to read again."""
+        log = self.broker.logs[self.random.choice(self.consumed)]
+        cut = [
+            log.index(tenure.assignment.chunks.cut.lowest)
+            for member in self.members
+            for tenure in member.tenures.values()
+            if tenure.place == log.place and tenure.uid == log.uid and tenure.assignment.chunks.cut
+        ]
+        if log.place.topic != RETRY_TOPIC and len(log):
+            gone = log.compact(cut[0] if cut else self.random.randrange(len(log)))
+            self.broker.resolve(gone)  # of a chunk: its duplicates as well
+            self.say(f"{gone} is compacted away")
 
     def _disturb_members(self) -> None:
         faults, random = self.faults, self.random
@@ -231,12 +247,17 @@ class World:
                 member.hold(False)
         self.watch.calm_since_ms = math.ceil(self.now.wall * 1000)
         self.say("calm")
+        for sending in self._sendings:
+            sending.next_at = 0.0
+        self._go_on_sending()
 
     # What is sent ------------------------------------------------------------------------------------------------------
 
-    def append(self, topic: str, record: Record) -> None:
+    def append(self, topic: str, record: Record, partition: int | None = None) -> None:
         """Put the record at the end of one of the topic's partitions."""
-        log = self.broker.logs[Place(topic, self.random.randrange(self.settings.partitions[topic]))]
+        if partition is None:
+            partition = self.random.randrange(self.settings.partitions[topic])
+        log = self.broker.logs[Place(topic, partition)]
         if topic != DEAD_TOPIC and self.often(self.faults.gap):
             log.skip(self.random.choice((1, 1, 2, 3, 40)))
         log.append(record, math.floor(self.now.wall * 1000))
@@ -254,6 +275,8 @@ class World:
             retried = settings.config.routes[route].retry_topic is not None
             if random.random() < settings.odd:
                 self._send_odd(route)
+            elif settings.chunked and random.random() < settings.chunked:
+                self._send_chunked(route)
             elif retried and random.random() < settings.jobs:
                 self._send_job()
             else:
@@ -295,10 +318,66 @@ class World:
         marks = Marks(not_before_ms=not_before_ms)
         self.append(RETRY_TOPIC, Record(self._body(), [*write_marks(marks)], facts))
 
+    def _send_chunked(self, route: int) -> None:
+        settings, random = self.settings, self.random
+        kind, own, marks = Kind.RUN, list[tuple[str, bytes | None]](), Marks()
+        now_ms = math.ceil(self.now.wall * 1000)
+        if settings.filtering and random.random() < 0.2:
+            kind, own = Kind.FILTERED, [("skip", b"")]
+        elif random.random() < 0.05:
+            kind, marks = Kind.TOO_FAR, Marks(not_before_ms=now_ms + 1_000 * DAY_MS)
+        elif random.random() < 0.1:
+            marks = Marks(not_before_ms=now_ms + random.randrange(4_000))
+        facts = Facts(kind=kind, script=self._script(), route=route, not_before_ms=marks.not_before_ms)
+        most = int(settings.message_bytes * random.choice((0.5, 1.0, 1.0, 1.2)))
+        count = random.choice((2, 2, 3, 4, 6))
+        bodies = cut_up(random, random.randbytes(random.randrange(most + 1)), count)
+        group = random.randbytes(16)
+        letter = Letter(facts, bodies, marks, tuple(own), self._key(), group)
+        letter.corrupt = random.random() < 0.05
+        topic = settings.names[route]
+        self.send_letter(topic, letter)
+        if random.random() < 0.05:  # somebody contradicts himself about the number of chunks
+            other = Letter(replace(facts), [*bodies, b"more"], marks, tuple(own), letter.key, group)
+            self.send_letter(topic, other, missing=True)
+
+    def send_letter(self, topic: str, letter: Letter, *, missing: bool = False) -> None:
+        """Begin to append the chunks; ``missing``: not all of them."""
+        random = self.random
+        order = list(range(len(letter.bodies)))
+        if missing or self.often(0.1):
+            order.pop(random.randrange(len(order)))
+        if self.often(0.15):
+            order.insert(random.randrange(len(order) + 1), random.choice(order))
+        if self.often(0.1):
+            random.shuffle(order)
+        total = letter.corrupt or random.random() < 0.5
+        partition = random.randrange(self.settings.partitions[topic])
+        self._sendings.append(Sending(letter, topic, partition, order, total))
+        self._go_on_sending()
+
+    def _go_on_sending(self) -> None:
+        """Append some chunks of what is on its way."""
+        for sending in list(self._sendings):
+            while sending.order and sending.next_at <= self.mono and (self.calm or not self.broker.down):
+                letter, index = sending.letter, sending.order.pop(0)
+                part = letter.record(index, total=sending.total)
+                self.append(sending.topic, part, sending.partition)
+                if letter.resolved or any(copy.resolved for copy in letter.copies[index]):
+                    self.broker.resolve(part)
+                if self.often(0.5):
+                    sending.next_at = self.mono + self.random.choice((0.0, 0.5, 2.0))
+                elif self.often(0.03):
+                    sending.next_at = (
+                        self.mono + self.random.uniform(1.0, 2.0) * self.settings.config.chunk_wait
+                    )
+            if not sending.order:
+                self._sendings.remove(sending)
+
     def _send_odd(self, route: int) -> None:
         """A record that must not be run."""
         settings, random = self.settings, self.random
-        kinds = [Kind.MALFORMED, Kind.CHUNKED, Kind.TOO_FAR, Kind.TOO_LARGE]
+        kinds = [Kind.MALFORMED, Kind.TOO_FAR, Kind.TOO_LARGE]
         if settings.config.routes[route].retry_topic is not None:
             kinds += [Kind.FOREIGN, Kind.NO_ORIGIN]
         if settings.filtering:
@@ -333,10 +412,8 @@ def _odd_marks(kind: Kind, now_ms: int, facts: Facts) -> Marks:
     if kind is Kind.NO_ORIGIN:
         facts.failed, facts.origin, facts.id = 1, Origin("nowhere", 0, 1), "nowhere-0-1"
         return Marks(failed=1, group=GROUP, origin=facts.origin, id=facts.id)
-    if kind is Kind.TOO_FAR:
-        facts.not_before_ms = now_ms + 1_000 * DAY_MS
-        return Marks(not_before_ms=facts.not_before_ms)
-    return Marks(chunk=Chunk(b"0123456789abcdef", 0, 2))
+    facts.not_before_ms = now_ms + 1_000 * DAY_MS
+    return Marks(not_before_ms=facts.not_before_ms)
 
 
 def run(seed: int, *, trace: Trace | None = None) -> None:

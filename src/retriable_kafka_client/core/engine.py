@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.assembly import Assembly
+from retriable_kafka_client.core.chunks import Joiner
 from retriable_kafka_client.core.commits import Commits
-from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.entry import DUPLICATE, FOREIGN, Entry
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.parking import Parking
@@ -26,6 +29,7 @@ __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
 OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
 SHARE = 500  # messages that one partition hands out before the next has its turn
+LEAST_POLL = 4  # records, however large
 
 
 class Engine:
@@ -39,6 +43,7 @@ class Engine:
         self,
         config: EngineConfig,
         read: Callable[[Assignment, Sequence[int], Sequence[Any]], tuple[list[Entry], int | None]],
+        joiner: Joiner | None = None,
     ) -> None:
         self.counters = Counters()
         self.stopping = False
@@ -52,8 +57,10 @@ class Engine:
         self._overrun = 0  # of those in flight, the ones whose assignment has ended
         # What outlives its message or its assignment: what workers still run, and copies and outputs on their way.
         self._left_bytes = 0
+        self._typical = 1  # bytes of a record that was polled of late
         self._turn = 0  # which partition hands out first
         self._parking = Parking(config)
+        self._assembly = Assembly(config, joiner)
         self._handoffs = HandOffs()
         self._commits = Commits(config.commit_interval, config.map_units)
 
@@ -94,13 +101,29 @@ class Engine:
         return sum(assignment.waiting_bytes for assignment in self._assignments.values())
 
     @property
+    def assembling_bytes(self) -> int:
+        """Bytes of chunks whose messages are not whole."""
+        return sum(assignment.chunks.bytes for assignment in self._assignments.values())
+
+    def recall_appetite(self, most: int) -> int:
+        """How many records a Recall may take now, at most ``most``; 0: it has to wait."""
+        if self.on_hold or self.active_bytes >= self._config.buffer_bytes // 2:
+            return 0
+        return min(most, self._mouthful)
+
+    @property
     def behind(self) -> int:
         """Messages that wait for an earlier one of their key, or of their partition, to be complete."""
         return sum(assignment.behind for assignment in self._assignments.values())
 
+    @property
+    def _mouthful(self) -> int:
+        """Large records are taken a few at a time: what a poll brings cannot be given back."""
+        return max(LEAST_POLL, self._config.buffer_bytes // 8 // self._typical)
+
     def appetite(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
-        room = most
+        room = min(most, self._mouthful)
         for assignment in self._assignments.values():
             if assignment.phase is Phase.RUNNING and not assignment.paused:
                 room = min(room, self._config.window - assignment.held)
@@ -142,7 +165,9 @@ class Engine:
             case p.Withdrawn():
                 self._on_withdrawn(event)
             case p.Idle():
-                self._on_idle(event)
+                self._on_idle(event, now)
+            case p.Recalled() | p.RecallEnded():
+                self._on_recall(event, now)
             case _:
                 self._on_turn(event, now)
         if not self.stopping and not self.on_hold:
@@ -193,6 +218,7 @@ class Engine:
             least_units=self._config.least_map_units,
             lanes=Lanes(by_key=ordering == "key") if ordering != "unordered" else None,
             on_hold=self.on_hold,
+            chunks=self._assembly.assembler(),
         )
 
     def _on_restored(self, event: p.Restored) -> None:
@@ -222,8 +248,8 @@ class Engine:
         offsets, raws = event.offsets, event.raws
         for index in range(1, len(offsets)):
             if offsets[index] <= offsets[index - 1]:  # the log was cut back within one poll
-                self._on_arrived(p.Arrived(event.place, offsets[:index], raws[:index]), now)
-                self._on_arrived(p.Arrived(event.place, offsets[index:], raws[index:]), now)
+                self._on_arrived(replace(event, offsets=offsets[:index], raws=raws[:index]), now)
+                self._on_arrived(replace(event, offsets=offsets[index:], raws=raws[index:]), now)
                 return
         first = offsets[0]
         if assignment.tracker is not None and first < assignment.tracker.next_offset:
@@ -236,18 +262,79 @@ class Engine:
             kept = within(offsets, fresh)
             self.counters.restored += len(offsets) - len(kept)
             entries, plain_bytes = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
+        if assignment.chunks.begin is None:
+            assignment.chunks.begin = first
+        wall_ms = math.floor(now.wall * 1000)
         if plain_bytes is None or assignment.lanes is not None:
-            assignment.take_in(entries, math.floor(now.wall * 1000))
+            assignment.take_in(entries, wall_ms, now.mono)
+            self._tell_lost(assignment)
         else:
             assignment.take_in_plain(entries, plain_bytes)
+        if entries:
+            size = sum(entry.size for entry in entries) if plain_bytes is None else plain_bytes
+            self._typical = max(1, size // len(entries))
+        if assignment.chunks:
+            assignment.chunks.log_ms = min(event.stamp_ms, wall_ms)
+            assignment.chunks.passed(offsets[-1] + 1, now.mono)
+            self._assembly.trim(self._assignments.values(), self.waiting_bytes)
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
         self._throttle(assignment, self.active_bytes, self.waiting_bytes)
 
-    def _on_idle(self, event: p.Idle) -> None:
+    def _on_idle(self, event: p.Idle, now: p.Now) -> None:
         assignment = self._assignments.get(event.place)
         if assignment is not None and assignment.phase is Phase.RUNNING:
             assignment.pass_over(event.position)
+            assignment.chunks.log_ms = math.floor(now.wall * 1000)
+
+    # Chunks ------------------------------------------------------------------------------------------------------------
+
+    def _on_recall(self, event: p.Recalled | p.RecallEnded, now: p.Now) -> None:
+        if event.recall is not self._assembly.recall:
+            return
+        assignment = self._assignments[event.recall.place]
+        if isinstance(event, p.RecallEnded):
+            self._assembly.ended(assignment, event.reached, now)
+            return
+        offsets, raws = self._assembly.wanted(assignment, event)
+        if offsets:
+            entries, _ = self._read(assignment, offsets, raws)
+            taken = self._assembly.admit(assignment, entries)
+            self.counters.recalled += len(taken)
+            assignment.take_in(taken, math.floor(now.wall * 1000), now.mono)
+            self._assembly.trim(self._assignments.values(), self.waiting_bytes)
+        self._tell_lost(assignment)
+
+    def _tend_chunks(self, now: p.Now) -> None:
+        """Give up what has waited for too long, and have read again what there is room for."""
+        running = [a for a in self._assignments.values() if a.phase is Phase.RUNNING]
+        holds_up = any(assignment.paused for assignment in running)
+        for assignment in running:
+            if assignment.chunks.seats and not assignment.chunks.cut:
+                assignment.drop_lost_seats()
+            if assignment.is_jammed(holds_up=holds_up):
+                assignment.admit_beyond_map()
+                self._notify(notices.map_overflow(assignment))
+            if assignment.chunks.groups:
+                self._assembly.expire(assignment, now)
+                self._tell_lost(assignment)
+        recall = self._assembly.next_recall(running, self.active_bytes, self.waiting_bytes, now)
+        if recall is not None:
+            self._out.append(recall)
+
+    def _tell_lost(self, assignment: Assignment) -> None:
+        lost = assignment.chunks.lost
+        if lost:
+            self.counters.given_up += len(lost)
+            for one in lost:
+                self._notify(notices.given_up(assignment, one))
+            lost.clear()
+        self.counters.assembled += assignment.chunks.take_whole()
+
+    def _cancel_recall(self, assignment: Assignment) -> None:
+        cancelled = self._assembly.cancel(assignment)
+        if cancelled is not None:
+            self._out.append(p.CancelRecall(cancelled))
 
     # Handing out -------------------------------------------------------------------------------------------------------
 
@@ -297,8 +384,10 @@ class Engine:
             elif verdict.reason is None:
                 if verdict.counted:
                     self.counters.filtered += 1
-                else:
+                elif verdict is FOREIGN:
                     self.counters.foreign += 1
+                elif verdict is DUPLICATE:
+                    self.counters.duplicates += 1
                 self._complete(entry)
             else:
                 failure = retry.Failure(
@@ -321,12 +410,13 @@ class Engine:
         if assignment.phase is not Phase.RUNNING or assignment.on_hold:
             return
         window, share = self._config.window, self._config.buffer_bytes // 2
+        squeezed = self._assembly.squeezed(waiting, self.assembling_bytes)
         if not assignment.paused:
-            if assignment.holds_too_much(window, share, active, waiting):
+            if assignment.holds_too_much(window, share, active, waiting, squeezed):
                 assignment.paused = True
                 self._out.append(p.Pause(assignment.place))
         # One less than "too much" at the half of everything.
-        elif not assignment.holds_too_much(window // 2 + 1, share // 2 + 1, active, waiting):
+        elif not assignment.holds_too_much(window // 2 + 1, share // 2 + 1, active, waiting, squeezed // 2):
             assignment.paused = False
             self._out.append(p.Resume(assignment.place))
 
@@ -350,6 +440,10 @@ class Engine:
 
     def _on_finished(self, event: p.Finished, now: p.Now) -> None:
         self._on_done(event.done)
+        if self.counters.assembled:
+            for entry in event.done:
+                if entry.others and entry.assignment.phase is not Phase.ENDED:
+                    entry.assignment.complete_others(entry)
         if self._config.ordering != "unordered":
             for entry in event.done:
                 entry.assignment.step_on(entry)
@@ -435,6 +529,8 @@ class Engine:
 
     def _complete(self, entry: Entry) -> None:
         entry.assignment.complete(entry.offset, entry.offset + 1, entry.size)
+        if entry.others:
+            entry.assignment.complete_others(entry)
         entry.assignment.step_on(entry)
 
     def _on_withdrawn(self, event: p.Withdrawn) -> None:
@@ -568,6 +664,7 @@ class Engine:
                 assignment.wake(wall_ms)
                 if assignment.parks and assignment.waiting:
                     self._park(assignment, now)
+        self._tend_chunks(now)
         active, waiting = self.active_bytes, self.waiting_bytes
         for assignment in self._assignments.values():
             self._throttle(assignment, active, waiting)
@@ -584,6 +681,7 @@ class Engine:
     def _drain(self, places: Sequence[p.Place], now: p.Now) -> None:
         draining = [self._assignments[place] for place in places if place in self._assignments]
         for assignment in draining:
+            self._cancel_recall(assignment)
             assignment.drain()
             self._handoffs.hurry(assignment, now)
         if draining:
@@ -601,7 +699,8 @@ class Engine:
 
     def _end(self, assignment: Assignment, reason: str) -> None:
         topic, partition = assignment.place
-        unfinished = assignment.incomplete
+        unfinished = assignment.messages + len(assignment.chunks.groups)
+        self._cancel_recall(assignment)
         assignment.end()
         for handoff in self._handoffs.forget(assignment):
             assignment.active_bytes -= handoff.entry.size  # the next owner runs it, and makes the copy anew

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ if TYPE_CHECKING:
     from retriable_kafka_client.core.partition import Assignment
     from retriable_kafka_client.wire import Marks
 
-__all__ = ["FILTERED", "FOREIGN", "Entry", "Verdict"]
+__all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "Entry", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class Verdict:
 
 FILTERED = Verdict(counted=True)
 FOREIGN = Verdict()  # another group's retry copy
+PART = Verdict()  # one chunk of a message: to be assembled. These four are told apart by identity.
+DUPLICATE = Verdict()  # a chunk that was there before
+GONE = Verdict()  # a chunk that is no longer in the log
 
 
 class Entry:
@@ -40,13 +44,14 @@ class Entry:
     born_ms: int = 0  # when the log took the record; 0: not known, or of no interest
     verdict: Verdict | None = None  # None: to be run
     key: bytes | None = None  # orders it, in key mode: the message's own
+    others: Sequence[int] = ()  # offsets of the message's other chunks, in increasing order
     alone: bool = False  # a worker died under it before: it runs in a slice of its own
 
     def __init__(
         self, assignment: Assignment, offset: int, size: int, raw: Any, marks: Marks, route: int
     ) -> None:
         self.assignment = assignment
-        self.offset = offset
+        self.offset = offset  # the lowest one of a message that came in chunks
         self.size = size  # bytes that holding this entry costs: body, key and headers
         self.raw = raw  # opaque to the core; the shell's record
         self.marks = marks
@@ -74,6 +79,11 @@ class Entry:
         return entry
 
     @property
+    def last(self) -> int:
+        """The message's highest offset."""
+        return self.others[-1] if self.others else self.offset
+
+    @property
     def attempt(self) -> int:
         """1 for the first run."""
         return self.marks.failed + 1
@@ -89,6 +99,7 @@ class Entry:
         )
         entry = Entry(self.assignment, self.offset, self.size, self.raw, marks, self.route)
         entry.not_before_ms, entry.key, entry.alone = not_before_ms, self.key, self.alone
+        entry.others = self.others
         return entry
 
     def __repr__(self) -> str:

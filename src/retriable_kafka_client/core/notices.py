@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from retriable_kafka_client import events
+from retriable_kafka_client.core.chunks import Lost
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
@@ -13,7 +14,9 @@ __all__ = [
     "blocked",
     "died",
     "dropped",
+    "given_up",
     "map_ignored",
+    "map_overflow",
     "nowhere",
     "refused",
     "reset",
@@ -50,6 +53,26 @@ def blocked(assignment: Assignment) -> events.Event:
     assert assignment.tracker is not None
     topic, partition = assignment.place
     return events.AdmissionBlocked(topic=topic, partition=partition, position=assignment.tracker.position)
+
+
+def map_overflow(assignment: Assignment) -> events.Event:
+    """What is complete between a message's chunks is more than commits can tell."""
+    assert assignment.tracker is not None
+    topic, partition = assignment.place
+    return events.OffsetMapOverflow(topic=topic, partition=partition, position=assignment.tracker.position)
+
+
+def given_up(assignment: Assignment, lost: Lost) -> events.Event:
+    """A message will never be whole."""
+    topic, partition = assignment.place
+    return events.ChunksGivenUp(
+        topic=topic,
+        partition=partition,
+        offset=lost.offset,
+        reason=lost.reason,
+        chunks=lost.chunks,
+        expected=lost.count,
+    )
 
 
 def accepted(handoff: HandOff, now: Now) -> events.Event:

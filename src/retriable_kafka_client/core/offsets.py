@@ -235,6 +235,15 @@ class Tracker:
             self._move(fitting, self._waiting[fitting - 1] + 1)
         return self._frontier
 
+    def admit_beyond(self, stop: int) -> None:
+        """Raise the frontier to ``stop`` (at most ``next_offset``) whatever the budget: the map will hold less than is
+        complete.
+        """
+        if stop > self._next:
+            raise ValueError(f"cannot admit {stop - 1}: the next offset is {self._next}")
+        if stop > self._frontier:
+            self._move(self._waiting.below(stop), stop)
+
     def set_budget(self, budget_units: int) -> None:
         """Change the limit of the offset map's text. What has been admitted stays so."""
         self._budget_units = budget_units

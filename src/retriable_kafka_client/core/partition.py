@@ -10,13 +10,15 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from retriable_kafka_client.core.entry import Entry, Verdict
+from retriable_kafka_client.core.chunks import Assembler, GroupKey, Part, key_of
+from retriable_kafka_client.core.entry import GONE, PART, Entry, Verdict
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.protocol import Place, Progress
 from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
 from retriable_kafka_client.core.schedule import DueQueue
+from retriable_kafka_client.wire import PLAIN
 
 __all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase", "within"]
 
@@ -42,9 +44,11 @@ class Assignment:
         "_least_units",
         "active_bytes",
         "begin",
+        "beside",
         "blocked",
         "blocked_at",
         "budget_units",
+        "chunks",
         "dirty",
         "due",
         "earliest",
@@ -81,6 +85,7 @@ class Assignment:
         least_units: int = LEAST_MAP_UNITS,
         lanes: Lanes | None = None,
         on_hold: bool = False,
+        chunks: Assembler | None = None,
     ) -> None:
         self.place = place
         self.parks = parks  # a retry topic: far-off messages may be re-published to its end
@@ -97,6 +102,8 @@ class Assignment:
         self.due: deque[Entry] = deque()  # had to wait for its time, which has come
         self.waiting = DueQueue()
         self.lanes = lanes  # None: in no order; else all that is queued above or under way is a lane's head
+        self.chunks = chunks if chunks is not None else Assembler()
+        self.beside = 0  # offsets of whole messages besides their lowest ones
         self.in_flight = 0  # handed to the workers
         self.overdue = 0  # of these, failed for their time limit, and running still
         # In order: overdue runs by offset. Their lane waits for them, as does the retry in place, if one follows.
@@ -156,7 +163,12 @@ class Assignment:
         They do not count against the window: when a retry topic's window is made room in by parking, pausing for the few
         milliseconds of an acknowledgement would throw the prefetch away and cost a fetch's time.
         """
-        return self.incomplete - self.sending
+        return self.messages - self.sending
+
+    @property
+    def messages(self) -> int:
+        """Incomplete messages; chunks of unfinished ones do not count."""
+        return self.incomplete - self.beside - self.chunks.count - len(self.chunks.cut)
 
     @property
     def waiting_bytes(self) -> int:
@@ -218,11 +230,15 @@ class Assignment:
         self.ready.extend(entries)
         self.active_bytes += size
 
-    def take_in(self, entries: Iterable[Entry], wall_ms: int) -> None:
-        """Sort fresh messages into what is ready, what is due and what waits for its time."""
+    def take_in(self, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
+        """Sort fresh messages into what is ready, what is due and what waits: for its time, or for more chunks."""
         active = 0
         lanes = self.lanes
         for entry in entries:
+            if entry.verdict is PART:
+                assert isinstance(entry, Part)
+                self._assemble(entry, wall_ms, mono)
+                continue
             not_before_ms = entry.not_before_ms
             if not_before_ms is not None and entry.verdict is None and not_before_ms > wall_ms + YEAR_MS:
                 entry.verdict = Verdict(REASON_NOT_BEFORE)
@@ -241,13 +257,63 @@ class Assignment:
             active += entry.size
         self.active_bytes += active
 
-    def holds_too_much(self, window: int, share: int, active: int, waiting: int) -> bool:
+    def _assemble(self, part: Part, wall_ms: int, mono: float) -> None:
+        chunks, key = self.chunks, key_of(part)
+        released = chunks.take(self, part, wall_ms, mono)
+        if self.lanes is not None and key in chunks.groups and key not in chunks.seats:
+            chunks.seats[key] = self.lanes.reserve(part.key, part.offset)
+        self._let_go(key, released, wall_ms)
+
+    def give_up_expired(self, wall_ms: int, mono: float, log_ms: int) -> None:
+        """Wait no longer for chunks that should have come by now, when the log stands at ``log_ms``."""
+        for key in self.chunks.expired(mono, log_ms):
+            self._let_go(key, self.chunks.expire(key), wall_ms)
+
+    def _let_go(self, key: GroupKey, released: Sequence[Entry], wall_ms: int) -> None:
+        """Sort what has left the assembler: a whole message, or chunks with a verdict, which need no order."""
+        if not released:
+            return
+        seat = self.chunks.seats.pop(key, None) if key not in self.chunks.groups else None
+        for entry in released:
+            self.beside += len(entry.others)
+            due_ms = entry.not_before_ms
+            if entry.verdict is None and due_ms is not None and due_ms > wall_ms + YEAR_MS:
+                entry.verdict = Verdict(REASON_NOT_BEFORE)
+            if seat is not None and not isinstance(entry, Part):
+                assert self.lanes is not None
+                entry.key = seat.key  # who names another key in a later chunk changes nothing
+                if not self.lanes.fill(seat, entry):
+                    return
+            if entry.verdict is None and due_ms is not None and due_ms > wall_ms:
+                self.waiting.push(entry)
+            else:
+                self.enqueue(entry)
+        if seat is not None and isinstance(released[0], Part):
+            assert self.lanes is not None
+            following = self.lanes.drop(seat)
+            if following is not None:
+                self.enqueue(following)
+
+    def drop_lost_seats(self) -> None:
+        """Nothing is cut: a message whose chunks are not held either has gone from the log, and nobody waits for it."""
+        for key in [key for key in self.chunks.seats if key not in self.chunks.groups]:
+            assert self.lanes is not None
+            following = self.lanes.drop(self.chunks.seats.pop(key))
+            if following is not None:
+                self.enqueue(following)
+
+    def pass_gone(self, offset: int) -> None:
+        """A chunk that was cut is no longer in the log."""
+        self.chunks.cut.remove(offset)
+        self.enqueue(Entry.marked(self, offset, 0, None, PLAIN, 0, verdict=GONE))
+
+    def holds_too_much(self, window: int, share: int, active: int, waiting: int, squeezed: int = 0) -> bool:
         """Whether it is time to read no further.
 
         ``active`` and ``waiting`` are the bytes of all partitions: each kind has a ``share`` of its own, so that what
-        waits for its time cannot starve what is at hand.
+        waits for its time cannot starve what is at hand. ``squeezed``: what a large chunk group takes of the active's.
         """
-        if self.held >= window or self.incomplete >= 2 * window or active >= share:
+        if self.held >= window or self.messages >= 2 * window or active >= share - squeezed:
             return True
         # What a retry topic brings next will mostly wait.
         return waiting >= share and (self.parks or len(self.waiting) > 0 or self.behind > 0)
@@ -300,7 +366,7 @@ class Assignment:
         taken: list[Entry] = []
         while queue and len(taken) < room:
             entry = queue.popleft()
-            if entry.offset >= frontier:
+            if entry.offset >= frontier or (entry.others and entry.last >= frontier):
                 self.blocked.append(entry)
             elif entry.not_before_ms is not None and entry.not_before_ms > wall_ms and entry.verdict is None:
                 self.put_off(entry)  # the wall clock was set back meanwhile
@@ -323,6 +389,8 @@ class Assignment:
         """``entry`` is complete and nobody runs it: what stands behind it in its lane may go."""
         if self.lanes is None or entry.offset in self.lingering:
             return
+        if isinstance(entry, Part) or entry.verdict is GONE:
+            return  # it had no place of its own, and may stand where its message's is
         following = self.lanes.leave(entry)
         if following is not None:
             self.enqueue(following)
@@ -373,6 +441,48 @@ class Assignment:
         self.active_bytes -= size
         self.dirty = True
 
+    def complete_others(self, entry: Entry) -> None:
+        """Likewise of the message's other chunks."""
+        first = stop = entry.others[0]
+        for offset in entry.others:
+            if offset != stop:
+                self.complete(first, stop, 0)
+                first = offset
+            stop = offset + 1
+        self.complete(first, stop, 0)
+        self.beside -= len(entry.others)
+
+    def is_jammed(self, *, holds_up: bool) -> bool:
+        """Whether nothing moves because the offset map has no room for what lies between a message's chunks.
+
+        What stands in the way then is another message's chunks, or its own: waiting does not help where it keeps this
+        partition, or others (``holds_up``), from being read.
+        """
+        under_way = self.in_flight or self.sending or self.refused or self.ready or self.due
+        if not self.blocked or under_way or self.phase is not Phase.RUNNING or self.on_hold:
+            return False
+        if not self.chunks and not any(entry.others for entry in self.blocked):
+            return False
+        assert self.tracker is not None
+        return holds_up or any(entry.offset == self.tracker.position for entry in self.blocked)
+
+    def admit_beyond_map(self) -> None:
+        """Let one of the blocked messages go all the same: commits will tell less than is complete."""
+        assert self.tracker is not None
+        self.tracker.admit_beyond(min(entry.last for entry in self.blocked) + 1)
+
+    @property
+    def waits_for_chunks(self) -> bool:
+        """In order: whether nothing moves, and nothing is read, before a message is whole or given up."""
+        under_way = self.in_flight or self.sending or self.refused or self.ready or self.due or self.blocked
+        return (
+            self.lanes is not None
+            and bool(self.chunks.groups)
+            and not under_way
+            and not len(self.waiting)
+            and not self.on_hold
+        )
+
     def progress(self) -> Progress | None:
         """What a commit should say now; None when there is nothing to say. Marks the progress as on its way."""
         if self.tracker is None or not self.dirty or self.phase is Phase.ENDED:
@@ -402,6 +512,7 @@ class Assignment:
                 self.active_bytes -= entry.size
             queue.clear()
         self.waiting.clear()
+        self.chunks.clear()
         for again in self.lingering.values():
             self.active_bytes -= again.size if again is not None else 0
         self.lingering.clear()
@@ -427,17 +538,15 @@ class Assignment:
             assert not self.ready and not self.due and not self.blocked and not self.waiting
         if self.phase is Phase.RUNNING:
             # What is neither queued nor in flight is being handed off.
-            assert held + self.sending <= self.tracker.incomplete, (
-                held,
-                self.sending,
-                self.tracker.incomplete,
-            )
+            assert held + self.sending <= self.messages, (held, self.sending, self.messages)
+        self.chunks.validate()
+        assert self.beside >= 0
         for entry in (*self.ready, *self.due):
             assert self.tracker.is_incomplete(entry.offset)
         if self.lanes is not None:
             self.lanes.validate()
             for entry in (*self.ready, *self.due, *self.blocked):
-                assert _is_silent(entry) or self.lanes.is_head(entry)
+                assert _is_silent(entry) or isinstance(entry, Part) or self.lanes.is_head(entry)
 
 
 def _is_silent(entry: Entry) -> bool:

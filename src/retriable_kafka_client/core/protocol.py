@@ -16,6 +16,7 @@ from retriable_kafka_client.wire import Marks
 __all__ = [
     "Arrived",
     "Assigned",
+    "CancelRecall",
     "Command",
     "Commit",
     "CommitAnswered",
@@ -37,6 +38,9 @@ __all__ = [
     "Publication",
     "Publish",
     "Published",
+    "Recall",
+    "RecallEnded",
+    "Recalled",
     "Restored",
     "Resume",
     "Revoking",
@@ -94,6 +98,7 @@ class Arrived:
     place: Place
     offsets: Sequence[int]
     raws: Sequence[Any]
+    stamp_ms: int = 0  # the last one's timestamp; 0: it has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +148,30 @@ class CommitAnswered:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """A poll came back empty while the client stood at this position: what lies below has been read."""
+    """A poll came back empty while the client stood at this position: what lies below has been read.
+
+    Of a partition with unfinished chunk groups it is told only where the log ends there.
+    """
 
     place: Place
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """What stands next in the log that ``recall`` asks for; records in between are gone."""
+
+    recall: Recall
+    offsets: Sequence[int]
+    raws: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class RecallEnded:
+    """All of it was read (``reached``), or it cannot be read at present."""
+
+    recall: Recall
+    reached: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +225,8 @@ EngineEvent = (
     | Published
     | CommitAnswered
     | Idle
+    | Recalled
+    | RecallEnded
     | Revoking
     | Ended
     | TopicChanged
@@ -242,6 +269,25 @@ class Resume:
     """Undo Pause."""
 
     place: Place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recall:
+    """Read the log again from ``first`` up to ``stop``, beside what is consumed; one at a time.
+
+    Tell it as Recalled, as ``Engine.recall_appetite`` says, and RecallEnded once ``stop`` or the log's end is reached.
+    """
+
+    place: Place
+    first: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRecall:
+    """Nothing more of this is wanted."""
+
+    recall: Recall
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,4 +376,17 @@ class Notify:
     event: Event
 
 
-Command = FetchCommitted | Start | Pause | Resume | Run | Withdraw | Produce | Publish | Commit | Notify
+Command = (
+    FetchCommitted
+    | Start
+    | Pause
+    | Resume
+    | Recall
+    | CancelRecall
+    | Run
+    | Withdraw
+    | Produce
+    | Publish
+    | Commit
+    | Notify
+)

@@ -8,13 +8,15 @@ from typing import Protocol
 from retriable_kafka_client.errors import DecodeError, DeliveryError, Reject, RetryAfter
 
 __all__ = [
-    "REASON_CHUNKED",
+    "REASON_CORRUPT",
     "REASON_EXHAUSTED",
     "REASON_FILTER",
     "REASON_GIVEN_UP",
+    "REASON_INCOMPLETE",
     "REASON_MALFORMED",
     "REASON_NOT_BEFORE",
     "REASON_NO_ORIGIN",
+    "REASON_ORPHAN",
     "REASON_REJECTED",
     "REASON_TOO_LARGE",
     "REASON_UNDECODABLE",
@@ -37,7 +39,9 @@ REASON_FILTER = "filter-failed"  # the filter raised
 REASON_MALFORMED = "malformed-header"  # a library header that cannot be what it says
 REASON_NO_ORIGIN = "unknown-origin"  # a retry copy of a topic that this consumer does not handle
 REASON_NOT_BEFORE = "not-before-too-far"  # to run more than a year from now
-REASON_CHUNKED = "chunked"  # one chunk of several: this release does not reassemble
+REASON_CORRUPT = "corrupt"  # whole, but not of the size or checksum that its sender wrote
+REASON_INCOMPLETE = "incomplete"  # one chunk of a message of which others never came
+REASON_ORPHAN = "orphan"  # one chunk of a message whose first ones had been committed, or were gone, before
 REASON_TOO_LARGE = "too-large"  # above Limits.message_bytes
 
 

@@ -81,7 +81,7 @@ class DueQueue:
         size = early = 0
         for position, item in enumerate(sorted(self._heap)):
             entry = item[2]
-            is_early = entry.offset < below
+            is_early = entry.last < below
             near = (
                 position < keep.messages
                 and size + entry.size <= keep.bytes
@@ -97,7 +97,7 @@ class DueQueue:
 
     def count_below(self, offset: int) -> int:
         """How many stand at lower offsets. O(n)."""
-        return sum(1 for item in self._heap if item[1] < offset)
+        return sum(1 for item in self._heap if item[2].last < offset)
 
     def take_older(self, before_ms: int, below: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
         """Remove and return what came into the log before ``before_ms`` and, as above, may be parked."""
@@ -105,7 +105,7 @@ class DueQueue:
         taken: list[Entry] = []
         for item in self._heap:
             entry = item[2]
-            if 0 < entry.born_ms < before_ms and entry.offset < below and rule.allows(entry, wall_ms):
+            if 0 < entry.born_ms < before_ms and entry.last < below and rule.allows(entry, wall_ms):
                 taken.append(entry)
             else:
                 kept.append(item)

@@ -37,6 +37,8 @@ class EngineConfig:
     parking_interval: float  # seconds
     map_units: int = 4095  # UTF-16 units of commit metadata that the broker takes
     ordering: Ordering = "unordered"
+    message_bytes: int = 2**63 - 1  # the largest message that is put together of chunks
+    chunk_wait: float = 900.0  # seconds of log time until a message of which chunks are missing is given up
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
     routing: Routing = field(
         init=False, repr=False, compare=False
@@ -66,6 +68,10 @@ class Counters:
     dropped: int = 0  # would be dead letters, but the topic says DISCARD
     filtered: int = 0
     foreign: int = 0  # another group's retry copies
+    assembled: int = 0  # messages that came in chunks, and are whole
+    given_up: int = 0  # messages that came in chunks, and will never be whole
+    duplicates: int = 0  # chunks that were there before
+    recalled: int = 0  # chunks that were read again, for want of memory the first time
     parked: int = 0
     restored: int = 0  # done before, as the offset map told
     refused: int = 0  # copies that were refused and sent again

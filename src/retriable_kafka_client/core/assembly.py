@@ -1,0 +1,174 @@
+"""The unfinished chunk groups of all partitions together: their share of the bytes, and what is read again.
+
+What waits for its time and what is assembled have half of the bytes together. The consumer's oldest group may always grow;
+over the share the youngest ones are cut, that is forgotten but for their offsets. They are read again in *recalls*: passes
+over the part of the log in which cut chunks lie. A group that is never cut during a whole pass has afterwards all that the
+log has of it; the oldest one never is. So each pass completes a group or leaves it to its last chunk or its expiry, and the
+next one becomes the oldest. A group of which chunks may be cut is not given up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Joiner, Part, Workshop, key_of
+from retriable_kafka_client.core.entry import GONE, PART, Entry
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.settings import EngineConfig
+
+__all__ = ["Assembly"]
+
+FIRST_PAUSE = (
+    0.5  # seconds after a pass that left something cut, until the next; doubled as long as no group leaves
+)
+LONGEST_PAUSE = 30.0
+
+
+class Assembly:
+    """See the module's docstring. The engine's, and changed by it only."""
+
+    def __init__(self, config: EngineConfig, joiner: Joiner | None) -> None:
+        self.recall: p.Recall | None = None  # under way
+        self._share = config.buffer_bytes // 2
+        self._chunk_wait = config.chunk_wait
+        self._shop = Workshop(joiner=joiner, message_bytes=config.message_bytes, chunk_wait=config.chunk_wait)
+        self._next = 0  # what the recall comes to next
+        self._begun_before = 0  # groups that were there when it began
+        self._has_cut = False  # a group was cut since it began
+        self._again_at = 0.0  # monotonic; the next recall, unless a group leaves
+        self._vain = 0  # recalls in a row after which something was left, and no group had gone
+        self._left = 0  # groups that had gone when the last recall ended
+
+    def assembler(self) -> Assembler:
+        return Assembler(self._shop)
+
+    # Bytes -------------------------------------------------------------------------------------------------------------
+
+    def squeezed(self, waiting: int, assembling: int) -> int:
+        """By how much the active messages' share shrinks for a group that has outgrown the others'; a quarter stays."""
+        return min(max(0, waiting + assembling - self._share), self._share - self._share // 4)
+
+    def trim(self, assignments: Collection[Assignment], waiting: int) -> None:
+        """Cut the youngest groups until the rest, or the oldest alone, is within the share."""
+        holders = [assignment.chunks for assignment in assignments if assignment.chunks.groups]
+        excess = waiting + sum(chunks.bytes for chunks in holders) - self._share
+        if excess <= 0 or not holders:
+            return
+        oldest = min(group.number for chunks in holders if (group := chunks.oldest) is not None)
+        while excess > 0:
+            chunks = max(holders, key=_youngest)
+            if _youngest(chunks) <= oldest:
+                return
+            before = chunks.bytes
+            chunks.cut_youngest()
+            self._has_cut = True
+            excess -= before - chunks.bytes
+
+    # Time --------------------------------------------------------------------------------------------------------------
+
+    def expire(self, assignment: Assignment, now: p.Now) -> None:
+        """Give up groups whose chunks do not come. What is not read at present cannot be told from what is lost."""
+        wall_ms = math.floor(now.wall * 1000)
+        log_ms = assignment.chunks.log_ms
+        if assignment.paused:
+            if not assignment.waits_for_chunks:
+                return
+            log_ms = wall_ms  # else nothing would ever be read again
+        assignment.give_up_expired(wall_ms, now.mono, log_ms)
+
+    # Recalls -----------------------------------------------------------------------------------------------------------
+
+    def next_recall(
+        self, running: Collection[Assignment], active: int, waiting: int, now: p.Now
+    ) -> p.Recall | None:
+        """The recall to begin now: for the oldest group if it needs one, else where there is room for more."""
+        cut = [assignment for assignment in running if assignment.chunks.cut]
+        if self.recall is not None or not cut or active >= self._share:
+            return None
+        if now.mono < self._again_at and self._shop.left == self._left:
+            return None
+        oldest: Group | None = None
+        chosen: Assignment | None = None
+        for assignment in running:
+            group = assignment.chunks.oldest
+            if group is not None and (oldest is None or group.number < oldest.number):
+                oldest, chosen = group, assignment
+        if chosen is None or oldest is None:
+            chosen = min(
+                cut, key=lambda assignment: assignment.chunks.recalls
+            )  # what comes will be the oldest
+        elif not (oldest.maybe_cut and chosen.chunks.cut):
+            if waiting + sum(assignment.chunks.bytes for assignment in running) > self._share // 2:
+                return None
+            chosen = min(cut, key=lambda assignment: assignment.chunks.recalls)
+        chunks = chosen.chunks
+        chunks.recalls += 1
+        self._next, self._begun_before, self._has_cut = chunks.cut.lowest, self._shop.begun, False
+        self.recall = p.Recall(chosen.place, self._next, chunks.cut.highest + 1)
+        return self.recall
+
+    def wanted(self, assignment: Assignment, event: p.Recalled) -> tuple[Sequence[int], Sequence[Any]]:
+        """What of these records nobody holds. Cut chunks that the log has no longer are passed over."""
+        chunks = assignment.chunks
+        indexes = [
+            index
+            for index, offset in enumerate(event.offsets)
+            if offset >= self._next and offset in chunks.cut
+        ]
+        if event.offsets and event.offsets[-1] >= self._next:
+            self._pass_gone(assignment, event.offsets[-1] + 1, frozenset(event.offsets))
+        return [event.offsets[index] for index in indexes], [event.raws[index] for index in indexes]
+
+    def admit(self, assignment: Assignment, entries: Sequence[Entry]) -> list[Entry]:
+        """Take from what was read again that for which there is room."""
+        chunks = assignment.chunks
+        taken: list[Entry] = []
+        begun: set[GroupKey] = set()
+        for entry in entries:
+            if not isinstance(entry, Part) or entry.verdict is not PART:
+                entry.verdict = GONE  # another log's: what was cut was a chunk
+            elif (key := key_of(entry)) not in chunks.groups and key not in begun:
+                if self._has_cut and not entry.begins:
+                    continue  # of a group that was cut in this very pass, most likely
+                begun.add(key)
+            if isinstance(entry, Part):
+                entry.recalled = True
+            chunks.cut.remove(entry.offset)
+            taken.append(entry)
+        return taken
+
+    def ended(self, assignment: Assignment, reached: bool, now: p.Now) -> None:
+        recall, self.recall = self.recall, None
+        assert recall is not None
+        chunks = assignment.chunks
+        if reached:
+            self._pass_gone(assignment, recall.stop, frozenset())
+            for group in chunks.groups.values():
+                if group.number <= self._begun_before:
+                    group.maybe_cut = False
+        self._vain = self._vain + 1 if chunks.cut and self._shop.left == self._left else 0
+        self._left = self._shop.left
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._vain, 10))
+        self._again_at = now.mono + pause if chunks.cut else now.mono
+
+    def cancel(self, assignment: Assignment) -> p.Recall | None:
+        """The assignment ends: the recall that is to be cancelled, if it is one of its."""
+        recall = self.recall
+        if recall is None or recall.place != assignment.place:
+            return None
+        self.recall = None
+        return recall
+
+    def _pass_gone(self, assignment: Assignment, stop: int, there: frozenset[int]) -> None:
+        for offset in list(assignment.chunks.cut.within(self._next, stop)):
+            if offset not in there:
+                assignment.pass_gone(offset)
+        self._next = stop
+
+
+def _youngest(chunks: Assembler) -> int:
+    group = chunks.youngest
+    return group.number if group is not None else 0

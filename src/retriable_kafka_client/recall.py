@@ -1,0 +1,96 @@
+"""Reading a part of a log again, beside what is consumed: chunks that were cut for want of memory.
+
+A client of its own, so that the group's position and prefetch stay as they are. It joins no group and commits nothing. Only
+the loop's thread touches it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from retriable_kafka_client.client import open_client
+from retriable_kafka_client.core.protocol import Recall, Recalled, RecallEnded
+
+__all__ = ["Recaller"]
+
+QUEUE_KBYTES = 8 * 1024  # what the client fetches ahead, beside the consumer's own queue
+CLOSE_SECONDS = 2.0
+
+
+class Recaller:
+    """Performs one Recall at a time. Makes its client when it is first needed."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        ahead = min(int(settings.get("queued.max.messages.kbytes", QUEUE_KBYTES)), QUEUE_KBYTES)
+        self._settings = {
+            **settings,
+            "group.protocol": "classic",
+            "queued.max.messages.kbytes": ahead,
+            "auto.offset.reset": "earliest",  # what is gone is passed over
+            "enable.partition.eof": True,
+        }
+        self._client: Any = None
+        self._recall: Recall | None = None
+
+    def begin(self, recall: Recall) -> None:
+        """Read this from now on."""
+        if self._client is None:
+            self._client = open_client(Consumer, self._settings)
+        self._recall = recall
+        self._client.assign([TopicPartition(*recall.place, recall.first)])
+
+    def cancel(self, recall: Recall) -> None:
+        """Read this no longer."""
+        if self._recall is recall:
+            self._stop()
+
+    def poll(self, most: int) -> list[Recalled | RecallEnded]:
+        """What has come since the last call, at most so many records. Never waits."""
+        recall = self._recall
+        if recall is None:
+            return []
+        try:
+            batch = self._client.consume(most, 0)
+        except KafkaException:
+            self._stop()
+            return [RecallEnded(recall, reached=False)]
+        offsets: list[int] = []
+        raws: list[Any] = []
+        ended: RecallEnded | None = None
+        for raw in batch:
+            error = raw.error()
+            if (raw.topic(), raw.partition()) != recall.place or ended is not None:
+                continue
+            if error is not None:
+                if error.code() == KafkaError._PARTITION_EOF:
+                    ended = RecallEnded(recall)
+                elif error.fatal():
+                    ended = RecallEnded(recall, reached=False)
+            elif raw.offset() >= recall.stop:
+                ended = RecallEnded(recall)
+            else:
+                offsets.append(raw.offset())
+                raws.append(raw)
+                if raw.offset() == recall.stop - 1:
+                    ended = RecallEnded(recall)
+        told: list[Recalled | RecallEnded] = [Recalled(recall, offsets, raws)] if offsets else []
+        if ended is not None:
+            self._stop()
+            told.append(ended)
+        return told
+
+    def _stop(self) -> None:
+        self._recall = None
+        self._client.unassign()
+
+    def close(self) -> None:
+        """Bounded; a client that still has a request out is left to itself."""
+        if self._client is None:
+            return
+        closing = threading.Thread(target=self._client.close, name="rkc-close-recall", daemon=True)
+        closing.start()
+        closing.join(CLOSE_SECONDS)
