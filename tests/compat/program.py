@@ -98,6 +98,12 @@ def consume(told: dict[str, Any]) -> None:
     note(told["evidence"], "ended", member=told.get("name", "?"))
 
 
+def consume_plain(told: dict[str, Any]) -> None:
+    """Consume, and leave signals as they are."""
+    with ThreadPoolExecutor(2) as pool:
+        BaseConsumer(consumer_config(told), pool, 2).run()
+
+
 def produce(told: dict[str, Any]) -> None:
     """Send numbered messages, `every` seconds apart, until SIGTERM or `count`; what is acknowledged is noted."""
     stopped: list[int] = []
@@ -131,4 +137,12 @@ def consume_all(told: dict[str, Any]) -> None:
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     instructions = json.loads(sys.argv[1])
-    {"consume": consume, "produce": produce, "consume_all": consume_all}[instructions["role"]](instructions)
+    if instructions.get("interruptible"):
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who started us had it ignored
+    roles = {
+        "consume": consume,
+        "consume_plain": consume_plain,
+        "consume_all": consume_all,
+        "produce": produce,
+    }
+    roles[instructions["role"]](instructions)
