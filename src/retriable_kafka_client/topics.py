@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -33,6 +34,7 @@ STEP_SECONDS = 0.05
 MOCK_CLUSTER = (
     "mockCluster"  # how librdkafka names its mock clusters, which know neither topic ids nor settings
 )
+LONGEST_UID = 200  # with partition and offset it makes a message's id, and that has to fit into its header
 _REFUSED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 _MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"})
 
@@ -300,7 +302,10 @@ class Directory:
     def _untold(self, name: str) -> None:
         """The brokers do not say which incarnation it is: a re-created topic cannot be told from the old one."""
         self._stale.discard(name)
-        self._facts.setdefault(name, TopicFacts(f"{self._cluster_id}.{name}", False, None))
+        uid = f"{self._cluster_id}.{name}"
+        if len(uid) > LONGEST_UID:
+            uid = f"{self._cluster_id}.{sha256(name.encode()).hexdigest()}"
+        self._facts.setdefault(name, TopicFacts(uid, False, None))
 
 
 def _code(error: KafkaException) -> str:
