@@ -30,6 +30,7 @@ key_of: Callable[[Any], bytes | None] = methodcaller("key")
 
 _UNREADABLE = object()
 
+LONGEST_LANE = 64  # bytes
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
 
 
@@ -79,7 +80,7 @@ class Intake:
             entries = [Entry(assignment, offset, size, raw, PLAIN, route) for offset, size, raw in columns]
             if self._keyed:
                 for entry, key in zip(entries, keys, strict=True):
-                    entry.key = key
+                    entry.key = _lane(key)
             return entries, sum(sizes)
         entries = []
         for offset, raw, body, key, headers in zip(offsets, raws, bodies, keys, all_headers, strict=True):
@@ -94,7 +95,7 @@ class Intake:
             for entry in entries:
                 chunk, key = entry.marks.chunk, entry.raw.key()
                 # As Message.key: a message without one may travel under its chunk group's id.
-                entry.key = None if chunk is not None and key == chunk.group else key
+                entry.key = None if chunk is not None and key == chunk.group else _lane(key)
         return entries, None
 
     def _read_one(
@@ -200,6 +201,11 @@ def _all_headers(raws: Sequence[Any]) -> list[Any]:
             found.append(_UNREADABLE)
         else:
             return found
+
+
+def _lane(key: bytes | None) -> bytes | None:
+    """What orders messages with this key: a long one would be held beyond its message."""
+    return key if key is None or len(key) <= LONGEST_LANE else sha256(key).digest()
 
 
 def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:

@@ -330,6 +330,34 @@ def test_a_million_claims_cost_a_bit_each() -> None:
     assert made.engine.assignments[BASE].messages == 0
 
 
+@pytest.mark.parametrize("ordering", ["key", "partition"])
+def test_a_million_claims_in_order_are_held_up(ordering: str) -> None:
+    """Each keeps a place in its lane, cut or not: these are bounded too, and nothing waits for them for ever."""
+    made = bench(ordering=ordering, buffer_bytes=10_000)
+    assignment = made.engine.assignments[BASE]
+    first, paused = 0, False
+    while not paused and first < 20_000:
+        records = [(offset, Raw(0, 2, group(offset))) for offset in range(first, first + 500)]
+        commands = made.chunks(BASE, *records)
+        paused = bool(only(commands, p.Pause))
+        first += 500
+    assert paused
+    assert len(assignment.chunks.seats) < 3_000
+    commands = made.wait(WAIT + 60.0)
+    dead = made.dead(commands)
+    for _ in range(1_000):
+        if only(commands, p.Resume):
+            break
+        commands = made.wait(1.0)
+        dead += made.dead(commands)
+        for recall in recalls(commands):
+            offsets = range(recall.first, recall.stop)
+            made.tell(p.Recalled(recall, offsets, [Raw(0, 2, group(offset)) for offset in offsets]))
+            made.tell(p.RecallEnded(recall))
+    assert not assignment.paused
+    assert {reason for _, reason in dead} == {"incomplete"}
+
+
 def test_a_large_group_leaves_the_others_a_reserve() -> None:
     assembly = Assembly(
         EngineConfig(

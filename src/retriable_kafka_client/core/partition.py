@@ -25,6 +25,7 @@ __all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase", "within"]
 
 YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
 LEAST_MAP_UNITS = 100  # with less room than this for its map, a partition goes without
+MOST_SEATS = 2_000  # unfinished chunk groups that may keep a place, in order: cut ones cost memory there
 NO_MAP = 2**31  # a budget that holds nothing up
 
 
@@ -315,6 +316,8 @@ class Assignment:
         """
         if self.held >= window or self.messages >= 2 * window or active >= share - squeezed:
             return True
+        if self.has_many_seats:
+            return True
         # What a retry topic brings next will mostly wait.
         return waiting >= share and (self.parks or len(self.waiting) > 0 or self.behind > 0)
 
@@ -472,16 +475,17 @@ class Assignment:
         self.tracker.admit_beyond(min(entry.last for entry in self.blocked) + 1)
 
     @property
+    def has_many_seats(self) -> bool:
+        """In order: whether so many messages are not whole that no further ones may begin."""
+        return len(self.chunks.seats) >= MOST_SEATS
+
+    @property
     def waits_for_chunks(self) -> bool:
         """In order: whether nothing moves, and nothing is read, before a message is whole or given up."""
+        if self.lanes is None or not self.chunks.groups or self.on_hold:
+            return False
         under_way = self.in_flight or self.sending or self.refused or self.ready or self.due or self.blocked
-        return (
-            self.lanes is not None
-            and bool(self.chunks.groups)
-            and not under_way
-            and not len(self.waiting)
-            and not self.on_hold
-        )
+        return self.has_many_seats or (not under_way and not len(self.waiting))
 
     def progress(self) -> Progress | None:
         """What a commit should say now; None when there is nothing to say. Marks the progress as on its way."""
