@@ -32,6 +32,7 @@ class Raw:
     group: bytes = GROUP
     size: int = 100
     stamp: float = START  # seconds
+    key: bytes | None = None
 
 
 class Joiner:
@@ -62,9 +63,12 @@ def read(
 
 def _entry(assignment: Assignment, offset: int, raw: Raw) -> Entry:
     if raw.count == 1:
-        return Entry(assignment, offset, raw.size, raw, PLAIN, 0)
+        plain = Entry(assignment, offset, raw.size, raw, PLAIN, 0)
+        plain.key = raw.key
+        return plain
     marks = Marks(chunk=Chunk(raw.group, raw.index, raw.count))
     part = Part(assignment, offset, raw.size, raw, marks, 0)
+    part.key = raw.key
     part.verdict, part.born_ms = PART, round(raw.stamp * 1000)
     part.body_bytes, part.recalled = raw.size, False
     return part
@@ -356,6 +360,19 @@ def test_a_million_claims_in_order_are_held_up(ordering: str) -> None:
             made.tell(p.RecallEnded(recall))
     assert not assignment.paused
     assert {reason for _, reason in dead} == {"incomplete"}
+
+
+@pytest.mark.parametrize("ordering", ["key", "partition"])
+def test_a_window_full_of_what_stands_behind_it_does_not_end_a_message(ordering: str) -> None:
+    made = bench(ordering=ordering, window=10)
+    commands = made.chunks(BASE, (0, Raw(0, 2, key=b"k")), *[(n, Raw(key=b"k")) for n in range(1, 31)])
+    commands += made.wait(1.0)
+    assert [type(one) for one in commands if isinstance(one, (p.Pause, p.Resume))][-1:] != [p.Pause]
+    assert not made.engine.assignments[BASE].paused
+    (whole,) = run(made.chunks(BASE, (31, Raw(1, 2, key=b"k"))))
+    assert (whole.offset, list(whole.others)) == (0, [31])
+    made.wait(1.0)
+    assert made.engine.assignments[BASE].paused  # now they wait for a worker
 
 
 def test_a_large_group_leaves_the_others_a_reserve() -> None:

@@ -314,9 +314,10 @@ class Assignment:
         ``active`` and ``waiting`` are the bytes of all partitions: each kind has a ``share`` of its own, so that what
         waits for its time cannot starve what is at hand. ``squeezed``: what a large chunk group takes of the active's.
         """
-        if self.held >= window or self.messages >= 2 * window or active >= share - squeezed:
+        if active >= share - squeezed or self.has_many_seats:
             return True
-        if self.has_many_seats:
+        # What stands behind a message that is not whole goes on only when its other chunks are read: the bytes alone count.
+        if (self.held >= window or self.messages >= 2 * window) and not self.waits_for_chunks:
             return True
         # What a retry topic brings next will mostly wait.
         return waiting >= share and (self.parks or len(self.waiting) > 0 or self.behind > 0)
