@@ -203,13 +203,15 @@ def _admits_all(self: Tracker, stop: int) -> int:
         self._budget_bits = budget
 
 
-def _runs_early(self: Assignment, entries: Iterable[Entry], wall_ms: int) -> None:
-    for entry in entries:
-        if entry.verdict is not None:
-            self.plain = False
-        self.ready.append(entry)
-        entry.not_before_ms = None
-        self.active_bytes += entry.size
+_take_in = Assignment.take_in
+
+
+def _runs_early(self: Assignment, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
+    early = list(entries)
+    for entry in early:
+        if entry.verdict is None:
+            entry.not_before_ms = None
+    _take_in(self, early, wall_ms, mono)
 
 
 def _wakes_early(self: DueQueue, wall_ms: int) -> list[Entry]:
@@ -264,12 +266,19 @@ def _runs_what_it_must_not(self: Dispatch, entries: Sequence[Entry]) -> list[Ent
 # Memory --------------------------------------------------------------------------------------------------------------
 
 
-def _holds_any_number(self: Assignment, window: int, share: int, active: int, waiting: int) -> bool:
-    return active >= share or (waiting >= share and (self.parks or len(self.waiting) > 0))
+_holds_too_much = Assignment.holds_too_much
 
 
-def _holds_any_bytes(self: Assignment, window: int, share: int, active: int, waiting: int) -> bool:
-    return self.incomplete >= window
+def _holds_any_number(
+    self: Assignment, window: int, share: int, active: int, waiting: int, squeezed: int = 0
+) -> bool:
+    return _holds_too_much(self, 10**9, share, active, waiting, squeezed)
+
+
+def _holds_any_bytes(
+    self: Assignment, window: int, share: int, active: int, waiting: int, squeezed: int = 0
+) -> bool:
+    return _holds_too_much(self, window, 10**18, active, waiting, squeezed)
 
 
 def _appetite(self: Engine, most: int) -> int:
