@@ -120,7 +120,8 @@ class Member:
             self._perform(command, followups)
         for followup in followups:
             self.step(followup)
-        world.watch.after(self, event, now)
+        # What an idle tick might break stays broken: the next step's check finds it.
+        world.watch.after(self, event, now, quick=not commands and isinstance(event, p.Tick))
 
     def _perform(self, command: p.Command, followups: list[p.EngineEvent]) -> None:
         world = self.world
@@ -198,6 +199,8 @@ class Member:
             self._poll()
         self.workers.begin()
         for _ in range(CALM_SLICES if world.calm else 0):
+            if not self.workers:
+                break
             self.workers.serve()
             self.workers.begin()
 
