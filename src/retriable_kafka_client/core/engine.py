@@ -15,7 +15,7 @@ from typing import Any
 from retriable_kafka_client import events
 from retriable_kafka_client.core import notices
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.assembly import Assembly
+from retriable_kafka_client.core.assembly import Assembly, is_jammed
 from retriable_kafka_client.core.chunks import Joiner
 from retriable_kafka_client.core.commits import Commits
 from retriable_kafka_client.core.dispatch import Dispatch
@@ -24,7 +24,8 @@ from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.parking import Parking
-from retriable_kafka_client.core.partition import Assignment, Phase, within
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.runs import within
 from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
@@ -312,7 +313,7 @@ class Engine:
         for assignment in running:
             if assignment.chunks.seats and not assignment.chunks.cut:
                 assignment.drop_lost_seats()
-            if assignment.is_jammed(holds_up=holds_up):
+            if is_jammed(assignment, holds_up=holds_up):
                 assignment.admit_beyond_map()
                 self._notify(notices.map_overflow(assignment))
             if assignment.chunks.groups:
