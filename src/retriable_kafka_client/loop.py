@@ -424,9 +424,12 @@ class Loop:
             for place, one in self._engine.assignments.items()
             if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
         ]
+        random.shuffle(due)  # brokers that are slow to answer hold up no more than one question
         for place, position in self._assigner.positions(due).items():
             if self._assigner.ends_at(place, END_SECONDS) == position:
                 self._tell(p.Idle(place, position))
+            if time.monotonic() > now + END_SECONDS:
+                return
 
     def _reread(self) -> None:
         """Go on with what is read again."""
