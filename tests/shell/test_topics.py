@@ -215,7 +215,9 @@ def test_a_copy_too_large_for_its_topic_is_held_and_harms_no_neighbour(
     )
     body = b'"' + b"x" * 20 + b'"'
     lab.fill(entry, [body] * 10, partition=0)
-    lab.send(entry, body, partition=0, headers=[("own", b"y" * 3000)])  # no chunk is small enough: each carries them
+    lab.send(
+        entry, body, partition=0, headers=[("own", b"y" * 3000)]
+    )  # no chunk is small enough: each carries them
     lab.fill(entry, [body] * 19, partition=0)
 
     def handler(m: Message[Any]) -> None:
