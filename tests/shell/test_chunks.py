@@ -6,6 +6,9 @@ import time
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import Limits, Message, wire
 from retriable_kafka_client import events as ev
@@ -134,6 +137,37 @@ def test_the_rest_of_a_message_whose_beginning_is_gone_ends_at_once(lab: Lab) ->
     message = Split(b"abcdef" * 100, 150)
     produce_chunks(lab.servers, entry.name, [(message, index) for index in (2, 3)])
     lab.send(entry.name, b"next")
+    lab.start(entry, lambda m: runs.add(m.body))
+    assert reasons(lab, entry, 2) == ["orphan", "orphan"]
+    lab.caught_up(entry)
+    assert runs.items == [b"next"]
+
+
+def test_a_message_whose_first_half_a_dead_member_committed(real_lab: Lab) -> None:
+    """As 0.x does, whose members commit what they have not put together."""
+    lab = real_lab
+    entry, runs = lab.entry(partitions=1), Log()
+    message = Split(b"abcdef" * 100, 150)
+    produce_chunks(lab.servers, entry.name, interleaved([message]))
+    lab.send(entry.name, b"next")
+    dead = KafkaConsumer({"bootstrap.servers": lab.servers, "group.id": lab.group})
+    dead.commit(offsets=[TopicPartition(entry.name, 0, 2)], asynchronous=False)
+    dead.close()
+    lab.start(entry, lambda m: runs.add(m.body))
+    assert reasons(lab, entry, 2) == ["orphan", "orphan"]
+    lab.caught_up(entry)
+    assert runs.items == [b"next"]
+
+
+def test_a_message_whose_first_half_retention_took(real_lab: Lab) -> None:
+    lab = real_lab
+    entry, runs = lab.entry(partitions=1), Log()
+    message = Split(b"abcdef" * 100, 150)
+    produce_chunks(lab.servers, entry.name, interleaved([message]))
+    lab.send(entry.name, b"next")
+    admin = AdminClient({"bootstrap.servers": lab.servers})
+    for answer in admin.delete_records([TopicPartition(entry.name, 0, 2)]).values():
+        answer.result(30)
     lab.start(entry, lambda m: runs.add(m.body))
     assert reasons(lab, entry, 2) == ["orphan", "orphan"]
     lab.caught_up(entry)
