@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Iterator, Mapping
 
 from retriable_kafka_client.assigning import Assigner
@@ -45,6 +47,9 @@ class IdleLooks:
             for place, one in assignments.items()
             if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
         ]
+        random.shuffle(due)  # brokers that are slow to answer hold up no more than one question
         for place, position in assigner.positions(due).items():
             if assigner.ends_at(place, END_SECONDS) == position:
                 yield Idle(place, position)
+            if time.monotonic() > now.mono + END_SECONDS:
+                return

@@ -353,10 +353,8 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch and self._engine.behind and self._engine.in_flight:
-                self._runner.wait(
-                    POLL_SECONDS
-                )  # what comes next in order waits for a worker, not for a record
+            if not batch and self._engine.in_flight and self._engine.held_up:
+                self._runner.wait(POLL_SECONDS)  # what comes next waits for a worker, not for a record
                 batch = consumer.consume(most, 0)
             elif not batch:
                 first = consumer.poll(POLL_SECONDS)

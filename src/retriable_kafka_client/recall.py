@@ -67,7 +67,8 @@ class Recaller:
                 continue
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
-                    ended = RecallEnded(recall)
+                    # A new leader may for a while serve less than the one before it: what it does not show is not gone.
+                    ended = RecallEnded(recall, reached=raw.offset() >= recall.stop)
                 elif error.fatal():
                     ended = RecallEnded(recall, reached=False)
             elif raw.offset() >= recall.stop:

@@ -112,9 +112,10 @@ class Engine:
         return min(most, self._mouthful)
 
     @property
-    def behind(self) -> int:
-        """Messages that wait for an earlier one of their key, or of their partition, to be complete."""
-        return sum(assignment.behind for assignment in self._assignments.values())
+    def held_up(self) -> bool:
+        """Whether messages at hand wait for others to end: for one before them, or for room with the workers."""
+        full = self._load.in_flight >= self._config.in_flight - self._config.reserve
+        return any(a.behind or (full and (a.ready or a.due)) for a in self._assignments.values())
 
     @property
     def _mouthful(self) -> int:
