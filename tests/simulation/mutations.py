@@ -288,9 +288,9 @@ def _appetite(self: Engine, most: int) -> int:
 _perform_resume = Engine._throttle
 
 
-def _never_resumes(self: Engine, assignment: Assignment, active: int, waiting: int) -> None:
+def _never_resumes(self: Engine, assignment: Assignment, active: int, waiting: int, squeezed: int) -> None:
     if not assignment.paused:
-        _perform_resume(self, assignment, active, waiting)
+        _perform_resume(self, assignment, active, waiting, squeezed)
 
 
 def _forgets_left_bytes(self: Engine, assignment: Assignment, reason: str) -> None:

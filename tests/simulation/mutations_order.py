@@ -208,9 +208,9 @@ def _hold_hands_out(self: Engine, on: bool) -> None:
             self._out.append(p.Pause(assignment.place))
 
 
-def _hold_reads_on(self: Engine, assignment: Assignment, active: int, waiting: int) -> None:
+def _hold_reads_on(self: Engine, assignment: Assignment, active: int, waiting: int, squeezed: int) -> None:
     held, assignment.on_hold = assignment.on_hold, False
-    _throttle(self, assignment, active, waiting)
+    _throttle(self, assignment, active, waiting, squeezed)
     assignment.on_hold = held
 
 

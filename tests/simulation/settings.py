@@ -145,7 +145,7 @@ def draw(seed: int, random: Random) -> Settings:
         ),
         body_bytes=choice((10, 200, 600)),
         jobs=choice((0.0, 0.1, 0.3, 0.6)),
-        farthest=choice((3.0, 15.0, 40.0, 150.0)),
+        farthest=choice((3.0, 15.0, 40.0, 110.0)),
         odd=choice((0.0, 0.05, 0.2)),
         filtering=chance() < 0.3,
         chunked=0.0,

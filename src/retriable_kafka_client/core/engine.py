@@ -281,7 +281,8 @@ class Engine:
             self._assembly.trim(self._assignments.values(), self.waiting_bytes)
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
-        self._throttle(assignment, self.active_bytes, self.waiting_bytes)
+        waiting = self.waiting_bytes
+        self._throttle(assignment, self.active_bytes, waiting, self._squeezed(waiting))
 
     def _on_idle(self, event: p.Idle, now: p.Now) -> None:
         assignment = self._assignments.get(event.place)
@@ -310,6 +311,10 @@ class Engine:
     def _tend_chunks(self, now: p.Now) -> None:
         """Give up what has waited for too long, and have read again what there is room for."""
         running = [a for a in self._assignments.values() if a.phase is Phase.RUNNING]
+        if not any(
+            assignment.blocked or assignment.chunks or assignment.chunks.seats for assignment in running
+        ):
+            return
         holds_up = any(assignment.paused for assignment in running)
         for assignment in running:
             if assignment.chunks.seats and not assignment.chunks.cut:
@@ -340,15 +345,23 @@ class Engine:
 
     # Reading on --------------------------------------------------------------------------------------------------------
 
-    def _throttle(self, assignment: Assignment, active: int, waiting: int) -> None:
+    def _throttle_all(self) -> None:
+        active, waiting = self.active_bytes, self.waiting_bytes
+        squeezed = self._squeezed(waiting)
+        for assignment in self._assignments.values():
+            self._throttle(assignment, active, waiting, squeezed)
+
+    def _squeezed(self, waiting: int) -> int:
+        return self._assembly.squeezed(waiting, self.assembling_bytes)
+
+    def _throttle(self, assignment: Assignment, active: int, waiting: int, squeezed: int) -> None:
         """Pause a partition that holds too much, resume one that has come down to half.
 
-        ``active`` and ``waiting`` are the bytes of all partitions.
+        ``active`` and ``waiting`` are the bytes of all partitions; ``squeezed``: see ``holds_too_much``.
         """
         if assignment.phase is not Phase.RUNNING or assignment.on_hold:
             return
         window, share = self._config.window, self._config.buffer_bytes // 2
-        squeezed = self._assembly.squeezed(waiting, self.assembling_bytes)
         if not assignment.paused:
             if assignment.holds_too_much(window, share, active, waiting, squeezed):
                 assignment.paused = True
@@ -370,9 +383,7 @@ class Engine:
         if on:
             self._out.append(p.Withdraw())
         else:
-            active, waiting = self.active_bytes, self.waiting_bytes
-            for assignment in self._assignments.values():
-                self._throttle(assignment, active, waiting)
+            self._throttle_all()
 
     def _park(self, assignment: Assignment, now: p.Now) -> None:
         """Re-publish messages that are due far off, to make room for what stands behind them."""
@@ -391,9 +402,7 @@ class Engine:
                 if assignment.parks and assignment.waiting:
                     self._park(assignment, now)
         self._tend_chunks(now)
-        active, waiting = self.active_bytes, self.waiting_bytes
-        for assignment in self._assignments.values():
-            self._throttle(assignment, active, waiting)
+        self._throttle_all()
         commit = self._commits.due(self._assignments.values(), now)
         if commit is not None:
             self._out.append(commit)
