@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from retriable_kafka_client.client_errors import error_name
 from retriable_kafka_client.core.protocol import Commit, Place
 
 __all__ = ["Committer", "Outcome"]
@@ -42,7 +43,7 @@ class Committer:
         try:
             self._consumer.commit(offsets=_positions(commit), asynchronous=True)
         except KafkaException as error:
-            return Outcome(commit, dict.fromkeys((one.place for one in commit.progress), _name(error)))
+            return Outcome(commit, dict.fromkeys((one.place for one in commit.progress), error_name(error)))
         if not self._unanswered:
             self._since = time.monotonic()
         self._unanswered.append(commit)
@@ -92,8 +93,3 @@ class Committer:
 
 def _positions(commit: Commit) -> list[TopicPartition]:
     return [TopicPartition(*one.place, one.position, one.metadata) for one in commit.progress]
-
-
-def _name(error: KafkaException) -> str:
-    reason = error.args[0]
-    return reason.name() if isinstance(reason, KafkaError) else type(error).__name__

@@ -18,12 +18,13 @@ from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
-from confluent_kafka import Message as RawMessage
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
 from retriable_kafka_client.assigning import Assigner, is_eager
+from retriable_kafka_client.batches import by_place
 from retriable_kafka_client.client import admin_settings, consumer_settings, open_client, producer_settings
+from retriable_kafka_client.client_errors import BEFORE_ASSIGNMENT_SECONDS, ClientErrors, error_name
 from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
@@ -31,13 +32,14 @@ from retriable_kafka_client.core.engine import Engine, EngineConfig
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.notices import timed_out
 from retriable_kafka_client.core.partition import Phase
-from retriable_kafka_client.core.routing import is_pattern
-from retriable_kafka_client.errors import ConsumerFailed, NotReachable, RetriableKafkaError
+from retriable_kafka_client.errors import ConsumerFailed, RetriableKafkaError
+from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
+from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
-from retriable_kafka_client.snapshot import Snapshot, take_stats
+from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.troubles import Troubles
@@ -51,22 +53,12 @@ log = logging.getLogger("retriable_kafka_client")
 BATCH = 500  # records polled at once, at most
 POLL_SECONDS = 0.02  # an idle poll: what a due message or a stop may have to wait
 SERVE_SECONDS = 0.01  # a round while draining
-COMMITTED_SECONDS = 0.1  # one try to read the group's positions
-BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
 LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
 LAST_TRY_SECONDS = 2.0  # until a last commit is sent once more
 CLOSE_SECONDS = 5.0
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
-END_SECONDS = 0.1  # to ask where a log ends
-IDLE_SECONDS = 0.5  # between looks at how far the client has read without records
-
-
-_ERROR: Callable[[Any], Any] = RawMessage.error
-_TOPIC: Callable[[Any], Any] = RawMessage.topic
-_PARTITION: Callable[[Any], Any] = RawMessage.partition
-_OFFSET: Callable[[Any], Any] = RawMessage.offset
 
 
 @dataclass(slots=True)
@@ -103,14 +95,15 @@ class Loop:
         self._control = control
         self._engine = Engine(config.engine, intake.read, intake)
         self._troubles = Troubles(config.engine.group)
-        self._group = f"group {config.engine.group}"
-        self._pending: set[p.Place] = set()  # assigned, position not known yet
+        self._errors = ClientErrors(
+            self._troubles,
+            group=config.engine.group,
+            topics=config.topics,
+            servers=config.cluster.bootstrap_servers,
+        )
+        self._positions = Positions(self._troubles, self._errors)
+        self._idle_looks = IdleLooks()
         self._starts: list[p.Start] = []
-        self._assigned = False
-        self._began = time.monotonic()
-        self._idle_at = 0.0
-        self._ends_at = 0.0
-        self._probe_at = 0.0
         self._renewed: set[str] = set()  # topics that were made anew while we ran
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._publishing = 0  # bytes of what handlers sent that no broker has answered for
@@ -141,7 +134,7 @@ class Loop:
             if directory is not None:
                 self._directory = directory
                 # Patterns that match nothing yet bring no assignment, and nothing to wait for.
-                self._assigned = not self._config.engine.routing.has_names and not directory.matched
+                self._errors.assigned = not self._config.engine.routing.has_names and not directory.matched
                 self._consume()
         finally:
             self._runner.close(0.0 if self._control.hard else 1.0)
@@ -187,7 +180,7 @@ class Loop:
         """Be a member of the group with one client, until stopped or until a new client is called for."""
         config = self._config
         settings = consumer_settings(
-            config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._client_error)
+            config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._errors.client)
         )
         settings["on_commit"] = self._guarded(self._committed)
         # Whoever drains for longer in a rebalance is put out of the group.
@@ -196,7 +189,7 @@ class Loop:
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(self._consumer, eager=is_eager(settings))
         self._committer = Committer(self._consumer, lambda: self._control.hard)
-        self._began = time.monotonic()
+        self._errors.begin()
         self._closing = False
         failed = True
         try:
@@ -219,9 +212,12 @@ class Loop:
         if self._reopen:
             return  # what this client would still read, and where it stands, is of the log that is gone
         self._start()
+        assignments = self._engine.assignments
         if not self._poll():
-            self._look_idle()
-        self._look_for_ends()
+            for idle in self._idle_looks.passed(self._assigner, assignments, self._now()):
+                self._tell(idle)
+        for idle in self._idle_looks.ends(self._assigner, assignments, self._now()):
+            self._tell(idle)
         self._reread()
 
     def _serve(self) -> None:
@@ -315,8 +311,11 @@ class Loop:
     # Events and commands -----------------------------------------------------------------------------------------------
 
     def _tell(self, event: p.EngineEvent) -> None:
-        for command in self._engine.handle(event, p.Now(time.time(), time.monotonic())):
+        for command in self._engine.handle(event, self._now()):
             self._perform(command)
+
+    def _now(self) -> p.Now:
+        return p.Now(time.time(), time.monotonic())
 
     def _perform(self, command: p.Command) -> None:
         match command:
@@ -338,7 +337,7 @@ class Loop:
             case p.Withdraw():
                 self._tell(p.Withdrawn(self._runner.withdraw(lambda entry: not entry.assignment.hands_out)))
             case p.FetchCommitted():
-                self._pending.update(command.places)
+                self._positions.pending.update(command.places)
             case p.Start():
                 self._starts.append(command)
             case p.Recall():
@@ -354,10 +353,8 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch and self._engine.behind and self._engine.in_flight:
-                self._runner.wait(
-                    POLL_SECONDS
-                )  # what comes next in order waits for a worker, not for a record
+            if not batch and self._engine.in_flight and self._engine.held_up:
+                self._runner.wait(POLL_SECONDS)  # what comes next waits for a worker, not for a record
                 batch = consumer.consume(most, 0)
             elif not batch:
                 first = consumer.poll(POLL_SECONDS)
@@ -367,66 +364,14 @@ class Loop:
             # The records that were on their way to us are lost, and the gap would look like compaction: nothing behind
             # it may be committed. Whoever starts next reads them.
             raise ConsumerFailed(
-                f"polling failed, and its records must be read anew: {_name(error)}"
+                f"polling failed, and its records must be read anew: {error_name(error)}"
             ) from error
         if not batch:
             return False
-        for place, (offsets, raws) in self._by_place(batch).items():
+        for place, (offsets, raws) in by_place(self._errors.sift(batch)).items():
             self._tell(p.Arrived(place, offsets, raws, raws[-1].timestamp()[1]))
             self._troubles.clear("brokers", "poll", f"topic {place.topic}")
         return True
-
-    def _by_place(self, batch: Sequence[Any]) -> dict[p.Place, tuple[list[int], list[Any]]]:
-        """Sort a batch by partition; what is not a record is dealt with at once.
-
-        A batch is mostly of one partition, and `map` calls the client's accessors without the interpreter: half the cost.
-        """
-        if any(map(_ERROR, batch)):
-            for raw in batch:
-                if raw.error() is not None:
-                    self._record_error(raw)
-            batch = [raw for raw in batch if raw.error() is None]
-        topics: list[str] = list(map(_TOPIC, batch))
-        partitions: list[int] = list(map(_PARTITION, batch))
-        offsets: list[int] = list(map(_OFFSET, batch))
-        if batch and topics.count(topics[0]) == len(batch) == partitions.count(partitions[0]):
-            return {p.Place(topics[0], partitions[0]): (offsets, list(batch))}
-        groups: dict[p.Place, tuple[list[int], list[Any]]] = {}
-        for topic, partition, offset, raw in zip(topics, partitions, offsets, batch, strict=True):
-            group = groups.setdefault(p.Place(topic, partition), ([], []))
-            group[0].append(offset)
-            group[1].append(raw)
-        return groups
-
-    def _look_idle(self) -> None:
-        """Nothing came: offsets without records (transaction markers) may have been passed, which a commit must tell."""
-        now = time.monotonic()
-        if now < self._idle_at:
-            return
-        self._idle_at = now + IDLE_SECONDS
-        still = [
-            place
-            for place, one in self._engine.assignments.items()
-            if one.hands_out and not one.paused and one.incomplete == 0
-        ]
-        for place, position in self._assigner.positions(still).items():
-            self._tell(p.Idle(place, position))
-
-    def _look_for_ends(self) -> None:
-        """Chunks may be overdue of which the log holds no more: only where it ends can that be told."""
-        now = time.monotonic()
-        if now < self._ends_at:
-            return
-        self._ends_at = now + IDLE_SECONDS
-        wall_ms = int(time.time() * 1000)
-        due = [
-            place
-            for place, one in self._engine.assignments.items()
-            if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
-        ]
-        for place, position in self._assigner.positions(due).items():
-            if self._assigner.ends_at(place, END_SECONDS) == position:
-                self._tell(p.Idle(place, position))
 
     def _reread(self) -> None:
         """Go on with what is read again."""
@@ -437,46 +382,14 @@ class Loop:
     # Positions ---------------------------------------------------------------------------------------------------------
 
     def _restore(self) -> None:
-        """Ask for the group's positions, of new partitions and of one while the brokers are in doubt."""
-        places = [place for place in self._pending if self._directory.facts(place.topic) is not None]
-        probing = not places and self._troubles.known("brokers") and time.monotonic() >= self._probe_at
-        if probing:
-            self._probe_at = time.monotonic() + 1.0
-            places = list(self._engine.assignments)[:1]
-        if not places:
-            return
-        try:
-            answers = self._consumer.committed(
-                [TopicPartition(*place) for place in places], COMMITTED_SECONDS
-            )
-        except KafkaException as error:
-            if _name(error) != "_TIMED_OUT":
-                self._refusal(self._group, _name(error))
-            return
-        self._troubles.clear("brokers", self._group)
-        if probing:
-            return
-        for answer in answers:
-            place = p.Place(answer.topic, answer.partition)
-            facts = self._directory.facts(place.topic)
-            if answer.error is not None or facts is None:
-                continue  # for instance locked by an open transaction: asked again in the next round
-            self._pending.discard(place)
-            renewed = place.topic in self._renewed and answer.offset < 0
-            if renewed:
-                self._notifier.tell(
-                    events.TopicReset(topic=place.topic, partition=place.partition, position=None)
-                )
-            self._tell(
-                p.Restored(
-                    place=place,
-                    position=answer.offset if answer.offset >= 0 else None,
-                    metadata=answer.metadata or "",
-                    uid=facts.uid,
-                    retention_ms=facts.retention_ms,
-                    earliest=renewed,
-                )
-            )
+        answers = self._positions.ask(
+            self._consumer, self._directory, self._engine.assignments, self._renewed, time.monotonic()
+        )
+        for restored in answers:
+            if restored.earliest:
+                topic, partition = restored.place
+                self._notifier.tell(events.TopicReset(topic=topic, partition=partition, position=None))
+            self._tell(restored)
 
     def _start(self) -> None:
         if self._starts and not self._reopen:
@@ -516,10 +429,10 @@ class Loop:
             return
         self._tell(p.CommitAnswered(*outcome))
         if len(outcome.codes) < len(outcome.commit.progress):
-            self._troubles.clear("brokers", self._group)
+            self._errors.group_is_well()
         for code in outcome.codes.values():
             if code.endswith("AUTHORIZATION_FAILED"):
-                self._refusal(self._group, code)
+                self._errors.refused(None, code)
 
     def _last_commit(self, places: Sequence[p.Place], deadline: float) -> None:
         """Commit and see that it is in, by ``deadline``. Inside a callback no answer to a commit can arrive."""
@@ -549,7 +462,7 @@ class Loop:
         return call
 
     def _on_assign(self, given: Sequence[Any]) -> None:
-        self._assigned = True
+        self._errors.assigned = True
         self._troubles.clear("brokers", "assignment")
         places = [p.Place(one.topic, one.partition) for one in given]
         self._assigner.accept(places)
@@ -578,52 +491,9 @@ class Loop:
         self._assigner.give_up(places)
 
     def _end(self, places: Sequence[p.Place], reason: str) -> None:
-        self._pending.difference_update(places)
+        self._positions.pending.difference_update(places)
         self._starts = [start for start in self._starts if start.place not in places]
         self._tell(p.Ended(places, reason))
-
-    # Trouble -----------------------------------------------------------------------------------------------------------
-
-    def _record_error(self, raw: Any) -> None:
-        error: KafkaError = raw.error()
-        code = str(error.name())
-        topic = raw.topic()
-        if code == "_PARTITION_EOF":
-            return
-        if error.fatal():
-            raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
-        if code == "_MAX_POLL_EXCEEDED":
-            log.error(
-                "group %s: the loop did not poll in time and lost its partitions", self._config.engine.group
-            )
-        elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
-            # What only a pattern names may go as it came, and a pattern may match nothing.
-            if topic in self._config.topics and not is_pattern(topic):
-                self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
-        elif code.endswith("AUTHORIZATION_FAILED"):
-            what = f"topic {topic}" if topic and code.startswith("TOPIC") else self._group
-            self._refusal(what, code)
-        else:
-            self._troubles.note("poll", f"polling reports {code}")
-
-    def _client_error(self, error: KafkaError) -> None:
-        code = str(error.name())
-        if error.fatal():
-            raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
-        if code.endswith("AUTHORIZATION_FAILED"):
-            self._refusal(self._group, code)
-        elif code in ("_ALL_BROKERS_DOWN", "_AUTHENTICATION", "_SSL"):
-            self._troubles.note("brokers", f"the brokers cannot be used: {code}")
-        if not self._assigned and time.monotonic() > self._began + BEFORE_ASSIGNMENT_SECONDS:
-            raise NotReachable(
-                f"no assignment from the brokers at {self._config.cluster.bootstrap_servers}: {code}: {error.str()}"
-            )
-
-    def _refusal(self, what: str, code: str) -> None:
-        """The brokers refuse us something: fatal before the first assignment, waited out later."""
-        if not self._assigned:
-            raise ConsumerFailed(f"the brokers refuse {what}: {code}")
-        self._troubles.note(what, f"the brokers refuse {what}: {code}")
 
     # What others see ---------------------------------------------------------------------------------------------------
 
@@ -632,26 +502,21 @@ class Loop:
         if now < self.snapshot.at + SNAPSHOT_SECONDS and not force:
             return
         engine = self._engine
-        refusals = dict(engine.refusals)
-        self._notifier.accepted(frozenset(refusals))
-        reasons = list(self._troubles.reasons())
-        reasons += [f"topic {name} is not read: {reason}" for name, reason in engine.unclear.items()]
-        reasons += [f"topic {target} refuses copies: {code}" for target, code in refusals.items()]
-        if not self._assigned:
-            reasons.append("no assignment yet")
-        elif self._pending:
-            reasons.append(f"the positions of {len(self._pending)} partitions are not known yet")
+        self._notifier.accepted(frozenset(engine.refusals))
         # An entry whose partition was given away since counts as overrun already.
         late = sum(entry.assignment.phase is not Phase.ENDED for entry in self._late)
-        if (engine.overrun + late) * 2 >= self._runner.slots:
-            reasons.append(
-                f"{engine.overrun} handlers of partitions that were given away, and {late} beyond their time limit,"
-                " hold the workers"
-            )
+        reasons = why_not_ready(
+            engine,
+            troubles=self._troubles.reasons(),
+            assigned=self._errors.assigned,
+            pending=len(self._positions.pending),
+            overdue=late,
+            slots=self._runner.slots,
+        )
         self.snapshot = Snapshot(
             at=now,
             stats=take_stats(engine, lost_events=self._notifier.lost, overdue=late),
-            reasons=tuple(reasons),
+            reasons=reasons,
         )
 
 
@@ -659,8 +524,3 @@ def _told(failure: BaseException) -> str:
     """Name the failure, with its text where that is known to hold no payload."""
     name = type(failure).__name__
     return f"{name}: {failure}" if isinstance(failure, (RetriableKafkaError, BrokenExecutor)) else name
-
-
-def _name(error: KafkaException) -> str:
-    reason = error.args[0]
-    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__

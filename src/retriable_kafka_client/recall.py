@@ -67,8 +67,7 @@ class Recaller:
                 continue
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
-                    # All of it stood in the log once. A broker that took the partition over may not know yet how much
-                    # of its log may be read: what it does not give out is not gone.
+                    # A new leader may for a while serve less than the one before it: what it does not show is not gone.
                     ended = RecallEnded(recall, reached=raw.offset() >= recall.stop)
                 elif error.fatal():
                     ended = RecallEnded(recall, reached=False)

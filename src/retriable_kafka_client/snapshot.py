@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.stats import PartitionStats, Stats
 
-__all__ = ["Snapshot", "take_stats"]
+__all__ = ["Snapshot", "take_stats", "why_not_ready"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +46,22 @@ def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
         assembling_bytes=engine.assembling_bytes,
         partitions=MappingProxyType(partitions),
     )
+
+
+def why_not_ready(
+    engine: Engine, *, troubles: Iterable[str], assigned: bool, pending: int, overdue: int, slots: int
+) -> tuple[str, ...]:
+    """What keeps the consumer from its work. ``pending``: partitions whose positions are not known yet."""
+    reasons = list(troubles)
+    reasons += [f"topic {name} is not read: {reason}" for name, reason in engine.unclear.items()]
+    reasons += [f"topic {target} refuses copies: {code}" for target, code in engine.refusals.items()]
+    if not assigned:
+        reasons.append("no assignment yet")
+    elif pending:
+        reasons.append(f"the positions of {pending} partitions are not known yet")
+    if (engine.overrun + overdue) * 2 >= slots:
+        reasons.append(
+            f"{engine.overrun} handlers of partitions that were given away, and {overdue} beyond their time limit,"
+            " hold the workers"
+        )
+    return tuple(reasons)

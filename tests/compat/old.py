@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from retriable_kafka_client.compat import (
@@ -14,8 +15,10 @@ from retriable_kafka_client.compat import (
     ProducerConfig,
 )
 from tests.shell.lab import QUICK, Lab, Log
+from tests.support.records import group_lag
+from tests.support.waiting import WAIT, wait_until
 
-__all__ = ["connection", "consumer_config", "entry", "producer", "running"]
+__all__ = ["caught_up", "connection", "consumer_config", "entry", "producer", "running"]
 
 
 def connection(lab: Lab, **settings: Any) -> dict[str, Any]:
@@ -51,6 +54,20 @@ def consumer_config(
     return ConsumerConfig(
         lab.group, target, list(topics), **options, **connection(lab, **{**QUICK, **(settings or {})})
     )
+
+
+def caught_up(lab: Lab, *topics: str | ConsumeTopicConfig | None, timeout: float = WAIT) -> None:
+    """Wait until the lab's group has no lag on these topics, or on both topics of an entry."""
+    names: list[str | None] = []
+    for one in topics:
+        names += [one.base_topic, one.retry_topic] if isinstance(one, ConsumeTopicConfig) else [one]
+
+    def without_lag(name: str) -> bool:
+        return group_lag(lab.servers, lab.group, name) == 0
+
+    for name in names:
+        if name is not None:
+            wait_until(partial(without_lag, name), timeout, f"no lag on {name}")
 
 
 @contextmanager

@@ -7,7 +7,6 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import confluent_kafka
@@ -15,19 +14,11 @@ import pytest
 
 from retriable_kafka_client import wire
 from retriable_kafka_client.compat import BaseConsumer, ConsumerThread, ConsumeTopicConfig
-from tests.compat.old import consumer_config, entry, producer, running
+from tests.compat.old import caught_up, consumer_config, entry, producer, running
 from tests.shell.lab import Lab, Log
 from tests.support.kafka import Kafka
 from tests.support.names import unique
-from tests.support.records import group_lag
 from tests.support.waiting import WAIT, wait_until
-
-
-def caught_up(lab: Lab, *entries: ConsumeTopicConfig, timeout: float = WAIT) -> None:
-    """Wait until the group has no lag on these topics."""
-    for topic in [name for one in entries for name in (one.base_topic, one.retry_topic) if name]:
-        lag = partial(group_lag, lab.servers, lab.group, topic)
-        wait_until(lambda lag=lag: lag() == 0, timeout, f"no lag on {topic}")  # type: ignore[misc]
 
 
 def lines(caplog: pytest.LogCaptureFixture, least: int, naming: str) -> list[str]:
@@ -175,7 +166,7 @@ def test_the_config_is_read_when_it_runs(lab: Lab) -> None:
     lab.fill(one.base_topic, [b"1", b"2"])
     thread.start()
     seen.wait(1)
-    caught_up(lab, ConsumeTopicConfig(one.base_topic))
+    caught_up(lab, one.base_topic)
     thread.stop()
     assert not thread.is_alive() and list(seen) == [2]
     assert pool.submit(int).result() == 0, "the executor is not shut down"
@@ -294,7 +285,7 @@ def test_a_pattern_finds_its_topics_and_copies_go_back_to_their_retry_topic(real
     lab.send(retry, b'{"i": "again"}', headers=[(wire.ATTEMPT, bytes(7) + b"\1")])
     with running(consumer_config(lab, target, one)):
         seen.wait(4)
-        caught_up(lab, ConsumeTopicConfig(bases[0]), ConsumeTopicConfig(bases[1]), ConsumeTopicConfig(retry))
+        caught_up(lab, *bases, retry)
     assert seen.counts() == {bases[0]: 1, bases[1]: 1, "again": 2}
     assert len(lab.read(retry)) == 2
 
@@ -306,6 +297,6 @@ def test_a_failure_without_a_retry_topic_by_name_is_exhausted_with_an_error(
     one = ConsumeTopicConfig(lab.topic("base"), "^" + lab.topic("retry"), 5, 0.05)
     lab.send(one.base_topic, b"{}")
     with running(consumer_config(lab, lambda message: message["i"], one)):
-        caught_up(lab, ConsumeTopicConfig(one.base_topic))
+        caught_up(lab, one.base_topic)
         wait_until(lambda: lines(caplog, logging.ERROR, one.base_topic))
     assert lab.read(str(one.retry_topic)[1:]) == []

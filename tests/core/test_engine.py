@@ -118,8 +118,20 @@ def test_few_slots_are_for_everything() -> None:
     entries = bench.plain(BASE, *range(20))
     assert len(entries) == 16
     bench.arrive(RETRY, (0, due_in(bench, 0.0)))
+    assert bench.engine.held_up
     freed = bench.tell(p.Finished(done=entries[:1]))
     assert [(one.assignment.place, one.offset) for one in run(freed)] == [(RETRY, 0)]
+
+
+def test_it_says_whether_messages_wait_for_room_with_the_workers() -> None:
+    bench = Bench(in_flight=2)
+    bench.assign(BASE)
+    entries = bench.plain(BASE, 0, 1)
+    said = [bench.engine.held_up]
+    bench.plain(BASE, 2)
+    said.append(bench.engine.held_up)
+    bench.tell(p.Finished(done=entries))
+    assert [*said, bench.engine.held_up] == [False, True, False]
 
 
 def test_nothing_runs_before_its_time() -> None:

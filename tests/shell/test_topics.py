@@ -213,9 +213,12 @@ def test_a_copy_too_large_for_its_topic_is_held_and_harms_no_neighbour(
         retry=Retry(lab.topic("retry", 1, {"max.message.bytes": "2000"}), delay=0.1),
         dead_letter=lab.topic("dead"),
     )
-    bodies = [b'"' + b"x" * 20 + b'"' for _ in range(30)]
-    bodies[10] = b'"' + b"y" * 3000 + b'"'
-    lab.fill(entry, bodies, partition=0)
+    body = b'"' + b"x" * 20 + b'"'
+    lab.fill(entry, [body] * 10, partition=0)
+    lab.send(
+        entry, body, partition=0, headers=[("own", b"y" * 3000)]
+    )  # no chunk is small enough: each carries them
+    lab.fill(entry, [body] * 19, partition=0)
 
     def handler(m: Message[Any]) -> None:
         runs.add((m.offset, m.attempt))

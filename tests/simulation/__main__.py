@@ -11,8 +11,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 from tests.simulation.campaign import failures
+from tests.simulation.tenure import Violation
 from tests.simulation.trace import Trace
-from tests.simulation.watch import Violation
 from tests.simulation.world import World
 
 PIECE = 250  # seeds that one worker runs at a time

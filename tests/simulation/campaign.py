@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterable
 
-from tests.simulation.watch import Violation
+from tests.simulation.tenure import Violation
 from tests.simulation.world import run
 
 __all__ = ["failures", "first_failure"]

@@ -7,7 +7,6 @@ way, with the instants at which they happen.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import protocol as p
@@ -15,12 +14,12 @@ from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.wire import dead_headers, own_headers, write_marks
 from tests.simulation.broker import Committed
-from tests.simulation.letters import Letter, WatchedJoiner, cut_up
-from tests.simulation.records import Facts, Kind, Outcome, Record, Whole
-from tests.simulation.underway import Copy, Cursor, Fetch, Flight, Mailing, Rereading, Revoke
-from tests.simulation.watch import Tenure, Violation
+from tests.simulation.letters import WatchedJoiner
+from tests.simulation.records import Record, Whole
+from tests.simulation.sends import Sends
+from tests.simulation.tenure import Tenure, Violation
+from tests.simulation.underway import Cursor, Fetch, Flight, Rereading, Revoke
 from tests.simulation.workers import Workers
 
 if TYPE_CHECKING:
@@ -60,8 +59,7 @@ class Member:
         self.tenures: dict[p.Place, Tenure] = {}
         self.all_tenures: dict[Assignment, Tenure] = {}
         self.workers = Workers(self)
-        self.copies: list[Copy] = []
-        self.mailings: list[Mailing] = []
+        self.sends = Sends(self)
         self.flights: list[Flight] = []
         self.fetches: list[Fetch] = []
         self._landing = 0.0  # commits of one member land in the order in which they were sent
@@ -89,11 +87,11 @@ class Member:
             if not record.facts.kind.silent and record.offset_ not in tenure.assignment.chunks.cut
         }
         held.update(entry.raw for entry in self.workers)
-        held.update(copy.handoff.entry.raw for copy in self.copies)
-        held.update(mailing.publication.entry.raw for mailing in self.mailings)
+        held.update(copy.handoff.entry.raw for copy in self.sends.copies)
+        held.update(mailing.publication.entry.raw for mailing in self.sends.mailings)
         for whole in [record for record in held if isinstance(record, Whole)]:
             held.update(whole.records)
-        outputs = sum(mailing.publication.size for mailing in self.mailings)
+        outputs = sum(mailing.publication.size for mailing in self.sends.mailings)
         return sum(self._sizes.get(record, 0) for record in held) + outputs
 
     # Steps -------------------------------------------------------------------------------------------------------------
@@ -120,7 +118,8 @@ class Member:
             self._perform(command, followups)
         for followup in followups:
             self.step(followup)
-        world.watch.after(self, event, now)
+        # What an idle tick might break stays broken: the next step's check finds it.
+        world.watch.after(self, event, now, quick=not commands and isinstance(event, p.Tick))
 
     def _perform(self, command: p.Command, followups: list[p.EngineEvent]) -> None:
         world = self.world
@@ -129,14 +128,9 @@ class Member:
                 world.watch.handed_out(self, command.entries, world.now)
                 self.workers.push(command.entries)
             case p.Produce():
-                world.watch.produced(self, command.handoff, world.now)
-                lands_at = world.soon()
-                uid = self.all_tenures[command.handoff.entry.assignment].uid
-                self.copies.append(Copy(command.handoff, uid, lands_at, world.soon(lands_at)))
+                self.sends.produce(command.handoff)
             case p.Publish():
-                world.watch.publishes(self, command.publication)
-                lands_at = world.soon()
-                self.mailings.append(Mailing(command.publication, lands_at, world.soon(lands_at)))
+                self.sends.publish(command.publication)
             case p.Commit():
                 self._send_commit(command, last=False)
             case p.Withdraw():
@@ -184,8 +178,7 @@ class Member:
     def round(self) -> None:
         """One turn of the loop, or of the mini-loop inside a revoke."""
         world = self.world
-        self._answer_copies()
-        self._answer_mailings()
+        self.sends.serve()
         self._answer_commits()
         self._answer_fetches()
         self.workers.serve()
@@ -198,6 +191,8 @@ class Member:
             self._poll()
         self.workers.begin()
         for _ in range(CALM_SLICES if world.calm else 0):
+            if not self.workers:
+                break
             self.workers.serve()
             self.workers.begin()
 
@@ -300,94 +295,10 @@ class Member:
 
     # Answers -----------------------------------------------------------------------------------------------------------
 
-    def _answer_copies(self) -> None:
-        world = self.world
-        if world.broker.down or not self.copies:
-            return
-        for copy in list(self.copies):
-            target = copy.handoff.target
-            if not copy.landed and copy.lands_at <= world.mono:
-                code = world.broker.refusing.get(target)
-                if code is None and world.often(world.faults.refuse_copy):
-                    code = "MSG_SIZE_TOO_LARGE"
-                if code is not None:
-                    if target not in world.broker.refusing:
-                        self._land_in_part(copy)
-                    self.copies.remove(copy)
-                    self.step(p.HandOffAnswered(copy.handoff, code))
-                    continue
-                self.land(copy)
-            if copy.landed and copy.answers_at <= world.mono:
-                self.copies.remove(copy)
-                tenure = self.all_tenures[copy.handoff.entry.assignment]
-                world.watch.completed(tenure, copy.handoff.entry.raw)
-                world.moved = True
-                self.step(p.HandOffAnswered(copy.handoff, None))
-
-    def _answer_mailings(self) -> None:
-        world = self.world
-        if world.broker.down:
-            return
-        for mailing in list(self.mailings):
-            publication = mailing.publication
-            entry = publication.entry
-            if not mailing.landed and mailing.lands_at <= world.mono:
-                if world.often(world.faults.refuse_output):
-                    self.mailings.remove(mailing)
-                    self.workers.expect(entry, Outcome.FAIL, publication.chance)
-                    self.step(p.Published(publication, "TOPIC_AUTHORIZATION_FAILED"))
-                    continue
-                mailing.landed = True
-                world.broker.resolve(entry.raw)
-            if mailing.landed and mailing.answers_at <= world.mono:
-                self.mailings.remove(mailing)
-                world.watch.completed(self.all_tenures[entry.assignment], entry.raw)
-                world.moved = True
-                self.step(p.Published(publication, None))
-
     def hold(self, on: bool) -> None:
         """Pause everything, or go on."""
         self.on_hold = on
         self.step(p.Hold(on))
-
-    def land(self, copy: Copy) -> None:
-        """The copy is in the log."""
-        world, handoff = self.world, copy.handoff
-        record: Record = handoff.entry.raw
-        headers: list[tuple[str, bytes | None]] = list(own_headers(record.headers()))
-        if handoff.kind is p.HandOffKind.DEAD_LETTER:
-            assert handoff.failure is not None
-            headers += dead_headers(
-                handoff.marks,
-                reason=handoff.failure.reason,
-                error=handoff.failure.error,
-                error_text=handoff.failure.text,
-                attempts=handoff.attempts,
-                time_ms=int(world.now.wall * 1000),
-            )
-        else:
-            headers += write_marks(handoff.marks)
-        facts = world.watch.copy_of(handoff, copy.uid)
-        if handoff.kind is p.HandOffKind.DEAD_LETTER or not world.often(world.settings.chunked):
-            world.append(handoff.target, Record(record.body, headers, facts, record.key_))
-        else:
-            world.send_letter(handoff.target, self._letter(copy, facts))
-        world.broker.resolve(record)
-        copy.landed = True
-
-    def _letter(self, copy: Copy, facts: Facts) -> Letter:
-        """A copy in chunks, as the sender makes it."""
-        record, random = copy.handoff.entry.raw, self.world.random
-        own = own_headers(record.headers())
-        bodies = cut_up(random, record.body, random.choice((2, 3)))
-        return Letter(facts, bodies, copy.handoff.marks, own, record.key_, random.randbytes(16))
-
-    def _land_in_part(self, copy: Copy) -> None:
-        """One chunk of a copy was taken, and another one refused: nobody ever gets it whole."""
-        world, handoff = self.world, copy.handoff
-        if handoff.kind is p.HandOffKind.RETRY and world.often(world.settings.chunked):
-            letter = self._letter(copy, replace(world.watch.copy_of(handoff, copy.uid), kind=Kind.RUN))
-            world.send_letter(handoff.target, letter, missing=True)
 
     def _answer_commits(self) -> None:
         world = self.world
@@ -544,8 +455,8 @@ class Member:
     def _busy(self) -> set[Assignment]:
         """The assignments of what the workers or the producer have."""
         busy = {entry.assignment for entry in self.workers.busy()}
-        busy |= {mailing.publication.entry.assignment for mailing in self.mailings}
-        return busy | {copy.handoff.entry.assignment for copy in self.copies}
+        busy |= {mailing.publication.entry.assignment for mailing in self.sends.mailings}
+        return busy | {copy.handoff.entry.assignment for copy in self.sends.copies}
 
     def lose(self) -> None:
         """Learn that the group went on without us."""
@@ -567,16 +478,7 @@ class Member:
         self.mark_dirty()
         self.gone = True
         if not world.broker.down:
-            for copy in self.copies:
-                refused = copy.handoff.target in world.broker.refusing
-                if not copy.landed and not refused and world.random.random() < land:
-                    self.land(copy)
-                elif not copy.landed and not refused:
-                    self._land_in_part(copy)
-            for mailing in self.mailings:
-                if not mailing.landed and world.random.random() < land:
-                    mailing.landed = True
-                    world.broker.resolve(mailing.publication.entry.raw)
+            self.sends.vanish(land)
             for flight in self.flights:
                 if not flight.landed and world.random.random() < land:
                     self.land_commit(flight)

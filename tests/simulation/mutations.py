@@ -7,23 +7,26 @@ no other test touches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
-from retriable_kafka_client.core import engine as engine_module
+from retriable_kafka_client.core import outcomes as outcomes_module
 from retriable_kafka_client.core import partition as partition_module
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.commits import Commits
+from retriable_kafka_client.core.dispatch import Dispatch
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import HandOffs, retry_copy
 from retriable_kafka_client.core.handoff import parked as parked_copy
+from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, decode
 from retriable_kafka_client.core.offsets import Tracker
+from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.routing import Routing
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
@@ -133,7 +136,7 @@ def _restores_all(text: str, *, base: int, binding: Binding) -> OffsetMap:
 
 _end = Engine._end
 _drain = Assignment.drain
-_on_withdrawn = Engine._on_withdrawn
+_withdrawn = Outcomes.withdrawn
 
 
 def _end_is_forgotten(self: Engine, assignment: Assignment, reason: str) -> None:
@@ -141,24 +144,19 @@ def _end_is_forgotten(self: Engine, assignment: Assignment, reason: str) -> None
     assignment.phase = Phase.RUNNING
 
 
-def _late_results_count(self: Engine, entry: Entry) -> bool:
-    assignment = entry.assignment
-    self._in_flight -= 1
-    assignment.in_flight -= 1
-    if assignment.phase is Phase.ENDED:
-        self._overrun -= 1
-        self._left_bytes -= entry.size
+def _late_results_count(self: Load, entry: Entry) -> bool:
+    self.run_back(entry.assignment, 1, entry.size)
     return True
 
 
-def _withdrawn_are_complete(self: Engine, event: p.Withdrawn) -> None:
+def _withdrawn_are_complete(self: Outcomes, event: p.Withdrawn) -> None:
     for entry in event.entries:
-        if self._back(entry):
-            self._complete(entry)
+        if self._load.back(entry):
+            self.complete(entry)
 
 
-def _withdrawn_keep_their_slot(self: Engine, event: p.Withdrawn) -> None:
-    _on_withdrawn(self, p.Withdrawn(event.entries[1:]))
+def _withdrawn_keep_their_slot(self: Outcomes, event: p.Withdrawn) -> None:
+    _withdrawn(self, p.Withdrawn(event.entries[1:]))
 
 
 def _drains_without_workers(self: Assignment) -> bool:
@@ -180,7 +178,7 @@ def _never_withdraws(self: Engine, places: Sequence[p.Place], now: p.Now) -> Non
         assignment = self._assignments.get(place)
         if assignment is not None:
             assignment.drain()
-            self._handoffs.hurry(assignment, now)
+            self._outcomes.hurry(assignment, now)
 
 
 def _old_log_goes_on(self: Engine, event: p.TopicChanged) -> None:
@@ -194,7 +192,7 @@ def _drains_without_refused_copies(self: Assignment) -> bool:
 # Handing out ---------------------------------------------------------------------------------------------------------
 
 _admit = Tracker.admit
-_release = Engine._release
+_release = Dispatch.release
 
 
 def _admits_all(self: Tracker, stop: int) -> int:
@@ -205,13 +203,15 @@ def _admits_all(self: Tracker, stop: int) -> int:
         self._budget_bits = budget
 
 
-def _runs_early(self: Assignment, entries: Iterable[Entry], wall_ms: int) -> None:
-    for entry in entries:
-        if entry.verdict is not None:
-            self.plain = False
-        self.ready.append(entry)
-        entry.not_before_ms = None
-        self.active_bytes += entry.size
+_take_in = Assignment.take_in
+
+
+def _runs_early(self: Assignment, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
+    early = list(entries)
+    for entry in early:
+        if entry.verdict is None:
+            entry.not_before_ms = None
+    _take_in(self, early, wall_ms, mono)
 
 
 def _wakes_early(self: DueQueue, wall_ms: int) -> list[Entry]:
@@ -241,37 +241,44 @@ def _hands_out_twice(self: Assignment, queue: Any, room: int, wall_ms: int, fron
     return taken
 
 
-def _release_without_bound(self: Engine, now: p.Now) -> None:
+def _release_without_bound(self: Dispatch, assignments: Collection[Assignment], now: p.Now) -> None:
     config = self._config
     self._config = replace(config, in_flight=config.in_flight + 3)
     try:
-        _release(self, now)
+        _release(self, assignments, now)
     finally:
         self._config = config
 
 
-def _settles_to_nothing(self: Engine, entries: Sequence[Entry]) -> list[Entry]:
+def _settles_to_nothing(self: Dispatch, entries: Sequence[Entry]) -> list[Entry]:
     """What must not be run is thrown away."""
     run = [entry for entry in entries if entry.verdict is None]
     for entry in entries:
         if entry.verdict is not None:
-            self._complete(entry)
+            self._outcomes.complete(entry)
     return run
 
 
-def _runs_what_it_must_not(self: Engine, entries: Sequence[Entry]) -> list[Entry]:
+def _runs_what_it_must_not(self: Dispatch, entries: Sequence[Entry]) -> list[Entry]:
     return list(entries)
 
 
 # Memory --------------------------------------------------------------------------------------------------------------
 
 
-def _holds_any_number(self: Assignment, window: int, share: int, active: int, waiting: int) -> bool:
-    return active >= share or (waiting >= share and (self.parks or len(self.waiting) > 0))
+_holds_too_much = Assignment.holds_too_much
 
 
-def _holds_any_bytes(self: Assignment, window: int, share: int, active: int, waiting: int) -> bool:
-    return self.incomplete >= window
+def _holds_any_number(
+    self: Assignment, window: int, share: int, active: int, waiting: int, squeezed: int = 0
+) -> bool:
+    return _holds_too_much(self, 10**9, share, active, waiting, squeezed)
+
+
+def _holds_any_bytes(
+    self: Assignment, window: int, share: int, active: int, waiting: int, squeezed: int = 0
+) -> bool:
+    return _holds_too_much(self, window, 10**18, active, waiting, squeezed)
 
 
 def _appetite(self: Engine, most: int) -> int:
@@ -281,35 +288,35 @@ def _appetite(self: Engine, most: int) -> int:
 _perform_resume = Engine._throttle
 
 
-def _never_resumes(self: Engine, assignment: Assignment, active: int, waiting: int) -> None:
+def _never_resumes(self: Engine, assignment: Assignment, active: int, waiting: int, squeezed: int) -> None:
     if not assignment.paused:
-        _perform_resume(self, assignment, active, waiting)
+        _perform_resume(self, assignment, active, waiting, squeezed)
 
 
 def _forgets_left_bytes(self: Engine, assignment: Assignment, reason: str) -> None:
-    left = self._left_bytes
+    left = self._load.left_bytes
     _end(self, assignment, reason)
-    self._left_bytes = left
+    self._load.left_bytes = left
     assignment.active_bytes = 0
 
 
 # Hand-offs -----------------------------------------------------------------------------------------------------------
 
-_send = Engine._send
+_send = Outcomes._send
 _refused = HandOffs.refused
 
 
-def _complete_when_produced(self: Engine, handoff: p.HandOff) -> None:
+def _complete_when_produced(self: Outcomes, handoff: p.HandOff) -> None:
     _send(self, handoff)
     if handoff.tries == 0:
-        self._complete(handoff.entry)
+        self.complete(handoff.entry)
 
 
-def _complete_when_refused(self: Engine, event: p.HandOffAnswered, now: p.Now) -> None:
-    _on_handoff_answered(self, replace(event, code=None), now)
+def _complete_when_refused(self: Outcomes, event: p.HandOffAnswered, now: p.Now) -> None:
+    _handoff_answered(self, replace(event, code=None), now)
 
 
-_on_handoff_answered = Engine._on_handoff_answered
+_handoff_answered = Outcomes.answered
 
 
 def _drops_refused(self: HandOffs, handoff: p.HandOff, code: str, now: p.Now) -> float:
@@ -340,14 +347,14 @@ def _forgets_alone(
     return handoff
 
 
-def _neighbours_die_too(self: Engine, event: p.Finished, now: p.Now) -> None:
+def _neighbours_die_too(self: Outcomes, event: p.Finished, now: p.Now) -> None:
     """One worker's death fails all that came back with it."""
     if event.died:
         event = replace(event, done=(), died=(*event.died, *event.done))
-    _on_finished(self, event, now)
+    _finished(self, event, now)
 
 
-_on_finished = Engine._on_finished
+_finished = Outcomes.finished
 
 
 def _parks_without_time(entry: Entry, group: str, now_ms: int) -> p.HandOff:
@@ -435,9 +442,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("ignore the restored map", partition_module, "decode", _restores_nothing),
     _one("take all that the map covers for complete", partition_module, "decode", _restores_all),
     _one("forget that an assignment ended", Engine, "_end", _end_is_forgotten),
-    _one("act on results after the end", Engine, "_back", _late_results_count),
-    _one("complete what was withdrawn", Engine, "_on_withdrawn", _withdrawn_are_complete),
-    _one("lose a slot when withdrawing", Engine, "_on_withdrawn", _withdrawn_keep_their_slot),
+    _one("act on results after the end", Load, "back", _late_results_count),
+    _one("complete what was withdrawn", Outcomes, "withdrawn", _withdrawn_are_complete),
+    _one("lose a slot when withdrawing", Outcomes, "withdrawn", _withdrawn_keep_their_slot),
     _one("end a drain while handlers run", Assignment, "drained", property(_drains_without_workers)),
     _one("end a drain while copies are in the air", Assignment, "drained", property(_drains_without_copies)),
     _one("hand out while draining", Engine, "_drain", _runs_on_while_draining),
@@ -461,25 +468,25 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("wake too late", DueQueue, "pop_due", _wakes_late),
     _one("trust the wall clock to go on", Assignment, "_take_from", _takes_clock_steps_for_granted),
     _one("hand out twice", Assignment, "_take_from", _hands_out_twice),
-    _one("hand out without a bound", Engine, "_release", _release_without_bound),
-    _one("throw bad records away", Engine, "_settle", _settles_to_nothing),
-    _one("run bad records", Engine, "_settle", _runs_what_it_must_not),
+    _one("hand out without a bound", Dispatch, "release", _release_without_bound),
+    _one("throw bad records away", Dispatch, "_settle", _settles_to_nothing),
+    _one("run bad records", Dispatch, "_settle", _runs_what_it_must_not),
     _one("hold any number of messages", Assignment, "holds_too_much", _holds_any_number),
     _one("hold any number of bytes", Assignment, "holds_too_much", _holds_any_bytes),
     _one("poll more than the window has room for", Engine, "appetite", _appetite),
     _one("never resume", Engine, "_throttle", _never_resumes),
     _one("forget the bytes of handlers that outlive a drain", Engine, "_end", _forgets_left_bytes),
-    _one("complete when a copy is produced", Engine, "_send", _complete_when_produced),
-    _one("complete when a copy is refused", Engine, "_on_handoff_answered", _complete_when_refused),
+    _one("complete when a copy is produced", Outcomes, "_send", _complete_when_produced),
+    _one("complete when a copy is refused", Outcomes, "answered", _complete_when_refused),
     _one("drop a refused copy", HandOffs, "refused", _drops_refused),
-    _one("do not count a failed attempt", engine_module, "retry_copy", _attempt_stays),
-    _one("retry at once", engine_module, "retry_copy", _due_at_once),
-    _one("forget that a worker died under it", engine_module, "retry_copy", _forgets_alone),
-    _one("burn attempts of a killer's neighbours", Engine, "_on_finished", _neighbours_die_too),
-    _one("lose the time by parking", engine_module, "parked", _parks_without_time),
-    _one("park under a new id", engine_module, "parked", _parks_anew),
-    _one("count parking as a failure", engine_module, "parked", _parks_as_failed),
-    _one("lose identity and attempts by parking", engine_module, "parked", _loses_marks),
+    _one("do not count a failed attempt", outcomes_module, "retry_copy", _attempt_stays),
+    _one("retry at once", outcomes_module, "retry_copy", _due_at_once),
+    _one("forget that a worker died under it", outcomes_module, "retry_copy", _forgets_alone),
+    _one("burn attempts of a killer's neighbours", Outcomes, "finished", _neighbours_die_too),
+    _one("lose the time by parking", outcomes_module, "parked", _parks_without_time),
+    _one("park under a new id", outcomes_module, "parked", _parks_anew),
+    _one("count parking as a failure", outcomes_module, "parked", _parks_as_failed),
+    _one("lose identity and attempts by parking", outcomes_module, "parked", _loses_marks),
     _one("never park", DueQueue, "take_furthest", _parks_nearest),
     _one("park again and again", ParkingRule, "allows", _parks_always),
     _one("park what is not admitted", DueQueue, "take_furthest", _parks_what_is_not_admitted),

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from retriable_kafka_client.core import engine as engine_module
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Part
@@ -156,7 +157,7 @@ def _keeps_the_lane(self: Lanes, seat: Seat) -> Entry | None:
     return None
 
 
-def _is_never_jammed(self: Assignment, *, holds_up: bool) -> bool:
+def _is_never_jammed(assignment: Assignment, *, holds_up: bool) -> bool:
     return False
 
 
@@ -193,5 +194,5 @@ CHUNK_MUTATIONS: tuple[Mutation, ...] = (
     _one("admit a message by its first chunk", Entry, "last", property(_first_is_last)),
     _one("count chunks against the window", Assignment, "messages", property(_counts_chunks)),
     _one("keep the lane of what is given up", Lanes, "drop", _keeps_the_lane),
-    _one("wait for room in the map that never comes", Assignment, "is_jammed", _is_never_jammed),
+    _one("wait for room in the map that never comes", engine_module, "is_jammed", _is_never_jammed),
 )

@@ -9,9 +9,12 @@ from typing import Any
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.dispatch import Dispatch
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.lanes import Lanes
+from retriable_kafka_client.core.load import Load
+from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.wire import Marks
 from tests.simulation.mutations import Mutation
@@ -20,34 +23,36 @@ __all__ = ["ORDER_MUTATIONS"]
 
 # Lanes ---------------------------------------------------------------------------------------------------------------
 
-_hand_out = Engine._hand_out
-_failed = Engine._failed
-_send = Engine._send
-_on_withdrawn = Engine._on_withdrawn
+_hand_out = Dispatch._hand_out
+_failed = Outcomes._failed
+_send = Outcomes._send
+_withdrawn = Outcomes.withdrawn
 _enter = Lanes._enter
 _next = Lanes._next
-_on_finished = Engine._on_finished
+_finished = Outcomes.finished
 
 
-def _next_goes_with_the_head(self: Engine, assignment: Assignment, entries: list[Entry], **how: bool) -> None:
+def _next_goes_with_the_head(
+    self: Dispatch, assignment: Assignment, entries: list[Entry], **how: bool
+) -> None:
     _hand_out(self, assignment, entries, **how)
     for entry in entries:
         if assignment.tracker is not None and assignment.tracker.is_incomplete(entry.offset):
             assignment.step_on(entry)
 
 
-def _failure_frees_the_lane(self: Engine, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
+def _failure_frees_the_lane(self: Outcomes, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
     _failed(self, entry, failure, now)
     entry.assignment.step_on(entry)
 
 
-def _hand_off_frees_the_lane(self: Engine, handoff: p.HandOff) -> None:
+def _hand_off_frees_the_lane(self: Outcomes, handoff: p.HandOff) -> None:
     _send(self, handoff)
     handoff.entry.assignment.step_on(handoff.entry)
 
 
-def _withdrawal_frees_the_lane(self: Engine, event: p.Withdrawn) -> None:
-    _on_withdrawn(self, event)
+def _withdrawal_frees_the_lane(self: Outcomes, event: p.Withdrawn) -> None:
+    _withdrawn(self, event)
     for entry in event.entries:
         entry.assignment.step_on(entry)
 
@@ -68,10 +73,10 @@ def _a_key_is_forgotten(self: Lanes, lane: bytes) -> Entry | None:
     return following
 
 
-def _nobody_steps_on(self: Engine, event: p.Finished, now: p.Now) -> None:
+def _nobody_steps_on(self: Outcomes, event: p.Finished, now: p.Now) -> None:
     ordering, self._config = self._config.ordering, replace(self._config, ordering="unordered")
     try:
-        _on_finished(self, event, now)
+        _finished(self, event, now)
     finally:
         self._config = replace(self._config, ordering=ordering)
 
@@ -106,13 +111,13 @@ def _forgets_alone(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
 
 
 def _completes_in_place(
-    self: Engine, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
+    self: Outcomes, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
 ) -> None:
-    self._complete(entry)
+    self.complete(entry)
 
 
 def _waits_while_draining(
-    self: Engine, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
+    self: Outcomes, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
 ) -> None:
     entry.assignment.retry(entry.again(now_ms, not_before_ms))
 
@@ -125,25 +130,25 @@ def _starts_over(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
 
 # Outputs -------------------------------------------------------------------------------------------------------------
 
-_publish = Engine._publish
-_on_published = Engine._on_published
+_publish = Outcomes._publish
+_published = Outcomes.published
 
 
-def _complete_before_published(self: Engine, publication: p.Publication) -> None:
+def _complete_before_published(self: Outcomes, publication: p.Publication) -> None:
     _publish(self, publication)
-    self._complete(publication.entry)
+    self.complete(publication.entry)
 
 
-def _refused_is_sent(self: Engine, event: p.Published, now: p.Now) -> None:
-    _on_published(self, replace(event, code=None), now)
+def _refused_is_sent(self: Outcomes, event: p.Published, now: p.Now) -> None:
+    _published(self, replace(event, code=None), now)
 
 
-def _publishes_twice(self: Engine, publication: p.Publication) -> None:
+def _publishes_twice(self: Outcomes, publication: p.Publication) -> None:
     _publish(self, publication)
     self._out.append(p.Publish(publication))
 
 
-def _sending_is_no_work(self: Engine, publication: p.Publication) -> None:
+def _sending_is_no_work(self: Outcomes, publication: p.Publication) -> None:
     """A drain does not wait for outputs."""
     _publish(self, publication)
     publication.entry.assignment.sending -= 1
@@ -155,24 +160,21 @@ def _refusals_are_no_attempts(
     return retry.Failure(reason=retry.REASON_EXHAUSTED, retry_in=0.1)
 
 
-def _outlived_outputs_count(self: Engine, event: p.Published, now: p.Now) -> None:
+def _outlived_outputs_count(self: Outcomes, event: p.Published, now: p.Now) -> None:
     assignment = event.publication.entry.assignment
     if assignment.phase is Phase.ENDED:
         assignment.phase = Phase.DRAINING
-    _on_published(self, event, now)
+    _published(self, event, now)
 
 
 # Overdue -------------------------------------------------------------------------------------------------------------
 
-_overdue = Engine._overdue
-_released = Engine._released
+
+def _overdue_frees_the_slot(self: Load, entry: Entry) -> bool:
+    return self.back(entry)
 
 
-def _overdue_frees_the_slot(self: Engine, entry: Entry) -> bool:
-    return self._back(entry)
-
-
-def _released_keeps_the_slot(self: Engine, entry: Entry) -> None:
+def _released_keeps_the_slot(self: Load, entry: Entry) -> None:
     entry.assignment.release(entry)
 
 
@@ -194,7 +196,6 @@ def _released_forgets_the_lane(self: Assignment, entry: Entry) -> None:
 
 # Hold ----------------------------------------------------------------------------------------------------------------
 
-_release = Engine._release
 _throttle = Engine._throttle
 _start = Engine._start
 
@@ -207,9 +208,9 @@ def _hold_hands_out(self: Engine, on: bool) -> None:
             self._out.append(p.Pause(assignment.place))
 
 
-def _hold_reads_on(self: Engine, assignment: Assignment, active: int, waiting: int) -> None:
+def _hold_reads_on(self: Engine, assignment: Assignment, active: int, waiting: int, squeezed: int) -> None:
     held, assignment.on_hold = assignment.on_hold, False
-    _throttle(self, assignment, active, waiting)
+    _throttle(self, assignment, active, waiting, squeezed)
     assignment.on_hold = held
 
 
@@ -242,28 +243,28 @@ def _one(name: str, owner: object, attribute: str, wrong: Callable[..., Any]) ->
 
 
 ORDER_MUTATIONS: tuple[Mutation, ...] = (
-    _one("hand out the next of a lane with its head", Engine, "_hand_out", _next_goes_with_the_head),
-    _one("let a lane go on after a failure", Engine, "_failed", _failure_frees_the_lane),
-    _one("let a lane go on before its dead letter is in", Engine, "_send", _hand_off_frees_the_lane),
-    _one("lose the lane of what is withdrawn", Engine, "_on_withdrawn", _withdrawal_frees_the_lane),
+    _one("hand out the next of a lane with its head", Dispatch, "_hand_out", _next_goes_with_the_head),
+    _one("let a lane go on after a failure", Outcomes, "_failed", _failure_frees_the_lane),
+    _one("let a lane go on before its dead letter is in", Outcomes, "_send", _hand_off_frees_the_lane),
+    _one("lose the lane of what is withdrawn", Outcomes, "withdrawn", _withdrawal_frees_the_lane),
     _one("last come, first served", Lanes, "_enter", _last_come_first_served),
     _one("forget a lane too early", Lanes, "_next", _a_key_is_forgotten),
-    _one("never let the next of a lane go", Engine, "_on_finished", _nobody_steps_on),
+    _one("never let the next of a lane go", Outcomes, "finished", _nobody_steps_on),
     _one("let bad records overtake", Lanes, "enter", _failures_lead),
     _one("do not count an attempt in place", Entry, "again", _attempt_stays),
     _one("count every attempt in place as the first", Entry, "again", _starts_over),
     _one("retry in place at once", Entry, "again", _due_at_once),
     _one("forget in place that a worker died", Entry, "again", _forgets_alone),
-    _one("complete what is retried in place", Engine, "_retry_in_place", _completes_in_place),
-    _one("wait for a retry while draining", Engine, "_retry_in_place", _waits_while_draining),
-    _one("complete before the outputs are in", Engine, "_publish", _complete_before_published),
-    _one("take a refused output for published", Engine, "_on_published", _refused_is_sent),
-    _one("publish twice", Engine, "_publish", _publishes_twice),
-    _one("end a drain while outputs are in the air", Engine, "_publish", _sending_is_no_work),
+    _one("complete what is retried in place", Outcomes, "_retry_in_place", _completes_in_place),
+    _one("wait for a retry while draining", Outcomes, "_retry_in_place", _waits_while_draining),
+    _one("complete before the outputs are in", Outcomes, "_publish", _complete_before_published),
+    _one("take a refused output for published", Outcomes, "published", _refused_is_sent),
+    _one("publish twice", Outcomes, "_publish", _publishes_twice),
+    _one("end a drain while outputs are in the air", Outcomes, "_publish", _sending_is_no_work),
     _one("do not count a refused output as an attempt", retry, "judge_output", _refusals_are_no_attempts),
-    _one("act on outputs after the end", Engine, "_on_published", _outlived_outputs_count),
-    _one("free the slot of an overdue run", Engine, "_overdue", _overdue_frees_the_slot),
-    _one("lose the slot of an overdue run", Engine, "_released", _released_keeps_the_slot),
+    _one("act on outputs after the end", Outcomes, "published", _outlived_outputs_count),
+    _one("free the slot of an overdue run", Load, "overdue", _overdue_frees_the_slot),
+    _one("lose the slot of an overdue run", Load, "released", _released_keeps_the_slot),
     _one("free the lane of an overdue run", Assignment, "linger", _overdue_frees_the_lane),
     _one("forget the retry of an overdue run", Assignment, "release", _released_forgets_the_retry),
     _one("forget the lane of an overdue run", Assignment, "release", _released_forgets_the_lane),

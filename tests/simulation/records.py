@@ -11,7 +11,7 @@ from retriable_kafka_client.wire import Origin
 
 if TYPE_CHECKING:
     from tests.simulation.letters import Letter
-    from tests.simulation.watch import Tenure
+    from tests.simulation.tenure import Tenure
 
 __all__ = ["Expected", "Facts", "Kind", "Outcome", "PartRecord", "Record", "Script", "Whole"]
 

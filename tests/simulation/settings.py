@@ -145,7 +145,7 @@ def draw(seed: int, random: Random) -> Settings:
         ),
         body_bytes=choice((10, 200, 600)),
         jobs=choice((0.0, 0.1, 0.3, 0.6)),
-        farthest=choice((3.0, 15.0, 40.0, 150.0)),
+        farthest=choice((3.0, 15.0, 40.0, 110.0)),
         odd=choice((0.0, 0.05, 0.2)),
         filtering=chance() < 0.3,
         chunked=0.0,
@@ -166,8 +166,9 @@ def draw(seed: int, random: Random) -> Settings:
     if more.random() < 0.35:
         return _chunked(_in_place(drawn, more), seed)
     if more.random() < 0.15:  # what is far off crowds the window
-        config = replace(drawn.config, window=5, parking_interval=1.0, buffer_bytes=100_000)
-        drawn = replace(drawn, config=config, jobs=0.6, farthest=150.0)
+        # A dozen or two of such are a crowd; each of them costs a parking in every interval.
+        config = replace(drawn.config, window=5, parking_interval=2.0, buffer_bytes=100_000)
+        drawn = replace(drawn, config=config, jobs=0.6, farthest=150.0, messages=min(1.0, drawn.messages))
     return _chunked(drawn, seed)
 
 

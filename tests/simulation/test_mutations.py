@@ -20,6 +20,7 @@ def test_a_planted_bug_is_found(mutation: Mutation) -> None:
     assert found is not None, f"{mutation.name}: not found within {SEEDS} seeds"
     seed, text = found
     print(f"{mutation.name}: seed {seed}: {text}")
+    assert not text.startswith("TypeError"), f"{mutation.name} does not fit what it replaces: {text}"
     assert failures([seed]) == [], f"seed {seed} fails without the bug, too"
 
 

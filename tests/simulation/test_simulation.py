@@ -11,8 +11,8 @@ import pytest
 
 from tests.simulation.__main__ import main
 from tests.simulation.campaign import failures
+from tests.simulation.tenure import Violation
 from tests.simulation.trace import Trace
-from tests.simulation.watch import Violation
 from tests.simulation.world import World, run
 
 PIECE = 250

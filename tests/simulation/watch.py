@@ -17,93 +17,17 @@ from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.wire import Origin, own_headers
+from retriable_kafka_client.wire import own_headers
 from tests.simulation.broker import Broker, Committed
-from tests.simulation.records import Expected, Facts, Kind, PartRecord, Record, Whole
+from tests.simulation.records import Expected, Kind, PartRecord, Record, Whole
+from tests.simulation.tenure import Cover, Tenure, Violation
+from tests.simulation.watch_copies import REASONS, CopyWatch
 
 if TYPE_CHECKING:
-    from tests.simulation.letters import Letter
     from tests.simulation.member import Member
     from tests.simulation.settings import Settings
 
-__all__ = ["Tenure", "Violation", "Watch"]
-
-REASONS = {
-    Kind.MALFORMED: retry.REASON_MALFORMED,
-    Kind.NO_ORIGIN: retry.REASON_NO_ORIGIN,
-    Kind.TOO_FAR: retry.REASON_NOT_BEFORE,
-    Kind.TOO_LARGE: retry.REASON_TOO_LARGE,
-}
-
-
-class Violation(AssertionError):
-    """A promise was broken."""
-
-    def __init__(self, promise: str, text: str) -> None:
-        self.promise = promise
-        super().__init__(f"{promise}: {text}")
-
-
-class Tenure:
-    """One assignment as the simulation sees it."""
-
-    def __init__(self, member: Member, assignment: Assignment) -> None:
-        self.member = member
-        self.assignment = assignment
-        self.place = assignment.place
-        self.uid = ""
-        self.alive = True
-        self.dirty = (
-            member.evicted_until is not None
-        )  # it ended, or is bound to end, in a way that lets messages run again
-        self.fetched = False  # position and map were answered
-        self.floor = 0  # what was committed last in it, at first what it was restored from
-        self.next = 0  # no lower offset may arrive
-        self.cover: Cover | None = None  # what it was restored from
-        self.begun: set[int] = set()
-        self.held: dict[int, Record] = {}  # arrived and not known to the engine as complete
-        self.done: set[int] = set()  # known to the engine as complete
-        self.expected: dict[int, Expected] = {}  # failed runs and what must follow
-        self.again: dict[int, Facts] = {}  # failed, and retried in place: what is true of them now
-        self.sends: dict[int, tuple[Output, ...]] = {}  # succeeded, if these are published
-        self.running: dict[bytes, Record] = {}  # of each lane, in order
-        self.last: dict[bytes, int] = {}  # offset that began last in each lane
-        self.begin = -1  # the first offset that arrived
-        self.read_ms = 0  # the last record's timestamp; at the log's end, the time
-        self.came: dict[Letter, float] = {}  # when a chunk of it came last, by the monotonic clock
-        self.firsts: dict[Letter, int] = {}  # where its first one stood
-        self.first_ms: dict[
-            Letter, int
-        ] = {}  # and its timestamp, or our time when it was read, if that was earlier
-        self.orphans: set[Letter] = set()  # of which the first chunks cannot come any more
-        self.indexes: set[tuple[Letter, int]] = set()  # chunks that came
-        self.given_up: dict[Letter, str] = {}
-        self.ran: set[Letter] = set()
-
-    def facts(self, record: Record) -> Facts:
-        """What is true of the record in this assignment."""
-        return self.again.get(record.offset_, record.facts)
-
-    def __str__(self) -> str:
-        return f"{self.member.name} {self.place.topic}/{self.place.partition}"
-
-
-class Cover:
-    """What a commit says is complete."""
-
-    def __init__(self, position: int, known: OffsetMap) -> None:
-        self.position = position
-        self.known = known
-
-    def has(self, offset: int) -> bool:
-        if offset < self.position:
-            return True
-        known = self.known
-        return offset < known.end and not any(first <= offset < stop for first, stop in known.incomplete)
-
-    def above(self) -> list[int]:
-        return [offset for offset in range(self.position, self.known.end) if self.has(offset)]
+__all__ = ["Watch"]
 
 
 class Watch:
@@ -114,8 +38,11 @@ class Watch:
         self.broker = broker
         self.calm_since_ms: int | None = None  # since when nothing disturbs the members
         self.largest_batch = 0
+        self.copies = CopyWatch(settings)
         self.wholes: dict[tuple[Assignment, int], Whole] = {}  # put together, by the lowest offset
         self._of_place: dict[p.Place, list[Tenure]] = {}
+        self._last_read: tuple[p.Place, str, int, str] | None = None
+        self._last_cover: Cover | None = None
 
     # Assignments -------------------------------------------------------------------------------------------------------
 
@@ -184,10 +111,14 @@ class Watch:
 
         ``meddled``: the metadata may be anybody's, and then only the position counts.
         """
+        if (place, uid, position, metadata) == self._last_read:
+            return self._last_cover  # it lands mostly right after it was made
         owner = Assignment(place, parks=False, budget_units=0)
         owner.uid = uid
         try:
-            return Cover(position, decode(metadata, base=position, binding=owner.binding))
+            self._last_cover = Cover(position, decode(metadata, base=position, binding=owner.binding))
+            self._last_read = place, uid, position, metadata
+            return self._last_cover
         except OffsetMapError as error:
             if error.reason == "topic":
                 return None
@@ -457,119 +388,7 @@ class Watch:
         if not recall.first < recall.stop <= tenure.next:
             raise Violation("V", f"{tenure}: {recall.first} up to {recall.stop} is to be read again")
 
-    # Hand-offs ---------------------------------------------------------------------------------------------------------
-
-    def produced(self, member: Member, handoff: p.HandOff, now: p.Now) -> None:
-        entry = handoff.entry
-        record: Record = entry.raw
-        facts = record.facts
-        tenure = member.all_tenures[entry.assignment]
-        marks = handoff.marks
-        if not tenure.alive:
-            raise Violation("O", f"a copy of {record} is produced after its assignment ended")
-        if entry.offset in tenure.done:
-            raise Violation("L", f"a copy of {record} is produced although it is complete")
-        if marks.id != (facts.id or f"{tenure.uid}-{record.place.partition}-{record.offset_}"):
-            raise Violation("B", f"the copy of {record} has another id: {marks.id}")
-        if marks.group != self.settings.config.group:
-            raise Violation("B", f"the copy of {record} names group {marks.group}")
-        expected_origin = facts.origin or Origin(record.place.topic, record.place.partition, record.offset_)
-        if marks.origin != expected_origin:
-            raise Violation("B", f"the copy of {record} names origin {marks.origin}")
-        expected = tenure.expected.get(entry.offset)
-        if isinstance(record, PartRecord):
-            reason = tenure.given_up.get(record.letter)
-            if reason is None:
-                raise Violation("P", f"{record} goes to {handoff.target}, but its message was not given up")
-            self._check_dead(record, handoff, reason, facts.failed)
-        elif handoff.kind is p.HandOffKind.PARK:
-            self._check_parked(record, handoff, now)
-        elif expected is not None:
-            self._check_failed(record, handoff, expected)
-        elif facts.kind not in REASONS:
-            raise Violation("P", f"{record} goes to {handoff.target} without a failed run")
-        else:
-            self._check_dead(record, handoff, REASONS[facts.kind], facts.failed)
-
-    def _check_failed(self, record: Record, handoff: p.HandOff, expected: Expected) -> None:
-        marks, facts = handoff.marks, record.facts
-        if expected.reason is not None:
-            self._check_dead(record, handoff, expected.reason, expected.attempts)
-            return
-        if handoff.kind is not p.HandOffKind.RETRY:
-            raise Violation("A", f"{record} is not retried after attempt {expected.attempts}")
-        if handoff.target != self.settings.retry_topic:
-            raise Violation("L", f"the copy of {record} goes to {handoff.target}")
-        if marks.failed != expected.attempts or handoff.attempts != expected.attempts:
-            raise Violation("A", f"the copy of {record} says {marks.failed} failures: {expected.attempts}")
-        if marks.alone != expected.alone:
-            raise Violation("A", f"the copy of {record}: alone is {marks.alone}")
-        if marks.not_before_ms is None or not 0 <= marks.not_before_ms - expected.not_before_ms <= 1:
-            raise Violation(
-                "N", f"the copy of {record} is due {marks.not_before_ms}: {expected.not_before_ms}"
-            )
-        first_ms = facts.first_failure_ms if facts.first_failure_ms is not None else expected.failed_ms
-        if marks.first_failure_ms != first_ms:
-            raise Violation("B", f"the copy of {record} first failed at {marks.first_failure_ms}: {first_ms}")
-
-    def _check_dead(self, record: Record, handoff: p.HandOff, reason: str, attempts: int) -> None:
-        if handoff.kind is not p.HandOffKind.DEAD_LETTER:
-            raise Violation(
-                "P", f"{record} goes to {handoff.target} instead of being dead-lettered: {reason}"
-            )
-        if handoff.target != self.settings.config.routes[record.facts.route].dead_letter:
-            raise Violation("P", f"{record} is dead-lettered to {handoff.target}")
-        if handoff.failure is None or handoff.failure.reason != reason:
-            raise Violation("P", f"{record} is dead-lettered for {handoff.failure}, not {reason}")
-        if handoff.attempts != attempts:
-            raise Violation("A", f"{record} is dead-lettered after {handoff.attempts} runs: {attempts}")
-
-    def _check_parked(self, record: Record, handoff: p.HandOff, now: p.Now) -> None:
-        facts, marks = record.facts, handoff.marks
-        wall_ms = math.floor(now.wall * 1000)
-        if handoff.target != record.place.topic or record.place.topic != self.settings.retry_topic:
-            raise Violation("L", f"{record} is parked in {handoff.target}")
-        if marks.not_before_ms != facts.not_before_ms or facts.not_before_ms is None:
-            raise Violation("N", f"{record} loses its time by parking: {marks.not_before_ms}")
-        if marks.failed != facts.failed or marks.alone != facts.alone:
-            raise Violation("A", f"{record} is parked with {marks.failed} failures: {facts.failed}")
-        if marks.first_failure_ms != facts.first_failure_ms:
-            raise Violation("B", f"{record} is parked, and first failed at {marks.first_failure_ms}")
-        if handoff.tries:
-            return
-        interval_ms = int(self.settings.config.parking_interval * 1000)
-        if facts.not_before_ms <= wall_ms + interval_ms:
-            raise Violation("N", f"{record} is parked although it is due soon")
-        if facts.parked_ms is not None and wall_ms - interval_ms < facts.parked_ms <= wall_ms:
-            raise Violation("N", f"{record} is parked twice within an interval")
-
-    def copy_of(self, handoff: p.HandOff, uid: str) -> Facts:
-        """What is true of the record that a hand-off makes."""
-        record: Record = handoff.entry.raw
-        facts, expected = record.facts, None
-        tenure = record_tenure(handoff)
-        expected = tenure.expected.get(record.offset_) if tenure is not None else None
-        kind = Kind.KEPT if handoff.kind is p.HandOffKind.DEAD_LETTER else Kind.RUN
-        copy = Facts(
-            kind=kind,
-            script=facts.script,
-            route=facts.route,
-            failed=facts.failed,
-            alone=facts.alone,
-            not_before_ms=facts.not_before_ms,
-            id=facts.id or f"{uid}-{record.place.partition}-{record.offset_}",
-            origin=facts.origin or Origin(record.place.topic, record.place.partition, record.offset_),
-            first_failure_ms=facts.first_failure_ms,
-        )
-        if handoff.kind is p.HandOffKind.PARK:
-            copy.parked_ms = handoff.marks.parked_ms
-        elif expected is not None:
-            copy.failed = expected.attempts
-            copy.alone = expected.alone
-            copy.not_before_ms = handoff.marks.not_before_ms
-            if copy.first_failure_ms is None:
-                copy.first_failure_ms = expected.failed_ms
-        return copy
+    # Drops -------------------------------------------------------------------------------------------------------------
 
     def notified(self, member: Member, event: events.Event) -> None:
         if isinstance(event, events.OffsetMapShortened | events.OffsetMapOverflow):
@@ -637,10 +456,12 @@ class Watch:
 
     # After every step --------------------------------------------------------------------------------------------------
 
-    def after(self, member: Member, event: p.EngineEvent, now: p.Now) -> None:
+    def after(self, member: Member, event: p.EngineEvent, now: p.Now, *, quick: bool) -> None:
+        """Check what must hold at any time; ``quick``: without the engine's own invariants."""
         engine, config = member.engine, self.settings.config
         try:
-            engine.validate()
+            if not quick:
+                engine.validate()
         except AssertionError as error:
             raise Violation("validate()", f"{member.name} after {type(event).__name__}: {error}") from error
         if member.on_hold:
@@ -656,9 +477,10 @@ class Watch:
             if assignment.phase is not Phase.RUNNING:
                 continue
             # Copies that come back refused count again. Chunks of what is given up, and what was read again, come besides.
-            chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
-            if assignment.messages > 3 * config.window + chunks:
-                raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
+            if not quick and assignment.messages > 3 * config.window:
+                chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
+                if assignment.messages > 3 * config.window + chunks:
+                    raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
             if (room > config.reserve and assignment.ready) or (room > 0 and assignment.due):
                 raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")
             due_ms = assignment.waiting.next_due_ms
@@ -681,12 +503,3 @@ class Watch:
         )
         letter = self.settings.message_bytes + 6 * 700 if self.settings.chunked else 0  # with its overhead
         return self.settings.config.buffer_bytes + letter + (2 + delayed) * self.largest_batch
-
-
-def record_tenure(handoff: p.HandOff) -> Tenure | None:
-    """The tenure under which the copy was made."""
-    record: Record = handoff.entry.raw
-    for tenure in reversed(record.begun):
-        if tenure.assignment is handoff.entry.assignment:
-            return tenure
-    return None

@@ -14,8 +14,9 @@ from tests.simulation.letters import Letter, Sending, cut_up
 from tests.simulation.member import Member
 from tests.simulation.records import Facts, Kind, Outcome, Record, Script
 from tests.simulation.settings import DEAD_TOPIC, GROUP, RETRY_TOPIC, Faults, Settings, draw
+from tests.simulation.tenure import Violation
 from tests.simulation.trace import Trace
-from tests.simulation.watch import Violation, Watch
+from tests.simulation.watch import Watch
 
 __all__ = ["World", "run"]
 
@@ -121,7 +122,7 @@ class World:
             and not any(self.broker.lag(place) for place in self.consumed)
             and not any(log.unresolved for log in self.broker.logs.values())
             and not any(
-                member.handed_out or member.copies or member.mailings or member.flights
+                member.handed_out or member.sends.copies or member.sends.mailings or member.flights
                 for member in self.members
             )
         )

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 
 from retriable_kafka_client import events
 from retriable_kafka_client.compat.config import ConsumeTopicConfig
+from retriable_kafka_client.core.retry import REASON_CORRUPT, REASON_INCOMPLETE, REASON_ORPHAN
 
 __all__ = ["Reporter"]
 
 log = logging.getLogger("retriable_kafka_client.compat")
 
-# Chunks of a message that will never be whole: of these 0.x warned.
-_LOST = frozenset(("incomplete", "orphan"))
+# Single chunks of a message that will never be whole. The library warns once, of the message.
+_CHUNKS = frozenset((REASON_INCOMPLETE, REASON_ORPHAN, REASON_CORRUPT))
 
 
 class Reporter:
@@ -36,6 +37,10 @@ class Reporter:
                     event.delay,
                     event.retry_topic,
                 )
+            case events.MessageDropped(reason=reason) | events.MessageDeadLettered(reason=reason) if (
+                reason in _CHUNKS
+            ):
+                pass
             case events.MessageDropped():
                 self._give_up(event, "dropped: no dead_letter_topic is named")
             case events.MessageDeadLettered():
@@ -45,8 +50,7 @@ class Reporter:
 
     def _give_up(self, event: events.MessageDropped | events.MessageDeadLettered, where: str) -> None:
         self._given_up += 1
-        log.log(
-            logging.WARNING if event.reason in _LOST else logging.ERROR,
+        log.error(
             "group %s: a message of topic %s is given up (%s%s, runs: %d) and %s; %d so far",
             self._group,
             self._named(event),

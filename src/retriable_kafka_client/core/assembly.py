@@ -16,10 +16,10 @@ from typing import Any
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Joiner, Part, Workshop, key_of
 from retriable_kafka_client.core.entry import GONE, PART, Entry
-from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.settings import EngineConfig
 
-__all__ = ["Assembly"]
+__all__ = ["Assembly", "is_jammed"]
 
 FIRST_PAUSE = (
     0.5  # seconds after a pass that left something cut, until the next; doubled as long as no group leaves
@@ -172,3 +172,19 @@ class Assembly:
 def _youngest(chunks: Assembler) -> int:
     group = chunks.youngest
     return group.number if group is not None else 0
+
+
+def is_jammed(assignment: Assignment, *, holds_up: bool) -> bool:
+    """Whether nothing moves because the offset map has no room for what lies between a message's chunks.
+
+    What stands in the way then is another message's chunks, or its own: waiting does not help where it keeps this partition,
+    or others (``holds_up``), from being read.
+    """
+    one = assignment
+    under_way = one.in_flight or one.sending or one.refused or one.ready or one.due
+    if not one.blocked or under_way or one.phase is not Phase.RUNNING or one.on_hold:
+        return False
+    if not one.chunks and not any(entry.others for entry in one.blocked):
+        return False
+    assert one.tracker is not None
+    return holds_up or any(entry.offset == one.tracker.position for entry in one.blocked)

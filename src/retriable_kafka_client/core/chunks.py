@@ -315,17 +315,20 @@ class Assembler:
         self.bytes = self.count = 0
 
     def validate(self) -> None:
+        self.cut.validate()
+        assert len(self._ended) <= REMEMBERED
         groups = self.groups.values()
+        if not groups:
+            assert self.bytes == self.count == 0
+            return
         assert self.bytes == sum(group.bytes for group in groups)
         assert self.count == sum(len(group.parts) for group in groups)
         assert [group.number for group in groups] == sorted({group.number for group in groups})
-        assert len(self._ended) <= REMEMBERED
         for key, group in self.groups.items():
             assert group.parts and len(group.parts) < key[1] and key not in self._ended
             assert group.bytes == sum(part.size for part in group.parts.values())
             assert group.first == min(part.offset for part in group.parts.values())
             assert not any(part.offset in self.cut for part in group.parts.values())
-        self.cut.validate()
 
 
 def key_of(part: Part) -> GroupKey:

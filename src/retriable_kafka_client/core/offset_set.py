@@ -69,5 +69,5 @@ class OffsetSet:
                 mask ^= low
 
     def validate(self) -> None:
-        assert self._count == sum(mask.bit_count() for mask in self._pages.values())
-        assert all(self._pages.values())
+        masks = self._pages.values()
+        assert self._count == sum([mask.bit_count() for mask in masks]) and all(masks)

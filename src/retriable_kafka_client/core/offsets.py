@@ -345,11 +345,11 @@ class Tracker:
         assert list(pages) == sorted(pages) and all(0 < mask <= _FULL for mask in pages.values())
         bits = sum(mask.bit_count() for mask in pages.values())
         assert bits == self._incomplete + sum(stop - first for first, stop in self._expected)
-        assert self._incomplete == sum(stop - first for first, stop in self._runs_below(self._next))
+        assert self._incomplete == self._count_below(self._next)
         assert self._position == self._lowest() <= self._next
         assert self._known <= frontier <= max(self._known, self._next)
         assert all(self._next <= first < stop <= self._known for first, stop in self._expected)
-        assert self._open == sum(stop - first for first, stop in self._runs_below(frontier))
+        assert self._open == self._count_below(frontier)
         assert self._open + len(self._waiting) == bits
         assert self._open_pages == sum(page << PAGE_SHIFT < frontier for page in pages)
         assert self._open_pages + len(self._waiting_pages) == len(pages)
@@ -357,6 +357,15 @@ class Tracker:
             last = self._waiting[len(self._waiting) - 1]
             assert frontier <= self._waiting[0] <= last < self._next
             assert self.is_incomplete(self._waiting[0]) and self.is_incomplete(last)
+
+    def _count_below(self, end: int) -> int:
+        """How many are incomplete or expected below ``end``."""
+        count = 0
+        for page, mask in self._pages.items():
+            room = end - (page << PAGE_SHIFT)
+            if room > 0:
+                count += (mask & (1 << room) - 1 if room < _SIZE else mask).bit_count()
+        return count
 
 
 class _Ascending:

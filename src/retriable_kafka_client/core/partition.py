@@ -17,10 +17,11 @@ from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMap
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.protocol import Place, Progress
 from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
+from retriable_kafka_client.core.runs import runs_of
 from retriable_kafka_client.core.schedule import DueQueue
 from retriable_kafka_client.wire import PLAIN
 
-__all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase", "within"]
+__all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase"]
 
 
 YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
@@ -213,17 +214,9 @@ class Assignment:
         if self.tracker is None:
             self.tracker = Tracker(offsets[0], budget_units=self._map_room)
         self.dirty = True
-        first = offsets[0]
-        if offsets[-1] - first + 1 == len(offsets):
-            return self.tracker.register(first, first + len(offsets))
         fresh: list[tuple[int, int]] = []
-        start = previous = first
-        for offset in offsets[1:]:
-            if offset != previous + 1:
-                fresh += self.tracker.register(start, previous + 1)
-                start = offset
-            previous = offset
-        fresh += self.tracker.register(start, previous + 1)
+        for first, stop in runs_of(offsets):
+            fresh += self.tracker.register(first, stop)
         return fresh
 
     def take_in_plain(self, entries: Iterable[Entry], size: int) -> None:
@@ -447,28 +440,9 @@ class Assignment:
 
     def complete_others(self, entry: Entry) -> None:
         """Likewise of the message's other chunks."""
-        first = stop = entry.others[0]
-        for offset in entry.others:
-            if offset != stop:
-                self.complete(first, stop, 0)
-                first = offset
-            stop = offset + 1
-        self.complete(first, stop, 0)
+        for first, stop in runs_of(entry.others):
+            self.complete(first, stop, 0)
         self.beside -= len(entry.others)
-
-    def is_jammed(self, *, holds_up: bool) -> bool:
-        """Whether nothing moves because the offset map has no room for what lies between a message's chunks.
-
-        What stands in the way then is another message's chunks, or its own: waiting does not help where it keeps this
-        partition, or others (``holds_up``), from being read.
-        """
-        under_way = self.in_flight or self.sending or self.refused or self.ready or self.due
-        if not self.blocked or under_way or self.phase is not Phase.RUNNING or self.on_hold:
-            return False
-        if not self.chunks and not any(entry.others for entry in self.blocked):
-            return False
-        assert self.tracker is not None
-        return holds_up or any(entry.offset == self.tracker.position for entry in self.blocked)
 
     def admit_beyond_map(self) -> None:
         """Let one of the blocked messages go all the same: commits will tell less than is complete."""
@@ -557,18 +531,3 @@ class Assignment:
 def _is_silent(entry: Entry) -> bool:
     """Whether it completes without a trace: that needs no order."""
     return entry.verdict is not None and entry.verdict.reason is None
-
-
-def within(offsets: Sequence[int], runs: Sequence[tuple[int, int]]) -> list[int]:
-    """Indexes of the offsets that lie in one of ``runs``; both increase."""
-    kept: list[int] = []
-    remaining = iter(runs)
-    run = next(remaining, None)
-    for index, offset in enumerate(offsets):
-        while run is not None and offset >= run[1]:
-            run = next(remaining, None)
-        if run is None:
-            break
-        if offset >= run[0]:
-            kept.append(index)
-    return kept

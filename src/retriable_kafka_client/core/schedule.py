@@ -123,6 +123,6 @@ class DueQueue:
         return taken
 
     def validate(self) -> None:
-        assert self.bytes == sum(item[2].size for item in self._heap)
+        assert self.bytes == sum([item[2].size for item in self._heap])
         for index in range(1, len(self._heap)):
             assert self._heap[(index - 1) // 2] <= self._heap[index]

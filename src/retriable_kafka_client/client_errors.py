@@ -1,0 +1,96 @@
+"""What the consumer's client reports: what ends the run, what the brokers refuse, and what passes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Message as RawMessage
+
+from retriable_kafka_client.core.routing import is_pattern
+from retriable_kafka_client.errors import ConsumerFailed, NotReachable
+from retriable_kafka_client.troubles import Troubles
+
+__all__ = ["BEFORE_ASSIGNMENT_SECONDS", "ClientErrors", "error_name"]
+
+log = logging.getLogger("retriable_kafka_client")
+
+BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
+
+_ERROR: Callable[[Any], Any] = RawMessage.error
+
+
+class ClientErrors:
+    """Judges errors, and notes as trouble what is waited out. Raises what is not. The loop's thread only."""
+
+    def __init__(self, troubles: Troubles, *, group: str, topics: Collection[str], servers: str) -> None:
+        self.assigned = False  # there was an assignment: from then on refusals are waited out
+        self._troubles = troubles
+        self._group = group
+        self._topics = topics
+        self._servers = servers
+        self._began = time.monotonic()
+
+    def begin(self) -> None:
+        """A client is made: the time to reach the brokers begins anew."""
+        self._began = time.monotonic()
+
+    def sift(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Deal with what is not a record, and return the rest."""
+        if not any(map(_ERROR, batch)):
+            return batch
+        for raw in batch:
+            if raw.error() is not None:
+                self._record(raw)
+        return [raw for raw in batch if raw.error() is None]
+
+    def _record(self, raw: Any) -> None:
+        error: KafkaError = raw.error()
+        code = str(error.name())
+        topic = raw.topic()
+        if code == "_PARTITION_EOF":
+            return
+        if error.fatal():
+            raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
+        if code == "_MAX_POLL_EXCEEDED":
+            log.error("group %s: the loop did not poll in time and lost its partitions", self._group)
+        elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
+            # What only a pattern names may go as it came, and a pattern may match nothing.
+            if topic in self._topics and not is_pattern(topic):
+                self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
+        elif code.endswith("AUTHORIZATION_FAILED"):
+            self.refused(f"topic {topic}" if topic and code.startswith("TOPIC") else None, code)
+        else:
+            self._troubles.note("poll", f"polling reports {code}")
+
+    def client(self, error: KafkaError) -> None:
+        """What the client says of itself."""
+        code = str(error.name())
+        if error.fatal():
+            raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
+        if code.endswith("AUTHORIZATION_FAILED"):
+            self.refused(None, code)
+        elif code in ("_ALL_BROKERS_DOWN", "_AUTHENTICATION", "_SSL"):
+            self._troubles.note("brokers", f"the brokers cannot be used: {code}")
+        if not self.assigned and time.monotonic() > self._began + BEFORE_ASSIGNMENT_SECONDS:
+            raise NotReachable(f"no assignment from the brokers at {self._servers}: {code}: {error.str()}")
+
+    def refused(self, what: str | None, code: str) -> None:
+        """The brokers refuse us something (None: the group): fatal before the first assignment, waited out later."""
+        what = what or f"group {self._group}"
+        if not self.assigned:
+            raise ConsumerFailed(f"the brokers refuse {what}: {code}")
+        self._troubles.note(what, f"the brokers refuse {what}: {code}")
+
+    def group_is_well(self) -> None:
+        """The group's coordinator answered."""
+        self._troubles.clear("brokers", f"group {self._group}")
+
+
+def error_name(error: KafkaException) -> str:
+    """The client's name for it."""
+    reason = error.args[0]
+    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__

@@ -1,0 +1,95 @@
+"""Handing out: which messages go to the workers, and what becomes of those that are not to be run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+
+from retriable_kafka_client.core import notices, retry
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.entry import DUPLICATE, FOREIGN, Entry
+from retriable_kafka_client.core.load import Load
+from retriable_kafka_client.core.outcomes import Outcomes
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.settings import Counters, EngineConfig
+
+__all__ = ["Dispatch"]
+
+SHARE = 500  # messages that one partition hands out before the next has its turn
+
+
+class Dispatch:
+    """Hands out, partition by partition in turn. What is to be done goes to ``out``."""
+
+    def __init__(
+        self, config: EngineConfig, load: Load, outcomes: Outcomes, counters: Counters, out: list[p.Command]
+    ) -> None:
+        self._config = config
+        self._load = load
+        self._outcomes = outcomes
+        self._counters = counters
+        self._out = out
+        self._turn = 0  # which partition hands out first
+
+    def release(self, assignments: Collection[Assignment], now: p.Now) -> None:
+        """Hand out what is due, then what is ready, partition by partition, as far as there is room."""
+        config = self._config
+        running = [a for a in assignments if a.phase is Phase.RUNNING]
+        wall_ms = math.floor(now.wall * 1000)
+        for assignment in running:
+            room = config.in_flight - self._load.in_flight
+            if assignment.due and room > 0:
+                self._hand_out(assignment, assignment.take_due(room, wall_ms), urgent=True)
+        # A full house of ordinary messages would make those wait whose time comes.
+        most = config.in_flight - config.reserve
+        able = [a for a in running if a.ready or a.blocked]
+        self._turn += 1
+        while able and self._load.in_flight < most:
+            still: list[Assignment] = []
+            for index in range(len(able)):
+                assignment = able[(index + self._turn) % len(able)]
+                room = min(most - self._load.in_flight, SHARE if len(able) > 1 else most)
+                if room > 0:
+                    plain = assignment.plain
+                    self._hand_out(assignment, assignment.take(room, wall_ms), plain=plain)
+                    if assignment.ready:
+                        still.append(assignment)
+            able = still
+
+    def _hand_out(
+        self, assignment: Assignment, entries: list[Entry], *, plain: bool = False, urgent: bool = False
+    ) -> None:
+        self._tell_blocked(assignment)
+        if not plain and any(entry.verdict is not None for entry in entries):
+            entries = self._settle(entries)
+        if entries:
+            self._load.add(assignment, len(entries))
+            self._out.append(p.Run(entries, urgent))
+
+    def _settle(self, entries: Sequence[Entry]) -> list[Entry]:
+        """Complete or dead-letter what is not to be run, and return the rest."""
+        run: list[Entry] = []
+        for entry in entries:
+            verdict = entry.verdict
+            if verdict is None:
+                run.append(entry)
+            elif verdict.reason is None:
+                if verdict.counted:
+                    self._counters.filtered += 1
+                elif verdict is FOREIGN:
+                    self._counters.foreign += 1
+                elif verdict is DUPLICATE:
+                    self._counters.duplicates += 1
+                self._outcomes.complete(entry)
+            else:
+                failure = retry.Failure(
+                    reason=verdict.reason, retry_in=None, error=verdict.error, text=verdict.text
+                )
+                self._outcomes.dead_letter(entry, failure, entry.marks.failed)
+        return run
+
+    def _tell_blocked(self, assignment: Assignment) -> None:
+        blocked = bool(assignment.blocked)
+        if blocked and not assignment.told_blocked:
+            self._out.append(p.Notify(notices.blocked(assignment)))
+        assignment.told_blocked = blocked

@@ -1,0 +1,240 @@
+"""What becomes of a message: after its run, after a refusal, after an answer for its copy or its outputs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+
+from retriable_kafka_client.core import notices, retry
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
+from retriable_kafka_client.core.load import Load
+from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase
+from retriable_kafka_client.core.settings import Counters, EngineConfig
+
+__all__ = ["Outcomes"]
+
+OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
+
+
+class Outcomes:
+    """Completes messages, or sends them on, and keeps hand-offs until they are acknowledged.
+
+    What is to be done goes to ``out``.
+    """
+
+    def __init__(self, config: EngineConfig, load: Load, counters: Counters, out: list[p.Command]) -> None:
+        self._config = config
+        self._load = load
+        self._counters = counters
+        self._out = out
+        self._handoffs = HandOffs()
+
+    @property
+    def refusals(self) -> Mapping[str, str]:
+        """Topics that refuse copies at present, with the error code."""
+        return self._handoffs.refusals
+
+    # Runs --------------------------------------------------------------------------------------------------------------
+
+    def finished(self, event: p.Finished, now: p.Now) -> None:
+        """Runs have ended, or have failed for their time limit."""
+        self._on_done(event.done)
+        if self._counters.assembled:
+            for entry in event.done:
+                if entry.others and entry.assignment.phase is not Phase.ENDED:
+                    entry.assignment.complete_others(entry)
+        if self._config.ordering != "unordered":
+            for entry in event.done:
+                entry.assignment.step_on(entry)
+        for entry, failure in event.failed:
+            if self._load.back(entry):
+                self._counters.failed += 1
+                self._failed(entry, failure, now)
+        for entry in event.died:
+            if self._load.back(entry):
+                self._counters.failed += 1
+                self._out.append(p.Notify(notices.died(entry)))
+                entry.alone = True
+                policy = self._config.routes[entry.route].policy
+                self._failed(entry, retry.judge_death(policy, entry.attempt, event.chance), now)
+        for entry, outputs in event.sent:
+            if self._load.back(entry):
+                self._publish(p.Publication(entry, outputs, event.chance))
+        for entry, failure in event.overdue:
+            if self._load.overdue(entry):
+                self._counters.failed += 1
+                self._failed(entry, failure, now)
+        for entry in event.released:
+            self._load.released(entry)
+
+    def _on_done(self, done: Sequence[Entry]) -> None:
+        """Complete entries, run by run: neighbours in a partition mostly finish together."""
+        if not done:
+            return
+        assignment, first, size = done[0].assignment, done[0].offset, 0
+        offsets = list(map(OFFSET_OF, done))
+        if offsets == list(range(first, first + len(done))):
+            owners = list(map(ASSIGNMENT_OF, done))
+            if owners.count(assignment) == len(done):
+                self._complete_run(assignment, first, first + len(done), sum(map(SIZE_OF, done)))
+                return
+        stop = first
+        for entry in done:
+            offset = entry.offset
+            if offset != stop or entry.assignment is not assignment:
+                self._complete_run(assignment, first, stop, size)
+                assignment, first, size = entry.assignment, offset, 0
+            stop = offset + 1
+            size += entry.size
+        self._complete_run(assignment, first, stop, size)
+
+    def _complete_run(self, assignment: Assignment, first: int, stop: int, size: int) -> None:
+        if self._load.run_back(assignment, stop - first, size):
+            self._counters.handled += stop - first
+            assignment.complete(first, stop, size)
+
+    def complete(self, entry: Entry) -> None:
+        """An active message needs no more work."""
+        entry.assignment.complete(entry.offset, entry.offset + 1, entry.size)
+        if entry.others:
+            entry.assignment.complete_others(entry)
+        entry.assignment.step_on(entry)
+
+    def withdrawn(self, event: p.Withdrawn) -> None:
+        """Messages come back from the workers as they went."""
+        resumed: dict[Assignment, list[Entry]] = {}
+        for entry in event.entries:
+            if not self._load.back(entry):
+                continue
+            if entry.assignment.phase is Phase.RUNNING:
+                resumed.setdefault(entry.assignment, []).append(entry)
+            else:
+                entry.assignment.active_bytes -= entry.size  # its assignment drains: the next owner runs it
+        for assignment, entries in resumed.items():
+            assignment.take_back(entries)
+
+    # Outputs -----------------------------------------------------------------------------------------------------------
+
+    def _publish(self, publication: p.Publication) -> None:
+        assignment = publication.entry.assignment
+        assignment.sending += 1
+        assignment.active_bytes += publication.size
+        self._out.append(p.Publish(publication))
+
+    def published(self, event: p.Published, now: p.Now) -> None:
+        """A run that succeeded is done when what it wanted to send is in."""
+        publication, code = event.publication, event.code
+        entry, assignment = publication.entry, publication.entry.assignment
+        assignment.sending -= 1
+        if assignment.phase is Phase.ENDED:
+            self._load.left_bytes -= entry.size + publication.size
+            return
+        assignment.active_bytes -= publication.size
+        if code is None:
+            self._counters.handled += 1
+            self._counters.published += len(publication.outputs)
+            self.complete(entry)
+            return
+        self._counters.failed += 1
+        policy = self._config.routes[entry.route].policy
+        self._failed(entry, retry.judge_output(policy, entry.attempt, publication.chance, code), now)
+
+    # Hand-offs ---------------------------------------------------------------------------------------------------------
+
+    def _failed(self, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
+        route = self._config.routes[entry.route]
+        in_place = route.retry_topic is None
+        target = self._config.routing.retry_target(entry.route, entry.assignment.topic)
+        if failure.retry_in is None or (target is None and not in_place):
+            if failure.retry_in is not None and route.retry_topic is not None:
+                self._out.append(p.Notify(notices.nowhere(entry, route.retry_topic)))
+            self.dead_letter(entry, failure, entry.attempt)
+        elif failure.retry_in * 1000 > YEAR_MS:
+            too_far = retry.Failure(
+                reason=retry.REASON_NOT_BEFORE, retry_in=None, error=failure.error, text=failure.text
+            )
+            self.dead_letter(entry, too_far, entry.attempt)
+        else:
+            # Rounded up: a copy may run later by a millisecond, never earlier.
+            not_before_ms = math.ceil((now.wall + failure.retry_in) * 1000)
+            now_ms = math.floor(now.wall * 1000)
+            if target is None:
+                self._retry_in_place(entry, failure, now_ms, not_before_ms)
+            else:
+                self._send(retry_copy(entry, failure, target, self._config.group, now_ms, not_before_ms))
+
+    def _retry_in_place(self, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int) -> None:
+        assignment = entry.assignment
+        if assignment.phase is not Phase.RUNNING:
+            assignment.active_bytes -= entry.size  # the next owner runs it
+            return
+        self._counters.retried += 1
+        self._out.append(p.Notify(notices.retried_in_place(entry, failure, entry.attempt)))
+        assignment.retry(entry.again(now_ms, not_before_ms))
+
+    def dead_letter(self, entry: Entry, failure: retry.Failure, attempts: int) -> None:
+        """It is not run again: keep it for people, or drop it where nobody wants it."""
+        target = self._config.routes[entry.route].dead_letter
+        if target is not None:
+            self._send(dead_letter(entry, failure, target, self._config.group, attempts))
+            return
+        self._counters.dropped += 1
+        self._out.append(p.Notify(notices.dropped(entry, failure, attempts)))
+        self.complete(entry)
+
+    def park(self, entries: Sequence[Entry], now: p.Now) -> None:
+        """Publish waiting messages again at their retry topic's end."""
+        wall_ms = math.floor(now.wall * 1000)
+        for entry in entries:
+            entry.assignment.active_bytes += entry.size
+            self._send(parked(entry, self._config.group, wall_ms))
+
+    def send_again(self, now: p.Now) -> None:
+        """The copies that were refused and whose pause is over."""
+        for handoff in self._handoffs.due(now):
+            handoff.entry.assignment.refused -= 1
+            self._send(handoff)
+
+    def hurry(self, assignment: Assignment, now: p.Now) -> None:
+        """It drains: send its refused copies at the next opportunity."""
+        self._handoffs.hurry(assignment, now)
+
+    def forget(self, assignment: Assignment) -> None:
+        """It has ended: the next owner runs what was refused here, and makes the copies anew."""
+        for handoff in self._handoffs.forget(assignment):
+            assignment.active_bytes -= handoff.entry.size
+        assignment.refused = 0
+
+    def _send(self, handoff: p.HandOff) -> None:
+        handoff.entry.assignment.sending += 1
+        self._out.append(p.Produce(handoff))
+
+    def answered(self, event: p.HandOffAnswered, now: p.Now) -> None:
+        """A copy is in, or was refused."""
+        handoff, code = event.handoff, event.code
+        entry, assignment = handoff.entry, handoff.entry.assignment
+        assignment.sending -= 1
+        if assignment.phase is Phase.ENDED:
+            self._load.left_bytes -= entry.size
+            return
+        if code is None:
+            self._handoffs.accepted(handoff)
+            self._count_handoff(handoff, now)
+            self.complete(entry)
+            return
+        self._counters.refused += 1
+        assignment.refused += 1
+        again_in = self._handoffs.refused(handoff, code, now)
+        self._out.append(p.Notify(notices.refused(handoff, code, again_in)))
+
+    def _count_handoff(self, handoff: p.HandOff, now: p.Now) -> None:
+        if handoff.kind is p.HandOffKind.PARK:
+            self._counters.parked += 1
+        elif handoff.kind is p.HandOffKind.RETRY:
+            self._counters.retried += 1
+        else:
+            self._counters.dead_lettered += 1
+        self._out.append(p.Notify(notices.accepted(handoff, now)))

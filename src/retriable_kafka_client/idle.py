@@ -1,0 +1,55 @@
+"""Partitions that bring nothing: how far the client has read there, which a commit must tell."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping
+
+from retriable_kafka_client.assigning import Assigner
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.protocol import Idle, Now, Place
+
+__all__ = ["IdleLooks"]
+
+IDLE_SECONDS = 0.5  # between two looks
+END_SECONDS = 0.1  # to ask where a log ends
+
+
+class IdleLooks:
+    """Looks now and then."""
+
+    def __init__(self) -> None:
+        self._passed_at = 0.0
+        self._ends_at = 0.0
+
+    def passed(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
+        """Nothing came: offsets without records (transaction markers) may have been passed."""
+        if now.mono < self._passed_at:
+            return
+        self._passed_at = now.mono + IDLE_SECONDS
+        still = [
+            place
+            for place, one in assignments.items()
+            if one.hands_out and not one.paused and one.incomplete == 0
+        ]
+        for place, position in assigner.positions(still).items():
+            yield Idle(place, position)
+
+    def ends(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
+        """Chunks may be overdue of which the log holds no more: only where it ends can that be told."""
+        if now.mono < self._ends_at:
+            return
+        self._ends_at = now.mono + IDLE_SECONDS
+        wall_ms = int(now.wall * 1000)
+        due = [
+            place
+            for place, one in assignments.items()
+            if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
+        ]
+        random.shuffle(due)  # brokers that are slow to answer hold up no more than one question
+        for place, position in assigner.positions(due).items():
+            if assigner.ends_at(place, END_SECONDS) == position:
+                yield Idle(place, position)
+            if time.monotonic() > now.mono + END_SECONDS:
+                return
