@@ -83,6 +83,8 @@ def test_keys_headers_and_schedules_are_as_for_a_producer() -> None:
         ({"key": 5}, "Message.send.key"),
         ({"headers": {"retriable_kafka_id": b"x"}}, "Message.send.headers"),
         ({"headers": {"a": 5}}, "Message.send.headers"),
+        ({"headers": {"a\0b": b"x"}}, "Message.send.headers"),
+        ({"headers": {"\ud800": b"x"}}, "Message.send.headers"),  # as json.loads makes it; ended the process
         ({"not_before": datetime(2030, 1, 1)}, "Message.send.not_before"),  # noqa: DTZ001 - the point
         ({"not_before": datetime.now(UTC), "delay": 1}, "Message.send.not_before"),
         ({"delay": -1}, "Message.send.delay"),

@@ -151,6 +151,8 @@ def test_headers_are_a_mapping_or_pairs(
         [("retriable_kafka_mine", "x")],
         {5: b"x"},
         {"n": 5},
+        {"a\0b": b"x"},
+        {"\ud800": b"x"},
         [("n",)],
         [5],
         ["ab", "c"],

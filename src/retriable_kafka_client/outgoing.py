@@ -98,6 +98,10 @@ def own_headers_of(given: GivenHeaders, *, where: str = _PRODUCER) -> list[tuple
             raise ConfigError(f"{where}.headers", pair, remedy, secret=True) from None
         if not isinstance(name, str):
             raise ConfigError(f"{where}.headers", name, "a header's name must be a text")
+        if "\0" in name or not _is_utf8(name):
+            # The client cuts the one short, and ends the process over the other.
+            remedy = "a header's name must be text that UTF-8 can write, without a NUL"
+            raise ConfigError(f"{where}.headers", name, remedy)
         if name.startswith(PREFIX):
             raise ConfigError(f"{where}.headers", name, f"names that begin {PREFIX!r} are the library's")
         if isinstance(value, str):
@@ -109,6 +113,16 @@ def own_headers_of(given: GivenHeaders, *, where: str = _PRODUCER) -> list[tuple
             raise ConfigError(f"{where}.headers", value, remedy, secret=True)
         headers.append((name, value))
     return headers
+
+
+def _is_utf8(name: str) -> bool:
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def schedule_headers(not_before: datetime | None, delay: float | timedelta | None) -> Headers:

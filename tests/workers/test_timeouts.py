@@ -1,7 +1,9 @@
 """Runs that take too long: ended where that can be done, reported where it cannot."""
 
 import asyncio
+import inspect
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -310,3 +312,48 @@ def test_a_handlers_own_timeout_is_an_ordinary_failure() -> None:
         assert not driven.failure_of(0).timed_out
         assert driven.failure_of(0).error == "TimeoutError"
         driven.close()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["returns", "raises"])
+@pytest.mark.parametrize("step", range(12))
+def test_what_ends_at_its_limit_comes_back_once(step: int, fails: bool) -> None:
+    """The loop looks between two lines of the worker's, after so many since the handler ended."""
+    started, go_on, stands, move = (threading.Event() for _ in range(4))
+    left = step
+
+    def trace(_frame: object, event: str, _arg: object) -> Any:
+        nonlocal left
+        left -= 1
+        if left < 0 or event == "return":
+            sys.settrace(None)
+            stands.set()
+            assert move.wait(WAIT)
+            return None
+        return trace
+
+    def handler(message: Message[Any]) -> None:
+        if message.offset == 0:
+            started.set()
+            assert go_on.wait(WAIT)
+            frame = inspect.currentframe()
+            assert frame is not None
+            assert frame.f_back is not None
+            frame.f_back.f_trace = trace
+            sys.settrace(lambda *_: None)
+            if fails:
+                raise ValueError
+
+    driven = Driven(1, spec(handler, timeout=1000.0))
+    driven.push(entries(1))
+    assert started.wait(WAIT)
+    driven.turn()
+    go_on.set()
+    assert stands.wait(WAIT)
+    driven.runner.sweep(time.monotonic() + 2000.0)
+    move.set()
+    driven.until(lambda: driven.done or driven.failed or driven.released)
+    driven.push(entries(1, 1))
+    driven.until(lambda: 1 in driven.offsets())
+    driven.close()
+    assert driven.ended == 2
+    assert len(driven.released) == len(driven.overdue)

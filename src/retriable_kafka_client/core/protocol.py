@@ -275,7 +275,8 @@ class Resume:
 class Recall:
     """Read the log again from ``first`` up to ``stop``, beside what is consumed; one at a time.
 
-    Tell it as Recalled, as ``Engine.recall_appetite`` says, and RecallEnded once ``stop`` or the log's end is reached.
+    Tell it as Recalled, as ``Engine.recall_appetite`` says, and RecallEnded once ``stop`` is reached, or, as not reached,
+    the end of what the broker gives out before it.
     """
 
     place: Place

@@ -64,6 +64,7 @@ class _LocalSlice(Slice):
         "_current",
         "_done",
         "_ended",
+        "_gathered",
         "_late",
         "_noted",
         "_pending",
@@ -92,6 +93,8 @@ class _LocalSlice(Slice):
         self._seen: Entry | None = None  # what ran at the last look
         self._seen_at = 0.0  # when that was seen first
         self._late: list[Entry] = []  # reported as overdue, and not released
+        # The last ones gathered, of either list. Until the worker takes the next one, what it ended last is `_current`.
+        self._gathered: tuple[Entry | None, Entry | None] = (None, None)
 
     def run(self) -> _Report:
         """Work the slice off. In the worker thread."""
@@ -166,6 +169,8 @@ class _LocalSlice(Slice):
     def gather(self, harvest: Harvest) -> int:
         done, noted = self._done, self._noted
         count = len(done)
+        if count:
+            self._gathered = done[count - 1], self._gathered[1]
         if count and not self._late:
             harvest.done.extend(done[:count])
             del done[:count]
@@ -175,6 +180,7 @@ class _LocalSlice(Slice):
             del done[:count]
         count = len(noted)
         if count:
+            self._gathered = self._gathered[0], noted[count - 1][0]
             self._sort(harvest, noted[:count])
             del noted[:count]
         return self._ended
@@ -196,7 +202,9 @@ class _LocalSlice(Slice):
             current = crossed[0] if crossed and self.begun() else None
         if current is not self._seen:
             self._seen, self._seen_at = current, now
-        elif current is not None and now - self._seen_at >= timeout and current not in self._late:
+        elif current is None or now - self._seen_at < timeout or current in self._late:
+            return None
+        elif current is not self._gathered[0] and current is not self._gathered[1]:
             self._late.append(current)
             return current
         return None
