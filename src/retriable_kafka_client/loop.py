@@ -21,6 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
+from retriable_kafka_client.absence import Absence
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import by_place
 from retriable_kafka_client.client import admin_settings, consumer_settings, open_client, producer_settings
@@ -115,6 +116,7 @@ class Loop:
         self._assigner: Assigner
         self._committer: Committer
         self._admin: AdminClient
+        self._absence = Absence(lambda: self._admin.describe_cluster(request_timeout=5.0))
         self._sender: Sender
         self._recaller: Recaller
         self._directory: topics.Directory
@@ -209,6 +211,12 @@ class Loop:
         self._serve()
         self._restore()
         self._refresh_topics()
+        if self._absence.is_vain(time.monotonic()):
+            self._reopen = True
+            log.warning(
+                "group %s: the client did not find back into it, though the brokers answer; another one takes its place",
+                self._config.engine.group,
+            )
         if self._reopen:
             return  # what this client would still read, and where it stands, is of the log that is gone
         self._start()
@@ -463,6 +471,7 @@ class Loop:
 
     def _on_assign(self, given: Sequence[Any]) -> None:
         self._errors.assigned = True
+        self._absence.end()
         self._troubles.clear("brokers", "assignment")
         places = [p.Place(one.topic, one.partition) for one in given]
         self._assigner.accept(places)
@@ -487,6 +496,7 @@ class Loop:
         self._troubles.note(
             "assignment", "partitions were lost: the group heard nothing of us in time, or nothing of it"
         )
+        self._absence.begin(time.monotonic())
         self._end(places, "lost")
         self._assigner.give_up(places)
 

@@ -477,7 +477,9 @@ class Watch:
             if assignment.phase is not Phase.RUNNING:
                 continue
             # Copies that come back refused count again. Chunks of what is given up, and what was read again, come besides.
-            if not quick and assignment.messages > 3 * config.window:
+            # In order, what stands behind a message that is not whole is bounded by bytes alone.
+            bounded = config.ordering == "unordered" or not self.settings.chunked
+            if not quick and bounded and assignment.messages > 3 * config.window:
                 chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
                 if assignment.messages > 3 * config.window + chunks:
                     raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
