@@ -51,7 +51,7 @@ __all__ = ["Control", "Loop", "LoopConfig"]
 
 log = logging.getLogger("retriable_kafka_client")
 
-BATCH = 500  # records polled at once, at most
+BATCH = 1_000  # records polled at once, at most
 POLL_SECONDS = 0.02  # an idle poll: what a due message or a stop may have to wait
 SERVE_SECONDS = 0.01  # a round while draining
 LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
