@@ -135,7 +135,7 @@ def told(tmp_path: Path) -> Iterator[Told]:
 @pytest.mark.parametrize("kind", ALL)
 def test_everything_comes_back_once(kinds: Kinds, kind: str) -> None:
     handler = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
-    count = 100_000 if kind in ("int", "ThreadPoolExecutor") else 20_000
+    count = 100_000 if kind in ("int", "InBatches", "ThreadPoolExecutor") else 20_000
     driven = Driven(kinds.get(kind), spec(handler))
     for first in range(0, count, 500):
         driven.push(entries(500, first))

@@ -78,7 +78,7 @@ class Driven:
 
     def push(self, pushed: Sequence[Entry]) -> None:
         """Push all."""
-        plain = self._batches and all(one.marks is PLAIN and one.route == 0 for one in pushed)
+        plain = self._batches and all(one.marks == PLAIN and one.route == 0 for one in pushed)
         if not plain or not pushed:
             self.runner.push(pushed)
             return
