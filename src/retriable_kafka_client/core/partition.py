@@ -267,9 +267,15 @@ class Assignment:
             chunks.seats[key] = self.lanes.reserve(part.key, part.offset)
         self._let_go(key, released, wall_ms)
 
-    def give_up_expired(self, wall_ms: int, mono: float, log_ms: int) -> None:
-        """Wait no longer for chunks that should have come by now, when the log stands at ``log_ms``."""
-        for key in self.chunks.expired(mono, log_ms):
+    def give_up_expired(self, wall_ms: int, mono: float, log_ms: int, *, first_only: bool = False) -> None:
+        """Wait no longer for chunks that should have come by now, when the log stands at ``log_ms``.
+
+        ``first_only``: of the group alone that begins first.
+        """
+        expired = self.chunks.expired(mono, log_ms)
+        if first_only:
+            expired = sorted(expired, key=lambda key: self.chunks.groups[key].first)[:1]
+        for key in expired:
             self._let_go(key, self.chunks.expire(key), wall_ms)
 
     def _let_go(self, key: GroupKey, released: Sequence[Entry], wall_ms: int) -> None:
