@@ -40,15 +40,15 @@ def watch(evidence: EvidenceWriter, consumer: Consumer) -> None:
 def main(told: dict[str, Any]) -> None:
     """Consume until signalled; `signals: "own"` handles SIGTERM itself, `ordering` retries in place."""
     evidence = EvidenceWriter(told["evidence"])
-    ordering = told.get("ordering")
-    retry = Retry(None if ordering else told["retry"], delay=0.1)
-    handler = partial(in_its_time, evidence) if ordering else partial(slow_or_quick, evidence, told["gate"])
+    ordered = "ordering" in told
+    retry = Retry(None if ordered else told["retry"], delay=0.1)
+    handler = partial(in_its_time, evidence) if ordered else partial(slow_or_quick, evidence, told["gate"])
     consumer = Consumer(
         Cluster(told["servers"], settings=told["settings"]),
         group_id=told["group"],
         topics=[Topic(told["topic"], retry=retry, dead_letter=told["dead"])],
         handler=handler,
-        ordering=ordering,
+        ordering=told.get("ordering", "unordered"),
         executor=ProcessExecutor(2) if told.get("processes") else 4,
         commit_interval=0.2,
         limits=Limits(drain_timeout=told.get("drain", 10.0)),
