@@ -179,7 +179,14 @@ class Engine:
 
     def _on_turn(
         self,
-        event: p.Assigned | p.Restored | p.Revoking | p.Ended | p.TopicChanged | p.Stopping | p.Hold,
+        event: p.Assigned
+        | p.Restored
+        | p.Transacted
+        | p.Revoking
+        | p.Ended
+        | p.TopicChanged
+        | p.Stopping
+        | p.Hold,
         now: p.Now,
     ) -> None:
         match event:
