@@ -210,6 +210,11 @@ class Directory:
         self._mock = cluster_id.startswith(MOCK_CLUSTER)
 
     @property
+    def is_mock(self) -> bool:
+        """Whether the brokers are librdkafka's mock cluster."""
+        return self._mock
+
+    @property
     def missing(self) -> frozenset[str]:
         """Topics that did not exist when last asked for."""
         return frozenset(self._missing)
