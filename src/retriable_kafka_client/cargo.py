@@ -184,7 +184,7 @@ def _was_too_large(letter: _Letter) -> bool:
 def _own_code(letter: _Letter) -> str | None:
     """The code of a refusal of this very record."""
     error = letter.error
-    if error is None or is_over(error) or is_retriable(error) and error.name() not in TOPIC_CODES:
+    if error is None or is_over(error) or (is_retriable(error) and error.name() not in TOPIC_CODES):
         return None
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not letter.apart:
         return None

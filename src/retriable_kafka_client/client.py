@@ -132,13 +132,14 @@ def producer_settings(
 
 
 def transaction_settings(
-    cluster: Cluster, limits: Limits, transactional_id: str, *, on_error: OnError | None = None
+    cluster: Cluster, transactional_id: str, *, on_error: OnError | None = None
 ) -> dict[str, Any]:
     """Return a transactional producer's settings. What it leaves open when it dies ends before its membership does."""
     session_ms = int(cluster.settings.get("session.timeout.ms", _SESSION_MS))
     transaction_ms = max(2_000, min(_TRANSACTION_MS, session_ms - 1_000))
     settings = {
-        # The brokers say "not yet" while they write the last transaction's markers: 108 ms for each with the client's own 100.
+        # The brokers say "not yet" while they write the last transaction's markers: with the client's own 100 ms that
+        # is what each transaction takes.
         "retry.backoff.ms": 10,
         "linger.ms": 0,
         "topic.metadata.propagation.max.ms": 1000,  # topics are asked for beforehand

@@ -121,7 +121,9 @@ class Loop:
         self._absence = Absence(lambda: self._admin.describe_cluster(request_timeout=5.0))
         self._sender: Sender
         self._transactor: Transactor | None = None  # exactly once: instead of the sender and of commits
-        self._unpublished: dict[Entry, int] = {}  # exactly once: bytes of what each run sent, until a transaction has it
+        self._unpublished: dict[
+            Entry, int
+        ] = {}  # exactly once: bytes of what each run sent, until a transaction has it
         self._recaller: Recaller
         self._directory: topics.Directory
 
@@ -196,7 +198,6 @@ class Loop:
             )
         self._transactor = Transactor(
             config.cluster,
-            config.limits,
             config.engine.group,
             member_settings=consumer_settings(config.cluster, config.limits, config.engine.group),
             limits=limits,

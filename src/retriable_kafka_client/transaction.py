@@ -1,7 +1,7 @@
 """Transactions: everything that one holds, committed as one. One thread of its own does it, since its calls block.
 
-The loop gives it one Transact at a time and takes one answer. Every answer is certain: where it is not known whether a commit
-came through, a new producer ends what the old one left, and then the group's offsets tell.
+The loop gives it one Transact at a time and takes one answer. Every answer is certain: where it is not known whether a
+commit came through, a new producer ends what the old one left, and then the group's offsets tell.
 """
 
 from __future__ import annotations
@@ -24,8 +24,7 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client.cargo import Cargo
 from retriable_kafka_client.client import open_client, transaction_settings
 from retriable_kafka_client.config import Cluster
-from retriable_kafka_client.config import Limits as Bounds
-from retriable_kafka_client.core.protocol import Transact, Transacted
+from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.groups import SINGLE, Limits
 from retriable_kafka_client.transactional import TransactionalClient, is_over, reason_of
@@ -54,7 +53,6 @@ class Transactor:
     def __init__(
         self,
         cluster: Cluster,
-        bounds: Bounds,
         group: str,
         *,
         member_settings: Mapping[str, Any],
@@ -67,9 +65,11 @@ class Transactor:
         self._group = group
         self._servers = cluster.bootstrap_servers
         self._id = f"{group}-{secrets.token_hex(8)}"
-        settings = transaction_settings(cluster, bounds, self._id)
+        settings = transaction_settings(cluster, self._id)
         self._seconds = int(settings["transaction.timeout.ms"]) / 1000
-        self._clients = {False: TransactionalClient(settings)}  # by whether each record goes in a request of its own
+        self._clients = {
+            False: TransactionalClient(settings)
+        }  # by whether each record goes in a request of its own
         self._single_settings = {**settings, **SINGLE, "transactional.id": f"{self._id}-large"}
         self._member_settings = member_settings
         self._reader: Any = None
@@ -89,7 +89,7 @@ class Transactor:
     # The loop's side ---------------------------------------------------------------------------------------------------
 
     def begin(self, timeout: float, stopped: Callable[[], bool]) -> None:
-        """Start, and wait until transactions are possible. Raises ConsumerFailed: the brokers refuse them, or do not answer."""
+        """Start, and wait until transactions are possible. Raises ConsumerFailed: they are refused, or nobody answers."""
         self._thread.start()
         deadline = time.monotonic() + timeout
         while not self._ready.wait(0.05) and not stopped():
@@ -192,7 +192,7 @@ class Transactor:
         while not self._closing:
             unwritable = self._writable.refusals(cargo.topics)
             if unwritable:
-                return Transacted(transact, False, cargo.bound_for(unwritable))
+                return Transacted(transact=transact, landed=False, refused=cargo.bound_for(unwritable))
             while cargo.is_large and not cargo.is_ready() and not self._closing:
                 time.sleep(0.01)
             large = cargo.is_large
@@ -208,14 +208,14 @@ class Transactor:
             refused = cargo.refused()
             if refused:
                 self._writable.forget(cargo.topics)
-                return Transacted(transact, False, refused)
+                return Transacted(transact=transact, landed=False, refused=refused)
             if cargo.make_smaller():
                 continue
             if problem.name() == "TOPIC_AUTHORIZATION_FAILED" and not asked_again:
                 self._writable.forget(cargo.topics)
                 asked_again = True
                 continue
-            return Transacted(transact, False, code=str(problem.name()))
+            return Transacted(transact=transact, landed=False, code=str(problem.name()))
         return None
 
     def _fill(self, producer: Producer, job: _Job, cargo: Cargo) -> KafkaError | None:
@@ -233,9 +233,7 @@ class Transactor:
         return problem
 
     def _send_offsets(self, producer: Producer, job: _Job, deadline: float) -> None:
-        positions = [
-            TopicPartition(*one.place, one.position, one.metadata) for one in job.transact.progress
-        ]
+        positions = [TopicPartition(*one.place, one.position, one.metadata) for one in job.transact.progress]
         while True:
             left = deadline - time.monotonic()
             try:
@@ -251,14 +249,16 @@ class Transactor:
         except KafkaException as error:
             code = str(reason_of(error).name())
         else:
-            return Transacted(transact, True)
+            return Transacted(transact=transact, landed=True)
         # Whatever it says: the brokers may have been told to commit, and may yet be.
-        log.warning("group %s: it is not known whether a transaction came through (%s); asking", self._group, code)
+        log.warning(
+            "group %s: it is not known whether a transaction came through (%s); asking", self._group, code
+        )
         client.discard()
         if self._open(large=large) is None:
             return None
         landed = self._has_landed(transact)
-        return None if landed is None else Transacted(transact, landed, code=None if landed else code)
+        return None if landed is None else Transacted(transact=transact, landed=landed, code=None if landed else code)
 
     def _has_landed(self, transact: Transact) -> bool | None:
         """Whether the group's positions are what it says, now that nothing is open; None when closing.
@@ -275,7 +275,8 @@ class Transactor:
                 )
                 if all(one.error is None for one in answers):
                     return any(
-                        (one.offset, one.metadata or "") == wanted[(one.topic, one.partition)] for one in answers
+                        (one.offset, one.metadata or "") == wanted[Place(one.topic, one.partition)]
+                        for one in answers
                     )
             time.sleep(PAUSE_SECONDS)
         return None

@@ -1,8 +1,9 @@
 """A transactional producer that is replaced as soon as it may not be trusted any more.
 
-librdkafka 2.16 answers for its own requests, not for those that it has sent twice: an EndTxn that was delayed may end the
-transaction after the one that it belongs to. So whenever one was, or may have been, sent twice, and after a request that timed
-out, a new producer with the same transactional id takes over: whatever the old one sent is then refused by the brokers.
+librdkafka 2.16 does not have part 2 of KIP-890: an EndTxn that was delayed, and sent a second time, may end the
+transaction after the one that it belongs to. So when one was sent twice, and after a request that timed out, a new producer
+with the same transactional id takes over: whatever is left of the old one is then refused by the brokers. The client's
+statistics tell; they are waited for only where the call took long enough for a second request.
 """
 
 from __future__ import annotations

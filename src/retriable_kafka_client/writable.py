@@ -1,7 +1,7 @@
 """Whether topics can be written to, asked before a transaction begins.
 
-A transaction waits for all of its records. One for a topic that is not there would hold up the others until it times out, and
-a topic that must not be written to breaks the whole transaction without a word about which one it was.
+A transaction waits for all of its records. One for a topic that is not there would hold up the others until it times out,
+and a topic that must not be written to breaks the whole transaction without a word about which one it was.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from confluent_kafka.admin import AclOperation, AdminClient  # type: ignore[attr
 __all__ = ["TOPIC_CODES", "Writable"]
 
 TOPIC_CODES = frozenset(
-    ("_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_OR_PART", "TOPIC_AUTHORIZATION_FAILED", "TOPIC_EXCEPTION", "INVALID_TOPIC")
+    (
+        "_UNKNOWN_TOPIC",
+        "UNKNOWN_TOPIC_OR_PART",
+        "TOPIC_AUTHORIZATION_FAILED",
+        "TOPIC_EXCEPTION",
+        "INVALID_TOPIC",
+    )
 )
 """Refusals that hold for every record of the topic."""
 
