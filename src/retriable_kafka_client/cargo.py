@@ -22,6 +22,7 @@ __all__ = ["Cargo"]
 
 BUDGET = 32 * 1024 * 1024  # bytes of large messages in the client
 POLL_SECONDS = 0.02
+LAST_REPORTS_SECONDS = 1.0  # for what is on its way when the transaction is broken
 SERVE_EVERY = 1000  # records between two looks for reports
 
 # What says nothing against the record itself: the transaction as a whole, its producer, or the brokers are in trouble.
@@ -88,29 +89,29 @@ class Cargo:
     def send(self, producer: Producer, deadline: float) -> KafkaError | None:
         """Send all and wait until the brokers have it; returns the first error. Raises KafkaException."""
         self._try += 1
-        self._left = len(self._letters)
+        self._left = 0
         groups = Groups(lambda: producer, self._limits, client_limit=LARGEST_COPY, budget=BUDGET)
         for letter in self._letters:
             letter.error, letter.refused_before = None, letter.parcel.refused
             # Another one: what is left of an earlier try may still settle its own.
             letter.parcel = replace(letter.parcel, settle=partial(self._settled, self._try, letter))
         for number, letter in enumerate(self._letters):
+            self._left += 1
             if letter.apart:
                 groups.add(letter.parcel)
             elif not self._produce(producer, letter, deadline):
-                return letter.error or KafkaError(KafkaError._TIMED_OUT)
+                break
             if number % SERVE_EVERY == 0:
                 producer.poll(0)
         groups.advance()
-        while self._left:
-            failed = self._first_error()
-            if failed is not None:
-                return failed
-            if time.monotonic() >= deadline:
-                return KafkaError(KafkaError._TIMED_OUT)
+        while self._left and time.monotonic() < deadline:
             producer.poll(POLL_SECONDS)
+            if self._first_error() is not None:
+                # The client lets nothing more go. What is on its way is waited for: it may be refused, too, and an abort
+                # that finds something under way was seen to hang.
+                deadline = min(deadline, time.monotonic() + LAST_REPORTS_SECONDS)
             groups.advance()
-        return self._first_error()
+        return self._first_error() or (KafkaError(KafkaError._TIMED_OUT) if self._left else None)
 
     def _produce(self, producer: Producer, letter: _Letter, deadline: float) -> bool:
         """Whether the client took it."""
@@ -126,6 +127,7 @@ class Cargo:
                 return True
             except BufferError:
                 if time.monotonic() >= deadline:
+                    parcel.settle(KafkaError(KafkaError._TIMED_OUT), None)
                     return False
                 producer.poll(POLL_SECONDS)
             except KafkaException as error:
@@ -140,6 +142,11 @@ class Cargo:
     def _first_error(self) -> KafkaError | None:
         found = [letter.error for letter in self._letters if letter.error is not None]
         return next((one for one in found if one.name() not in _NOT_ITS_OWN), found[0]) if found else None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether any record of this try was not taken."""
+        return self._left > 0 or self._first_error() is not None
 
     # After a try that failed -------------------------------------------------------------------------------------------
 

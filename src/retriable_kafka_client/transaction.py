@@ -36,6 +36,7 @@ log = logging.getLogger("retriable_kafka_client")
 
 OPEN_SECONDS = 5.0  # one try to initialise a producer
 PAUSE_SECONDS = 0.25  # until the next
+ABORT_SECONDS = 1.0  # then another producer takes over, which aborts it, too
 SHARE = 0.8  # of the transaction's time-out, for all that comes before its commit
 ASK_SECONDS = 2.0  # one try to read the group's positions
 IDLE_SECONDS = 0.2  # between looks at the clients' reports
@@ -203,8 +204,10 @@ class Transactor:
             problem = self._fill(producer, job, cargo)
             if problem is None:
                 return self._commit(client, transact, large=large)
-            client.abort(time.monotonic() + self._seconds)
-            client.serve()  # reports of what was on its way
+            client.abort(time.monotonic() + ABORT_SECONDS)
+            if cargo.is_broken:
+                # The client goes on with the number after a refused record's, and the broker refuses that as a gap.
+                client.discard()
             refused = cargo.refused()
             if refused:
                 self._writable.forget(cargo.topics)
@@ -258,7 +261,11 @@ class Transactor:
         if self._open(large=large) is None:
             return None
         landed = self._has_landed(transact)
-        return None if landed is None else Transacted(transact=transact, landed=landed, code=None if landed else code)
+        return (
+            None
+            if landed is None
+            else Transacted(transact=transact, landed=landed, code=None if landed else code)
+        )
 
     def _has_landed(self, transact: Transact) -> bool | None:
         """Whether the group's positions are what it says, now that nothing is open; None when closing.
