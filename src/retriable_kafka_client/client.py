@@ -34,6 +34,7 @@ __all__ = [
     "largest_record",
     "open_client",
     "producer_settings",
+    "transaction_settings",
     "without_secrets",
 ]
 
@@ -48,6 +49,9 @@ _FETCH_BYTES = 52_428_800  # librdkafka's own default
 _RECEIVE_BYTES = 100_000_000  # librdkafka's own default
 _LARGEST_RECEIVE = 2_147_483_647
 _MESSAGE_BYTES = 1_000_000  # librdkafka's default of message.max.bytes
+_LARGEST_RECORD = 1_000_000_000  # the most that librdkafka takes
+_SESSION_MS = 45_000  # librdkafka's default
+_TRANSACTION_MS = 10_000
 _OVERHEAD = 64 * 1024  # a record's key and headers, and a response's framing
 
 # The consumer protocol of KIP-848 keeps these on the broker, and librdkafka refuses them there.
@@ -129,6 +133,31 @@ def producer_settings(
     }
     if hand_off:
         settings["message.timeout.ms"] = 0
+    return settings
+
+
+def transaction_settings(
+    cluster: Cluster, transactional_id: str, *, on_error: OnError | None = None
+) -> dict[str, Any]:
+    """Return a transactional producer's settings. What it leaves open when it dies ends before its membership does."""
+    session_ms = int(cluster.settings.get("session.timeout.ms", _SESSION_MS))
+    transaction_ms = max(2_000, min(_TRANSACTION_MS, session_ms - 1_000))
+    settings = {
+        # The brokers say "not yet" while they write the last transaction's markers: with the client's own 100 ms that
+        # is what each transaction takes.
+        "retry.backoff.ms": 10,
+        "linger.ms": 0,
+        "topic.metadata.propagation.max.ms": 1000,  # topics are asked for beforehand
+        **_guarded(cluster, on_error),
+        "enable.idempotence": True,
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": transaction_ms,
+        "message.max.bytes": _LARGEST_RECORD,
+        "queue.buffering.max.kbytes": _LARGEST_KBYTES,  # what goes into one transaction is bounded elsewhere
+    }
+    # The client refuses a longer one.
+    longest = transaction_ms - 100
+    settings["socket.timeout.ms"] = min(int(settings.get("socket.timeout.ms", longest)), longest)
     return settings
 
 

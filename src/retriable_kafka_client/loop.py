@@ -39,16 +39,18 @@ from retriable_kafka_client.core.engine import Engine, EngineConfig
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.notices import timed_out
 from retriable_kafka_client.core.partition import Phase
-from retriable_kafka_client.errors import ConsumerFailed, RetriableKafkaError
+from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
+from retriable_kafka_client.outbox import size_of
 from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
+from retriable_kafka_client.transaction import Transactor
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.wiring import subscription
 from retriable_kafka_client.workers.runner import Harvest, Runner
@@ -124,6 +126,10 @@ class Loop:
         self._admin: AdminClient
         self._absence = Absence(lambda: self._admin.describe_cluster(request_timeout=5.0))
         self._sender: Sender
+        self._transactor: Transactor | None = None  # exactly once: instead of the sender and of commits
+        self._unpublished: dict[
+            Entry, int
+        ] = {}  # exactly once: bytes of what each run sent, until a transaction has it
         self._recaller: Recaller
         self._directory: topics.Directory
 
@@ -177,12 +183,34 @@ class Loop:
         )
         self._recaller = Recaller(consumer_settings(config.cluster, config.limits, config.engine.group))
         try:
+            if config.engine.exactly_once:
+                self._begin_transactions(limits)
             while not self._control.stop:
                 self._reopen = False
                 self._member()
         finally:
             self._recaller.close()
             self._sender.close(0.0 if self._control.hard else 1.0)
+            if self._transactor is not None:
+                self._transactor.close(0.0 if self._control.hard else CLOSE_SECONDS)
+
+    def _begin_transactions(self, limits: TopicLimits) -> None:
+        config = self._config
+        if self._directory.is_mock:
+            raise ConfigError(
+                "Consumer.guarantee",
+                "exactly_once",
+                "the mock cluster has no transactions; use a real Kafka, or 'at_least_once' here",
+            )
+        self._transactor = Transactor(
+            config.cluster,
+            config.engine.group,
+            member_settings=consumer_settings(config.cluster, config.limits, config.engine.group),
+            limits=limits,
+            admin=lambda: self._admin,
+            wake=self._runner.ring,
+        )
+        self._transactor.begin(BEFORE_ASSIGNMENT_SECONDS, lambda: self._control.stop)
 
     def _member(self) -> None:
         """Be a member of the group with one client, until stopped or until a new client is called for."""
@@ -251,6 +279,8 @@ class Loop:
             self._tell(answer)
             if isinstance(answer, p.Published):
                 self._outflow(-answer.publication.size)
+        if self._transactor is not None:
+            self._take_transacted(self._transactor)
         if self._control.hold != self._engine.on_hold:
             self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
@@ -258,8 +288,33 @@ class Loop:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
         self._publish()
 
+    def _take_transacted(self, transactor: Transactor) -> None:
+        """Take the answer to the transaction in flight, and look how transactions are doing."""
+        answer = transactor.poll()
+        if answer is not None:
+            transact, refused = answer.transact, answer.refused
+            for publication in transact.publications:
+                if answer.landed or publication in refused:
+                    self._outflow(-self._unpublished.pop(publication.entry, 0))
+            self._tell(answer)
+            if answer.landed:
+                self._errors.group_is_well()
+            elif answer.code is not None and answer.code == "GROUP_AUTHORIZATION_FAILED":
+                self._errors.refused(None, answer.code)
+        if transactor.trouble is not None:
+            self._troubles.note("transactions", transactor.trouble)
+        elif not transactor.busy:
+            self._troubles.clear("transactions")
+        if transactor.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
+            self._troubles.note("brokers", "a transaction is without an answer")
+
     def _finished(self, harvest: Harvest) -> None:
         self._late.update(entry for entry, _ in harvest.overdue)
+        if self._transactor is not None:
+            for entry, outputs in harvest.sent:
+                if entry.assignment.phase is not Phase.ENDED:
+                    self._unpublished[entry] = size_of(outputs)
+                    self._outflow(self._unpublished[entry])
         for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
             for entry, failure in failed:
                 if failure.timed_out:
@@ -298,6 +353,7 @@ class Loop:
                 self._serve()
                 self._consumer.poll(0)
                 self._runner.wait(SERVE_SECONDS)
+            self._last_transaction(max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
             places = tuple(self._engine.assignments)
             self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
         finally:
@@ -342,6 +398,9 @@ class Loop:
             case p.Publish():
                 self._sender.publish(command.publication)
                 self._outflow(command.publication.size)
+            case p.Transact():
+                assert self._transactor is not None
+                self._transactor.send(command, self._consumer.consumer_group_metadata())
             case p.Commit():
                 self._commit(command)
             case p.Pause():
@@ -367,8 +426,8 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch and self._engine.in_flight and self._engine.held_up:
-                self._runner.wait(POLL_SECONDS)  # what comes next waits for a worker, not for a record
+            if not batch and self._waits_for_workers():
+                self._runner.wait(POLL_SECONDS)
                 batch = consumer.consume(most, 0)
             elif not batch:
                 first = consumer.poll(POLL_SECONDS)
@@ -386,6 +445,12 @@ class Loop:
             self._tell(p.Arrived(place, offsets, raws, raws[-1].timestamp()[1]))
             self._troubles.clear("brokers", "poll", f"topic {place.topic}")
         return True
+
+    def _waits_for_workers(self) -> bool:
+        """Whether what comes next waits for a worker, or for a transaction, and not for a record."""
+        if self._transactor is not None and self._transactor.busy:
+            return True
+        return bool(self._engine.in_flight) and self._engine.held_up
 
     def _reread(self) -> None:
         """Go on with what is read again."""
@@ -460,6 +525,15 @@ class Loop:
             if landed or time.monotonic() >= deadline or self._control.hard:
                 return
 
+    def _last_transaction(self, deadline: float) -> None:
+        """Take the answer to a transaction that is still in flight when the drain is over."""
+        transactor = self._transactor
+        while transactor is not None and transactor.busy and not self._control.hard:
+            self._take_transacted(transactor)
+            if time.monotonic() >= deadline:
+                return
+            self._runner.wait(SERVE_SECONDS)
+
     # Rebalances: inside a poll, on this thread -------------------------------------------------------------------------
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
@@ -492,6 +566,7 @@ class Loop:
             while not self._engine.drained(places) and time.monotonic() < deadline and not self._control.hard:
                 self._serve()
                 self._runner.wait(SERVE_SECONDS)
+            self._last_transaction(time.monotonic() + LAST_COMMIT_SECONDS)
             self._last_commit(places, time.monotonic() + LAST_COMMIT_SECONDS)
         finally:
             self._end(places, "revoked")
@@ -510,6 +585,8 @@ class Loop:
         self._positions.pending.difference_update(places)
         self._starts = [start for start in self._starts if start.place not in places]
         self._tell(p.Ended(places, reason))
+        for entry in [one for one in self._unpublished if one.assignment.phase is Phase.ENDED]:
+            self._outflow(-self._unpublished.pop(entry))
 
     # What others see ---------------------------------------------------------------------------------------------------
 
