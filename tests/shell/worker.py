@@ -40,9 +40,10 @@ def watch(evidence: EvidenceWriter, consumer: Consumer) -> None:
 def main(told: dict[str, Any]) -> None:
     """Consume until signalled; `signals: "own"` handles SIGTERM itself, `ordering` retries in place."""
     evidence = EvidenceWriter(told["evidence"])
-    ordering = told.get("ordering")
-    retry = Retry(None if ordering else told["retry"], delay=0.1)
-    handler = partial(in_its_time, evidence) if ordering else partial(slow_or_quick, evidence, told["gate"])
+    ordering = told.get("ordering", "unordered")
+    free = ordering == "unordered"
+    retry = Retry(told["retry"] if free else None, delay=0.1)
+    handler = partial(slow_or_quick, evidence, told["gate"]) if free else partial(in_its_time, evidence)
     consumer = Consumer(
         Cluster(told["servers"], settings=told["settings"]),
         group_id=told["group"],
