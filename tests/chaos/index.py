@@ -1,7 +1,6 @@
 """The facts of a run, sorted so that rules can look things up, and what excuses a second run."""
 
 from bisect import bisect_right
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -32,10 +31,18 @@ class Violation:
     witness: str
 
 
-def _grouped(pairs: Iterable[tuple[K, V]]) -> defaultdict[K, list[V]]:
-    groups: defaultdict[K, list[V]] = defaultdict(list)
+class Groups(dict[K, list[V]]):
+    """Lists by key; what is not there is an empty one, and stays away."""
+
+    def __missing__(self, key: K) -> list[V]:
+        return []
+
+
+def grouped(pairs: Iterable[tuple[K, V]]) -> Groups[K, V]:
+    """The values of each key, in their order."""
+    groups: Groups[K, V] = Groups()
     for key, value in pairs:
-        groups[key].append(value)
+        groups.setdefault(key, []).append(value)
     return groups
 
 
@@ -47,30 +54,26 @@ class Index:
         self.exactly_once = facts.guarantee == "exactly_once"
         runs = sorted(facts.runs, key=lambda run: run.began)
         self.runs = runs
-        self.runs_of: defaultdict[int, list[Run]] = _grouped((run.id, run) for run in runs)
+        self.runs_of: Groups[int, Run] = grouped((run.id, run) for run in runs)
         self.run_named: dict[Name, Run] = {run.name: run for run in runs}
-        self.runs_at: defaultdict[Spot, list[Run]] = _grouped((run.spot, run) for run in runs)
-        self.outputs_of: defaultdict[int, list[Output]] = _grouped(
-            (one.id, one) for one in facts.outputs if one.visible
-        )
-        self.outputs_by: defaultdict[Name, list[Output]] = _grouped(
+        self.runs_at: Groups[Spot, Run] = grouped((run.spot, run) for run in runs)
+        self.outputs_of: Groups[int, Output] = grouped((one.id, one) for one in facts.outputs if one.visible)
+        self.outputs_by: Groups[Name, Output] = grouped(
             (one.run, one) for one in facts.outputs if one.visible
         )
-        self.letters_of: defaultdict[int, list[Letter]] = _grouped(
-            (one.id, one) for one in facts.letters if one.visible
-        )
+        self.letters_of: Groups[int, Letter] = grouped((one.id, one) for one in facts.letters if one.visible)
         self.heads = _heads(facts.stored)
-        self.stored_of: defaultdict[int, list[Stored]] = _grouped(
+        self.stored_of: Groups[int, Stored] = grouped(
             (one.id, one) for one in self.heads.values() if one.visible and not one.failed
         )
         """Each message as it was first written, one for each group of chunks."""
-        self.copies_of: defaultdict[int, list[Stored]] = _grouped(
+        self.copies_of: Groups[int, Stored] = grouped(
             (one.id, one) for one in self.heads.values() if one.visible and one.failed
         )
         self.deaths = {(death.spot, death.attempt) for death in facts.deaths}
         self._tenures = {
             place: sorted(group, key=lambda tenure: tenure.began)
-            for place, group in _grouped(((t.member, *t.place), t) for t in facts.tenures).items()
+            for place, group in grouped(((t.member, *t.place), t) for t in facts.tenures).items()
         }
         self._outages = [fault for fault in facts.faults if fault.kind in BROKERS]
 
@@ -138,8 +141,10 @@ class Index:
         again = self.tenure_of(second)
         if again is tenure or tenure.ended is None:
             return None
-        if tenure.reason == "lost":
+        if tenure.reason == "lost" and self._lost_before(tenure, tenure.ended, first, second):
             return "lost"
+        if tenure.ended > second.began + TOLD:
+            return None
         if tenure.overrun:
             return "overrun"
         if tenure.silent or self.outage(tenure.ended - 30.0, tenure.ended):
@@ -148,6 +153,15 @@ class Index:
         if order is not None and order.topic == "local" and first.end == "failed":
             return "in place"  # a retry from memory that did not come to pass
         return None
+
+    def _lost_before(self, tenure: Tenure, ended: float, first: Run, second: Run) -> bool:
+        """Whether the group had taken it away by then: who is cut off learns of it late."""
+        if ended <= second.began + TOLD:
+            return True
+        cut_off = self.paused(tenure.member, first.began, ended) > 0 or self.outage(
+            second.began - 30.0, ended
+        )
+        return cut_off and ended < second.began + 60.0
 
 
 def _heads(stored: Iterable[Stored]) -> dict[Spot, Stored]:

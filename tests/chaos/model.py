@@ -6,6 +6,7 @@ from the seed.
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from retriable_kafka_client.core.offset_map import OffsetMap
 from retriable_kafka_client.core.runs import runs_of
@@ -55,7 +56,7 @@ class Log:
 def _orders(chance: random.Random, messages: int) -> list[Order]:
     """Each kind at least once, the rest by chance."""
     base = ["orders", "bills"]
-    fixed = [
+    fixed: list[dict[str, Any]] = [
         {"kind": Kind.KILLER},
         {"kind": Kind.PARTIAL},
         {"kind": Kind.POISON},
@@ -69,14 +70,11 @@ def _orders(chance: random.Random, messages: int) -> list[Order]:
         {"fails": 1, "outputs": 2},
         {"fails": 2, "outputs": 2},
     ]
+    usual: list[dict[str, Any]] = [{}, {}, {}, {"fails": 1}, {"delay": 2.0}]
     orders = []
     for number in range(messages):
-        chosen = (
-            fixed[number]
-            if number < len(fixed)
-            else chance.choice([{}, {}, {}, {"fails": 1}, {"delay": 2.0}])
-        )
-        more: dict[str, object] = {
+        chosen = fixed[number] if number < len(fixed) else chance.choice(usual)
+        more: dict[str, Any] = {
             "topic": chance.choice(base),
             "outputs": chance.choice((0, 1, 2)),
             **chosen,
@@ -85,7 +83,7 @@ def _orders(chance: random.Random, messages: int) -> list[Order]:
             more["topic"] = "retries"
         if more.get("kind") in (Kind.PARTIAL, Kind.POISON, Kind.SKIPPED, Kind.KILLER):
             more["outputs"] = 0
-        orders.append(Order(number, **more))  # type: ignore[arg-type]
+        orders.append(Order(number, **more))
     return orders
 
 
