@@ -12,6 +12,7 @@ from tests.chaos.orders import Kind, Order
 __all__ = ["CLOCK", "TOLD", "Index", "Violation", "letter_reasons"]
 
 CLOCK = 0.005  # s; brokers and producers stamp whole milliseconds of the same clock
+DRAIN = 15.0  # s before an assignment's end in which a broker's silence can have cost its last commits
 TOLD = 1.0  # s that a process may take to write down what it has just done
 BROKERS = frozenset(
     {"broker-kill", "broker-stop", "broker-pause", "rolling", "slow-link", "cut-link", "stuck-link"}
@@ -147,11 +148,11 @@ class Index:
             return None
         if tenure.overrun:
             return "overrun"
-        if tenure.silent or self.outage(tenure.ended - 30.0, tenure.ended):
-            return "unanswered"
         order = self.order(first.id)
         if order is not None and order.topic == "local" and first.end == "failed":
             return "in place"  # a retry from memory that did not come to pass
+        if tenure.silent or self.outage(tenure.ended - DRAIN, tenure.ended):
+            return "unanswered"
         return None
 
     def _lost_before(self, tenure: Tenure, ended: float, first: Run, second: Run) -> bool:

@@ -71,8 +71,10 @@ def report(outcome: Outcome) -> str:
         f"| runs, messages handled | {len(facts.runs):,}, {len(done):,} |",
         f"| outputs visible, aborted | {visible:,}, {len(facts.outputs) - visible:,} |",
         f"| dead letters | {len(facts.letters):,} |",
-        f"| consumer processes, assignments, commits | {len(facts.members)}, {len(facts.tenures)},"
-        f" {len(facts.commits.commits):,} |",
+        (
+            f"| consumer processes, assignments, commits | {len(facts.members)}, {len(facts.tenures)},"
+            f" {len(facts.commits.commits):,} |"
+        ),
         f"| faults | {len(facts.faults)}: {_counts(kinds)} |",
         f"| second runs, by what explains them | {_counts(explained(facts)) or 'none'} |",
         f"| lag 0 after the last fault was undone | {_lag(facts)} |",

@@ -1,6 +1,7 @@
 """One chaos run, from the first broker to the verdict."""
 
 import contextlib
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,6 +72,7 @@ def run_chaos(plan: Plan, folder: Path, say: Say = lambda _: None) -> Outcome:
             end = _work(plan, kafka, links, files, folder, say)
             say("reading what is left")
             facts = gather(files, kafka, plan.guarantee, plan.seed, end)
+            (folder / "facts.pickle").write_bytes(pickle.dumps(facts))
     say("checking")
     return Outcome(plan, facts, check(facts), time.monotonic() - began)
 
