@@ -70,8 +70,11 @@ def _read_sent(facts: Facts, path: Path, seed: int) -> None:
             for number, one in enumerate(line["stamps"], line["first"]):
                 facts.sent[number] = Sent(order_of(seed, number), one, line["time"], acked=False)
         elif line["event"] == "answers":
-            for number in line["acked"]:
-                facts.sent[number].acked = True
+            for number, partition, offset in line["acked"]:
+                sent = facts.sent[number]
+                sent.acked = True
+                if partition >= 0:
+                    sent.spot = Spot(sent.order.topic, partition, offset)
 
 
 def _read_runs(facts: Facts, path: Path) -> None:

@@ -39,6 +39,7 @@ class Sent:
     stamp: str
     at: float  # before it was given to the producer
     acked: bool = True  # False: nobody knows
+    spot: Spot | None = None  # where the brokers said that it stands, its first chunk
 
 
 @dataclass(slots=True)

@@ -63,6 +63,7 @@ class Index:
             (one.run, one) for one in facts.outputs if one.visible
         )
         self.letters_of: Groups[int, Letter] = grouped((one.id, one) for one in facts.letters if one.visible)
+        self.ids = {one.spot: one.id for one in facts.stored}
         self.heads = _heads(facts.stored)
         self.stored_of: Groups[int, Stored] = grouped(
             (one.id, one) for one in self.heads.values() if one.visible and not one.failed

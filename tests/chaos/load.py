@@ -12,12 +12,11 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import orjson
 from confluent_kafka import Producer as Client
 
-from retriable_kafka_client import Cluster, DeliveryError, Producer, QueueFull
+from retriable_kafka_client import Cluster, Delivery, DeliveryError, Producer, QueueFull
 from tests.chaos.orders import SPLIT_ABOVE, Kind, Order, body_of, headers_of, key_of, order_of, stamp
 from tests.shell.chunk_records import Split
 from tests.support.evidence import EvidenceWriter
@@ -49,7 +48,8 @@ class Load:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.evidence = EvidenceWriter(task.sent)
-        self.answers: deque[tuple[int, str]] = deque()  # id and what went wrong; appended by any thread
+        self.answers: deque[tuple[int, int, int, str]] = deque()
+        """Id, partition, offset, and what went wrong; appended by any thread."""
         cluster = Cluster(
             task.servers, username=task.username, password=task.password, security_protocol="SASL_PLAINTEXT"
         )
@@ -79,16 +79,18 @@ class Load:
                 order.topic, body, key=key_of(order), headers=headers_of(order), delay=delay
             )
         except QueueFull:
-            self.answers.append((order.id, "QueueFull"))
+            self.answers.append((order.id, -1, -1, "QueueFull"))
             return
         future.add_done_callback(functools.partial(self._answered, order.id))
 
-    def _answered(self, number: int, future: Future[Any]) -> None:
+    def _answered(self, number: int, future: Future[Delivery]) -> None:
         error = future.exception()
-        code = (
-            "" if error is None else error.code if isinstance(error, DeliveryError) else type(error).__name__
-        )
-        self.answers.append((number, code))
+        if error is None:
+            delivery = future.result()
+            self.answers.append((number, delivery.partition, delivery.offset, ""))
+        else:
+            code = error.code if isinstance(error, DeliveryError) else type(error).__name__
+            self.answers.append((number, -1, -1, code))
 
     def _partial(self, order: Order, body: bytes) -> None:
         """All of its chunks but the last."""
@@ -99,7 +101,7 @@ class Load:
 
             def answered(error: object, _: object, last: bool = index == message.count - 2) -> None:
                 if last or error is not None:
-                    self.answers.append((order.id, "" if error is None else str(error)))
+                    self.answers.append((order.id, -1, -1, "" if error is None else str(error)))
 
             self.plain.produce(
                 order.topic, chunk, key, partition=partition, headers=list(headers), on_delivery=answered
@@ -108,14 +110,14 @@ class Load:
     def note(self) -> None:
         """Write down the answers that have come."""
         self.plain.poll(0)
-        acked: list[int] = []
+        acked: list[tuple[int, int, int]] = []
         unknown: list[tuple[int, str]] = []
         while self.answers:
-            number, code = self.answers.popleft()
+            number, partition, offset, code = self.answers.popleft()
             if code:
                 unknown.append((number, code))
             else:
-                acked.append(number)
+                acked.append((number, partition, offset))
         if acked or unknown:
             self.evidence.write("answers", acked=acked, unknown=unknown)
 

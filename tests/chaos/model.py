@@ -127,6 +127,8 @@ class Model:
         if acked or self.chance.random() < 0.5:
             log = self._log(order.topic)
             count = 1 if not order.split else 1 if order.kind is Kind.PARTIAL else 3
+            if acked:
+                self.facts.sent[order.id].spot = Spot(log.topic, log.number, log.end)
             self._append(log, order, 0, at, at + order.delay, count if order.split else 0)
 
     def _log(self, topic: str) -> Log:

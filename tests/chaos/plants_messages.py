@@ -27,6 +27,12 @@ def an_acknowledged_record_is_nowhere(facts: Facts) -> None:
     facts.stored = [one for one in facts.stored if one.id != run.id]
 
 
+@plant("L", "lost-write")
+def another_record_stands_where_one_was_acknowledged(facts: Facts) -> None:
+    run = clean(facts)
+    facts.sent[run.id].spot = run.spot._replace(offset=run.spot.offset + 1)
+
+
 @plant("L", "poll-skip")
 def a_message_is_passed_over(facts: Facts) -> None:
     run = clean(facts)

@@ -21,6 +21,14 @@ def lost(index: Index) -> Iterator[Violation]:
         if not index.stored_of[number]:
             yield Violation("L", "lost-write", f"id {number} was acknowledged and stands in no topic")
             continue
+        if sent.spot is not None and index.ids.get(sent.spot) != number:
+            found = index.ids.get(sent.spot)
+            yield Violation(
+                "L",
+                "lost-write",
+                f"id {number} was acknowledged at {tuple(sent.spot)}, where id {found} stands",
+            )
+            continue
         done = any(run.end == "done" for run in index.runs_of[number])
         letters = index.letters_of[number]
         if order.kind is Kind.SKIPPED:

@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,8 +74,11 @@ def run_chaos(plan: Plan, folder: Path, say: Say = lambda _: None) -> Outcome:
             say("reading what is left")
             facts = gather(files, kafka, plan.guarantee, plan.seed, end)
             (folder / "facts.pickle").write_bytes(pickle.dumps(facts))
-    say("checking")
-    return Outcome(plan, facts, check(facts), time.monotonic() - began)
+            say("checking")
+            verdict = check(facts)
+            if not verdict.good:
+                shutil.copytree(kafka.log_dir, folder / "brokers")
+    return Outcome(plan, facts, verdict, time.monotonic() - began)
 
 
 def _work(plan: Plan, kafka: KafkaCluster, links: Links, files: Files, folder: Path, say: Say) -> End:
