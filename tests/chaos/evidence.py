@@ -73,7 +73,7 @@ def _read_sent(facts: Facts, path: Path, seed: int) -> None:
             for number, partition, offset in line["acked"]:
                 sent = facts.sent[number]
                 sent.acked = True
-                if partition >= 0:
+                if offset >= 0:  # the client does not always learn it
                     sent.spot = Spot(sent.order.topic, partition, offset)
 
 

@@ -51,7 +51,11 @@ class Load:
         self.answers: deque[tuple[int, int, int, str]] = deque()
         """Id, partition, offset, and what went wrong; appended by any thread."""
         cluster = Cluster(
-            task.servers, username=task.username, password=task.password, security_protocol="SASL_PLAINTEXT"
+            task.servers,
+            username=task.username,
+            password=task.password,
+            security_protocol="SASL_PLAINTEXT",
+            settings={"debug": "eos"},  # what it takes for a duplicate, should a record be lost
         )
         self.producer = Producer(cluster, split=True, chunk_bytes=SPLIT_ABOVE)
         self.plain = Client({**cluster.connection(), "enable.idempotence": True})
@@ -145,5 +149,5 @@ def main(task: Task) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(message)s")
     main(Task(**orjson.loads(sys.argv[1])))
