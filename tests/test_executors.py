@@ -23,7 +23,7 @@ from retriable_kafka_client.executor import (
 from retriable_kafka_client.wire import Marks
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers
-from tests.workers.driving import Driven, entries, entry, orders, spec
+from tests.workers.driving import Driven, InBatches, entries, entry, orders, spec
 
 
 class Elsewhere(Executor):
@@ -49,9 +49,17 @@ class Inline(Executor):
         return future
 
 
-ALL = ["int", "ThreadPoolExecutor", "ProcessExecutor", "ProcessPoolExecutor", "Elsewhere", "AsyncExecutor"]
-OWN = ["int", "ThreadPoolExecutor", "ProcessExecutor", "AsyncExecutor"]  # with taking back
-SHARED = [kind for kind in ALL if kind != "int"]
+ALL = [
+    "int",
+    "InBatches",
+    "ThreadPoolExecutor",
+    "ProcessExecutor",
+    "ProcessPoolExecutor",
+    "Elsewhere",
+    "AsyncExecutor",
+]
+OWN = ["int", "InBatches", "ThreadPoolExecutor", "ProcessExecutor", "AsyncExecutor"]  # with taking back
+SHARED = [kind for kind in ALL if kind not in ("int", "InBatches")]
 
 
 class Kinds:
@@ -70,6 +78,8 @@ class Kinds:
         match kind:
             case "int":
                 return workers
+            case "InBatches":
+                return InBatches(workers)
             case "ThreadPoolExecutor":
                 return self._stack.enter_context(ThreadPoolExecutor(workers))
             case "ProcessExecutor":
@@ -125,7 +135,7 @@ def told(tmp_path: Path) -> Iterator[Told]:
 @pytest.mark.parametrize("kind", ALL)
 def test_everything_comes_back_once(kinds: Kinds, kind: str) -> None:
     handler = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
-    count = 100_000 if kind in ("int", "ThreadPoolExecutor") else 20_000
+    count = 100_000 if kind in ("int", "InBatches", "ThreadPoolExecutor") else 20_000
     driven = Driven(kinds.get(kind), spec(handler))
     for first in range(0, count, 500):
         driven.push(entries(500, first))
@@ -181,7 +191,7 @@ def test_what_waits_behind_a_slow_message_runs_elsewhere(kinds: Kinds, kind: str
     driven.close()
 
 
-@pytest.mark.parametrize("kind", ["int", "ThreadPoolExecutor", "ProcessExecutor"])
+@pytest.mark.parametrize("kind", ["int", "InBatches", "ThreadPoolExecutor", "ProcessExecutor"])
 def test_forerunners_of_a_slow_message_come_back_before_it_ends(kinds: Kinds, kind: str, told: Told) -> None:
     driven = Driven(kinds.get(kind, 1), spec(told.handler(kind)))
     driven.warm_up()

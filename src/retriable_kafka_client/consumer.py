@@ -256,8 +256,20 @@ class Consumer:
                 timeout=self._timeout,
                 group=self.group_id,
             )
+            engine = EngineConfig(
+                group=self.group_id,
+                routes=routes,
+                in_flight=self._limits.in_flight,
+                window=self._limits.window,
+                buffer_bytes=self._limits.buffer_bytes,
+                message_bytes=self._limits.largest_message,
+                chunk_wait=self._limits.chunk_wait,
+                commit_interval=self._commit_interval,
+                parking_interval=self._limits.parking_interval,
+                ordering=self._ordering,
+            )
             intake = Intake(
-                routes,
+                engine.routing,
                 group=self.group_id,
                 message_bytes=self._limits.largest_message,
                 deserializer=self._deserializer,
@@ -267,18 +279,7 @@ class Consumer:
                 raw_filter=self._raw_filter,
             )
             config = LoopConfig(
-                engine=EngineConfig(
-                    group=self.group_id,
-                    routes=routes,
-                    in_flight=self._limits.in_flight,
-                    window=self._limits.window,
-                    buffer_bytes=self._limits.buffer_bytes,
-                    message_bytes=self._limits.largest_message,
-                    chunk_wait=self._limits.chunk_wait,
-                    commit_interval=self._commit_interval,
-                    parking_interval=self._limits.parking_interval,
-                    ordering=self._ordering,
-                ),
+                engine=engine,
                 topics=tuple(
                     sorted({name for route in routes for name in (route.topic, route.retry_topic) if name})
                 ),

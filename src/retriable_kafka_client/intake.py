@@ -9,6 +9,7 @@ from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Part
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Verdict
 from retriable_kafka_client.core.routing import Role, Routing
@@ -17,7 +18,6 @@ from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.wire import PLAIN, Chunk, MalformedHeader, Marks, read_marks
 
 if TYPE_CHECKING:
-    from retriable_kafka_client.core.engine import Route
     from retriable_kafka_client.core.partition import Assignment
 
 __all__ = ["Intake"]
@@ -39,7 +39,7 @@ class Intake:
 
     def __init__(
         self,
-        routes: Sequence[Route],
+        routing: Routing,
         *,
         group: str,
         message_bytes: int,
@@ -56,12 +56,12 @@ class Intake:
         self._deserializer = deserializer
         self._keep = keep
         self._error_text = error_text
-        self._routing = Routing(routes)
+        self._routing = routing
 
     def read(
         self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]
-    ) -> tuple[list[Entry], int | None]:
-        """Make the entries of records of one partition, and add up their bytes if all are plain.
+    ) -> list[Entry] | Batch:
+        """Make the entries of records of one partition, or a batch if all are plain.
 
         The loop spends most of its time here. `map` calls the client's accessors without the interpreter: half the cost.
         """
@@ -70,19 +70,14 @@ class Intake:
         route, most = role.route, self._message_bytes
         raw_filter = self._raw_filter
         bodies, keys, all_headers = list(map(len, raws)), list(map(key_of, raws)), _all_headers(raws)
-        unfiltered = self._keep is None and raw_filter is None
-        if unfiltered and raws and all_headers.count(None) == len(raws) and max(bodies) <= most:
+        unsorted = self._keep is None and raw_filter is None and assignment.lanes is None
+        if unsorted and raws and all_headers.count(None) == len(raws) and max(bodies) <= most:
             if keys.count(None) == len(keys):
                 sizes = [body + ENTRY_BYTES for body in bodies]
             else:
                 sizes = [body + len(key or b"") + ENTRY_BYTES for body, key in zip(bodies, keys, strict=True)]
-            columns = zip(offsets, sizes, raws, strict=True)
-            entries = [Entry(assignment, offset, size, raw, PLAIN, route) for offset, size, raw in columns]
-            if self._keyed:
-                for entry, key in zip(entries, keys, strict=True):
-                    entry.key = _lane(key)
-            return entries, sum(sizes)
-        entries = []
+            return Batch(assignment, route, offsets, sizes, raws)
+        entries: list[Entry] = []
         for offset, raw, body, key, headers in zip(offsets, raws, bodies, keys, all_headers, strict=True):
             held = body + len(key or b"") + ENTRY_BYTES
             if headers is _UNREADABLE:
@@ -96,7 +91,7 @@ class Intake:
                 chunk, key = entry.marks.chunk, entry.raw.key()
                 # As Message.key: a message without one may travel under its chunk group's id.
                 entry.key = None if chunk is not None and key == chunk.group else _lane(key)
-        return entries, None
+        return entries
 
     def _read_one(
         self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
@@ -116,24 +111,22 @@ class Intake:
         try:
             marks = read_marks(headers)
         except MalformedHeader as error:
-            verdict = Verdict(retry.REASON_MALFORMED, text=str(error))
-            return Entry.marked(assignment, offset, size, raw, PLAIN, role.route, verdict=verdict)
+            malformed = Verdict(retry.REASON_MALFORMED, text=str(error))
+            return Entry.marked(assignment, offset, size, raw, PLAIN, role.route, verdict=malformed)
         if marks is PLAIN:
             return Entry(assignment, offset, size, raw, PLAIN, role.route)
-        route, verdict_or_none = self._route(marks, role, assignment.place.topic)
-        if marks.chunk is not None and marks.chunk.count > 1 and verdict_or_none is None:
+        route, verdict = self._route(marks, role, assignment.place.topic)
+        if marks.chunk is not None and marks.chunk.count > 1 and verdict is None:
             stamp_ms = max(0, raw.timestamp()[1])
             part = Part.marked(assignment, offset, size, raw, marks, route, verdict=PART, born_ms=stamp_ms)
             assert isinstance(part, Part)
             part.body_bytes, part.recalled = len(raw), False
             return part
         born_ms = max(0, raw.timestamp()[1]) if marks.not_before_ms is not None else 0
-        return Entry.marked(
-            assignment, offset, size, raw, marks, route, verdict=verdict_or_none, born_ms=born_ms
-        )
+        return Entry.marked(assignment, offset, size, raw, marks, route, verdict=verdict, born_ms=born_ms)
 
     def _route(self, marks: Marks, role: Role, topic: str) -> tuple[int, Verdict | None]:
-        route, verdict = role.route, None
+        route = role.route
         if role.is_retry:
             if marks.group is not None and marks.group != self._group:
                 return route, FOREIGN
@@ -142,7 +135,7 @@ class Intake:
                 if found is None:
                     return route, Verdict(retry.REASON_NO_ORIGIN)
                 route = found
-        return route, verdict
+        return route, None
 
     def seal(self, seal: Any, part: Part) -> Any:
         """Take the next chunk's body into the checksum; False where none is to be expected.

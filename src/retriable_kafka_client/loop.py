@@ -261,6 +261,7 @@ class Loop:
         self._tell(
             p.Finished(
                 done=harvest.done,
+                succeeded=harvest.succeeded,
                 sent=harvest.sent,
                 failed=harvest.failed,
                 died=harvest.died,
@@ -329,6 +330,8 @@ class Loop:
         match command:
             case p.Run():
                 self._runner.push(command.entries, urgent=command.urgent)
+            case p.RunBatch():
+                self._runner.push_batch(command.batch)
             case p.Notify():
                 self._notifier.tell(command.event)
             case p.Produce():

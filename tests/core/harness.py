@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.engine import Engine, EngineConfig, Route
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.partition import Assignment
@@ -58,10 +59,15 @@ class Raw:
     key: bytes | None = None
 
 
-def read(
-    assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]
-) -> tuple[list[Entry], int | None]:
-    return [entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)], None
+def read(assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]) -> list[Entry]:
+    return [entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)]
+
+
+def read_columns(assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]) -> list[Entry] | Batch:
+    """As the shell does: what is plain comes as a batch."""
+    if any(raw.marks is not PLAIN or raw.verdict is not None for raw in raws):
+        return read(assignment, offsets, raws)
+    return Batch(assignment, 0, offsets, [raw.size for raw in raws], raws)
 
 
 def entry(assignment: Assignment, offset: int, raw: Raw) -> Entry:
@@ -86,6 +92,7 @@ class Bench:
         in_place: bool = False,
         dead_letter: str | None = "dead",
         max_attempts: int = 3,
+        batches: bool = False,
         **settings: Any,
     ) -> None:
         policy = Policy(max_attempts=max_attempts, delay=After(1.0)) if retry_topic or in_place else None
@@ -97,7 +104,8 @@ class Bench:
             "commit_interval": 1.0,
             "parking_interval": 60.0,
         }
-        self.engine = Engine(EngineConfig(group="group", routes=(route,), **{**usual, **settings}), read)
+        config = EngineConfig(group="group", routes=(route,), **{**usual, **settings})
+        self.engine = Engine(config, read_columns if batches else read)
         self.mono = self.wall = START
 
     @property
@@ -160,7 +168,14 @@ def only(commands: Sequence[p.Command], kind: type[T]) -> list[T]:
 
 
 def run(commands: Sequence[p.Command]) -> list[Entry]:
-    return [one for command in only(commands, p.Run) for one in command.entries]
+    """What goes to the workers; batches as the entries that they stand for."""
+    found: list[Entry] = []
+    for command in commands:
+        if isinstance(command, p.Run):
+            found += command.entries
+        elif isinstance(command, p.RunBatch):
+            found += command.batch.entries()
+    return found
 
 
 def produced(commands: Sequence[p.Command]) -> list[p.HandOff]:

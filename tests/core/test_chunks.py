@@ -55,10 +55,8 @@ class Joiner:
         return Entry(assignment, offset, sum(part.size for part in parts), parts, PLAIN, 0)
 
 
-def read(
-    assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]
-) -> tuple[list[Entry], int | None]:
-    return [_entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)], None
+def read(assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]) -> list[Entry]:
+    return [_entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)]
 
 
 def _entry(assignment: Assignment, offset: int, raw: Raw) -> Entry:

@@ -45,7 +45,7 @@ class Member:
         # Its offset maps may say less than is true.
         self.shortened = settings.config.map_units < settings.config.least_map_units
         self.intake = Intake(
-            settings.config.routes,
+            settings.config.routing,
             group=settings.config.group,
             message_bytes=settings.message_bytes,
             deserializer=_never,
@@ -124,9 +124,10 @@ class Member:
     def _perform(self, command: p.Command, followups: list[p.EngineEvent]) -> None:
         world = self.world
         match command:
-            case p.Run():
-                world.watch.handed_out(self, command.entries, world.now)
-                self.workers.push(command.entries)
+            case p.Run() | p.RunBatch():
+                entries = command.entries if isinstance(command, p.Run) else command.batch.entries()
+                world.watch.handed_out(self, entries, world.now)
+                self.workers.push(entries)
             case p.Produce():
                 self.sends.produce(command.handoff)
             case p.Publish():

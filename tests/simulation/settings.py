@@ -187,6 +187,7 @@ def _chunked(settings: Settings, seed: int) -> Settings:
             settings.config, message_bytes=message_bytes, chunk_wait=random.choice((4.0, 10.0, 25.0))
         ),
         patience=settings.patience + 60.0,
+        calm=1_500.0,  # a log full of unfinished messages is read again once for a few of them
     )
 
 

@@ -35,8 +35,12 @@ class Trace:
                     f"{entry!r}: {failure.reason}, {failure.retry_in}" for entry, failure in event.failed
                 ]
                 overdue = [f"{entry!r}: {failure.retry_in}" for entry, failure in event.overdue]
+                done = [
+                    *event.done,
+                    *(f"{len(one.offsets)} of {one.offsets[0]}.." for one in event.succeeded),
+                ]
                 return (
-                    f"Finished done={list(event.done)} failed={failed} died={list(event.died)} "
+                    f"Finished done={done} failed={failed} died={list(event.died)} "
                     f"sent={[entry for entry, _ in event.sent]} overdue={overdue} released={list(event.released)}"
                 )
             case p.Withdrawn():
@@ -72,6 +76,8 @@ class Trace:
                 return f"CancelRecall {_place(command.recall.place)}"
             case p.Run():
                 return f"Run {list(command.entries)}"
+            case p.RunBatch():
+                return f"RunBatch {command.batch.entries()}"
             case p.Withdraw():
                 return "Withdraw"
             case p.Produce():

@@ -483,7 +483,7 @@ class Watch:
                 chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
                 if assignment.messages > 3 * config.window + chunks:
                     raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
-            if (room > config.reserve and assignment.ready) or (room > 0 and assignment.due):
+            if (room > config.reserve and assignment.is_ready) or (room > 0 and assignment.due):
                 raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")
             due_ms = assignment.waiting.next_due_ms
             if isinstance(event, p.Tick) and due_ms is not None and due_ms <= wall_ms:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.batch import Succeeded
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import Reject, RetryAfter
 from retriable_kafka_client.outbox import Output
+from retriable_kafka_client.wire import PLAIN
 from tests.simulation.records import Expected, Outcome, Record
 from tests.simulation.underway import Job
 
@@ -22,6 +25,25 @@ if TYPE_CHECKING:
 __all__ = ["Workers"]
 
 AFTER_SECONDS = 2.0
+
+
+def _in_batches(done: Sequence[Entry]) -> tuple[list[Entry], list[Succeeded]]:
+    """Tell of plain messages as the threads do: by assignment, in the order of their offsets."""
+    others: list[Entry] = []
+    plain: dict[Assignment, list[Entry]] = {}
+    for entry in done:
+        if entry.marks is PLAIN:
+            plain.setdefault(entry.assignment, []).append(entry)
+        else:
+            others.append(entry)
+    succeeded = []
+    for assignment, entries in plain.items():
+        entries.sort(key=lambda entry: entry.offset)
+        size = sum(entry.size for entry in entries)
+        succeeded.append(Succeeded(assignment, [entry.offset for entry in entries], size))
+    return others, succeeded
+
+
 _ERRORS: dict[Outcome, BaseException] = {
     Outcome.FAIL: RuntimeError("failed"),
     Outcome.AFTER: RetryAfter(AFTER_SECONDS),
@@ -132,9 +154,13 @@ class Workers:
                 continue
             error = _ERRORS[job.outcome]
             failed.append((entry, retry.judge(policy, entry.attempt, error, chance, error_text=True)))
+        succeeded: list[Succeeded] = []
+        if world.settings.config.ordering == "unordered" and world.random.random() < 0.7:
+            done, succeeded = _in_batches(done)
         member.step(
             p.Finished(
                 done=done,
+                succeeded=succeeded,
                 failed=failed,
                 died=died,
                 chance=chance,

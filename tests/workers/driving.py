@@ -7,6 +7,7 @@ from concurrent.futures import Executor
 from types import SimpleNamespace
 from typing import Any
 
+from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy
 from retriable_kafka_client.executor import Runner, make_runner
@@ -16,7 +17,7 @@ from retriable_kafka_client.wire import PLAIN, Marks
 from retriable_kafka_client.workers.job import HandlerSpec
 from tests.support.waiting import WAIT
 
-__all__ = ["Driven", "Seconds", "entries", "entry", "orders", "spec"]
+__all__ = ["Driven", "InBatches", "Seconds", "entries", "entry", "orders", "spec"]
 
 ROUND = 0.015
 
@@ -56,11 +57,17 @@ def orders(*told: str, first: int = 0) -> list[Entry]:
     return [entry(first + index, json.dumps({"do": order}).encode()) for index, order in enumerate(told)]
 
 
+class InBatches(int):
+    """So many threads, to which plain messages are pushed in batches."""
+
+
 class Driven:
     """A runner driven as the consumer's loop does it, by the test's own thread."""
 
     def __init__(self, executor: int | Executor, handled: HandlerSpec, *, slots: int | None = None) -> None:
         self.runner: Runner = make_runner(executor, handled, slots=slots)
+        self._batches = isinstance(executor, InBatches)
+        self._batched: dict[int, Entry] = {}
         self.done: list[Entry] = []
         self.failed: list[tuple[Entry, Failure]] = []
         self.died: list[Entry] = []
@@ -71,7 +78,14 @@ class Driven:
 
     def push(self, pushed: Sequence[Entry]) -> None:
         """Push all."""
-        self.runner.push(pushed)
+        plain = self._batches and all(one.marks == PLAIN and one.route == 0 for one in pushed)
+        if not plain or not pushed:
+            self.runner.push(pushed)
+            return
+        columns = zip(*[(one.offset, one.size, one.raw) for one in pushed], strict=True)
+        offsets, sizes, raws = map(list, columns)
+        self._batched |= {one.offset: one for one in pushed}
+        self.runner.push_batch(Batch(pushed[0].assignment, 0, offsets, sizes, raws))
 
     def turn(self) -> None:
         """One round of the loop."""
@@ -79,6 +93,10 @@ class Driven:
         self.runner.sweep(time.monotonic())
         harvest = self.runner.take()
         self.done += harvest.done
+        for succeeded in harvest.succeeded:
+            ended = [self._batched[offset] for offset in succeeded.offsets]
+            assert succeeded.size == sum(one.size for one in ended)
+            self.done += ended
         self.failed += harvest.failed
         self.died += harvest.died
         self.sent += harvest.sent

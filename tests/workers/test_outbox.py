@@ -22,9 +22,9 @@ from retriable_kafka_client.wire import Marks
 from retriable_kafka_client.workers.job import HandlerSpec
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers
-from tests.workers.driving import Driven, entry, spec
+from tests.workers.driving import Driven, InBatches, entry, spec
 
-KINDS = ["int", "ThreadPoolExecutor", "ProcessExecutor", "ProcessPoolExecutor", "AsyncExecutor"]
+KINDS = ["int", "InBatches", "ThreadPoolExecutor", "ProcessExecutor", "ProcessPoolExecutor", "AsyncExecutor"]
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,7 @@ def executors() -> Iterator[dict[str, int | Executor]]:
     with ExitStack() as stack:
         yield {
             "int": 2,
+            "InBatches": InBatches(2),
             "ThreadPoolExecutor": stack.enter_context(ThreadPoolExecutor(2)),
             "ProcessExecutor": stack.enter_context(ProcessExecutor(2)),
             "ProcessPoolExecutor": stack.enter_context(

@@ -42,7 +42,7 @@ class Dispatch:
                 self._hand_out(assignment, assignment.take_due(room, wall_ms), urgent=True)
         # A full house of ordinary messages would make those wait whose time comes.
         most = config.in_flight - config.reserve
-        able = [a for a in running if a.ready or a.blocked]
+        able = [a for a in running if a.is_ready or a.blocked]
         self._turn += 1
         while able and self._load.in_flight < most:
             still: list[Assignment] = []
@@ -50,17 +50,19 @@ class Dispatch:
                 assignment = able[(index + self._turn) % len(able)]
                 room = min(most - self._load.in_flight, SHARE if len(able) > 1 else most)
                 if room > 0:
-                    plain = assignment.plain
-                    self._hand_out(assignment, assignment.take(room, wall_ms), plain=plain)
-                    if assignment.ready:
+                    batch = assignment.take_batch(room)
+                    if batch is not None:
+                        self._load.add(assignment, len(batch))
+                        self._out.append(p.RunBatch(batch))
+                    else:
+                        self._hand_out(assignment, assignment.take(room, wall_ms))
+                    if assignment.is_ready:
                         still.append(assignment)
             able = still
 
-    def _hand_out(
-        self, assignment: Assignment, entries: list[Entry], *, plain: bool = False, urgent: bool = False
-    ) -> None:
+    def _hand_out(self, assignment: Assignment, entries: list[Entry], *, urgent: bool = False) -> None:
         self._tell_blocked(assignment)
-        if not plain and any(entry.verdict is not None for entry in entries):
+        if any(entry.verdict is not None for entry in entries):
             entries = self._settle(entries)
         if entries:
             self._load.add(assignment, len(entries))

@@ -16,6 +16,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import notices
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly, is_jammed
+from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Joiner
 from retriable_kafka_client.core.commits import Commits
 from retriable_kafka_client.core.dispatch import Dispatch
@@ -36,14 +37,13 @@ LEAST_POLL = 4  # records, however large
 class Engine:
     """See the module's docstring.
 
-    ``read`` makes an Entry of each opaque record, and adds up their bytes if all are plain, that is: may run at once; it
-    must not raise.
+    ``read`` makes an Entry of each opaque record, or a Batch of all if all are plain; it must not raise.
     """
 
     def __init__(
         self,
         config: EngineConfig,
-        read: Callable[[Assignment, Sequence[int], Sequence[Any]], tuple[list[Entry], int | None]],
+        read: Callable[[Assignment, Sequence[int], Sequence[Any]], list[Entry] | Batch],
         joiner: Joiner | None = None,
     ) -> None:
         self.counters = Counters()
@@ -115,7 +115,7 @@ class Engine:
     def held_up(self) -> bool:
         """Whether messages at hand wait for others to end: for one before them, or for room with the workers."""
         full = self._load.in_flight >= self._config.in_flight - self._config.reserve
-        return any(a.behind or (full and (a.ready or a.due)) for a in self._assignments.values())
+        return any(a.behind or (full and (a.is_ready or a.due)) for a in self._assignments.values())
 
     @property
     def _mouthful(self) -> int:
@@ -259,22 +259,23 @@ class Engine:
         fresh = assignment.register(offsets)
         self.counters.arrived += len(offsets)
         if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
-            entries, plain_bytes = self._read(assignment, offsets, raws)
+            taken = self._read(assignment, offsets, raws)
         else:
             kept = within(offsets, fresh)
             self.counters.restored += len(offsets) - len(kept)
-            entries, plain_bytes = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
+            taken = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
         if assignment.chunks.begin is None:
             assignment.chunks.begin = first
         wall_ms = math.floor(now.wall * 1000)
-        if plain_bytes is None or assignment.lanes is not None:
-            assignment.take_in(entries, wall_ms, now.mono)
-            self._tell_lost(assignment)
+        if isinstance(taken, Batch):
+            assignment.take_in_batch(taken)
+            size = taken.size
         else:
-            assignment.take_in_plain(entries, plain_bytes)
-        if entries:
-            size = sum(entry.size for entry in entries) if plain_bytes is None else plain_bytes
-            self._typical = max(1, size // len(entries))
+            assignment.take_in(taken, wall_ms, now.mono)
+            self._tell_lost(assignment)
+            size = sum(entry.size for entry in taken)
+        if taken:
+            self._typical = max(1, size // len(taken))
         if assignment.chunks:
             assignment.chunks.log_ms = min(event.stamp_ms, wall_ms)
             assignment.chunks.passed(offsets[-1] + 1, now.mono)
@@ -301,8 +302,8 @@ class Engine:
             return
         offsets, raws = self._assembly.wanted(assignment, event)
         if offsets:
-            entries, _ = self._read(assignment, offsets, raws)
-            taken = self._assembly.admit(assignment, entries)
+            read = self._read(assignment, offsets, raws)
+            taken = self._assembly.admit(assignment, read.entries() if isinstance(read, Batch) else read)
             self.counters.recalled += len(taken)
             assignment.take_in(taken, math.floor(now.wall * 1000), now.mono)
             self._assembly.trim(self._assignments.values(), self.waiting_bytes)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from operator import attrgetter
 
 from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.batch import Succeeded
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
 from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase
+from retriable_kafka_client.core.runs import runs_of
 from retriable_kafka_client.core.settings import Counters, EngineConfig
 
 __all__ = ["Outcomes"]
-
-OFFSET_OF, ASSIGNMENT_OF, SIZE_OF = attrgetter("offset"), attrgetter("assignment"), attrgetter("size")
 
 
 class Outcomes:
@@ -41,14 +40,8 @@ class Outcomes:
 
     def finished(self, event: p.Finished, now: p.Now) -> None:
         """Runs have ended, or have failed for their time limit."""
+        self._on_succeeded(event.succeeded)
         self._on_done(event.done)
-        if self._counters.assembled:
-            for entry in event.done:
-                if entry.others and entry.assignment.phase is not Phase.ENDED:
-                    entry.assignment.complete_others(entry)
-        if self._config.ordering != "unordered":
-            for entry in event.done:
-                entry.assignment.step_on(entry)
         for entry, failure in event.failed:
             if self._load.back(entry):
                 self._counters.failed += 1
@@ -70,17 +63,28 @@ class Outcomes:
         for entry in event.released:
             self._load.released(entry)
 
+    def _on_succeeded(self, succeeded: Sequence[Succeeded]) -> None:
+        for one in succeeded:
+            size = one.size
+            for first, stop in runs_of(one.offsets):
+                self._complete_run(one.assignment, first, stop, size)
+                size = 0
+
     def _on_done(self, done: Sequence[Entry]) -> None:
         """Complete entries, run by run: neighbours in a partition mostly finish together."""
         if not done:
             return
+        self._complete_runs(done)
+        if self._counters.assembled:
+            for entry in done:
+                if entry.others and entry.assignment.phase is not Phase.ENDED:
+                    entry.assignment.complete_others(entry)
+        if self._config.ordering != "unordered":
+            for entry in done:
+                entry.assignment.step_on(entry)
+
+    def _complete_runs(self, done: Sequence[Entry]) -> None:
         assignment, first, size = done[0].assignment, done[0].offset, 0
-        offsets = list(map(OFFSET_OF, done))
-        if offsets == list(range(first, first + len(done))):
-            owners = list(map(ASSIGNMENT_OF, done))
-            if owners.count(assignment) == len(done):
-                self._complete_run(assignment, first, first + len(done), sum(map(SIZE_OF, done)))
-                return
         stop = first
         for entry in done:
             offset = entry.offset

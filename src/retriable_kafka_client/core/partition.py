@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
+from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Assembler, GroupKey, Part, key_of
 from retriable_kafka_client.core.entry import GONE, PART, Entry, Verdict
 from retriable_kafka_client.core.lanes import Lanes
@@ -45,6 +46,7 @@ class Assignment:
     __slots__ = (
         "_least_units",
         "active_bytes",
+        "batches",
         "begin",
         "beside",
         "blocked",
@@ -64,7 +66,6 @@ class Assignment:
         "paused",
         "phase",
         "place",
-        "plain",
         "ready",
         "restore_problem",
         "restored",
@@ -98,7 +99,7 @@ class Assignment:
         self.budget_units = budget_units  # of the offset map
         self._least_units = least_units  # with a smaller budget there is no map
         self.ready: deque[Entry] = deque()  # may be handed out as soon as there is room
-        self.plain = True  # nothing in `ready` has a not-before or a verdict
+        self.batches: deque[Batch] = deque()  # likewise; only while `ready` and `blocked` are empty
         self.blocked: deque[Entry] = deque()  # ready, but above what the offset map can hold
         self.blocked_at = 0  # the frontier when `blocked` was last sorted out
         self.due: deque[Entry] = deque()  # had to wait for its time, which has come
@@ -219,15 +220,25 @@ class Assignment:
             fresh += self.tracker.register(first, stop)
         return fresh
 
-    def take_in_plain(self, entries: Iterable[Entry], size: int) -> None:
-        """Take in fresh messages of ``size`` bytes in all that may run at once."""
-        self.ready.extend(entries)
-        self.active_bytes += size
+    def take_in_batch(self, batch: Batch) -> None:
+        """Take in fresh messages that may run at once and in any order."""
+        self.active_bytes += batch.size
+        if self.ready or self.blocked:
+            self.ready.extend(batch.entries())
+        else:
+            self.batches.append(batch)
+
+    def _unbatch(self) -> None:
+        """Something else stands beside them now."""
+        for batch in self.batches:
+            self.ready.extend(batch.entries())
+        self.batches.clear()
 
     def take_in(self, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
         """Sort fresh messages into what is ready, what is due and what waits: for its time, or for more chunks."""
         active = 0
         lanes = self.lanes
+        self._unbatch()
         for entry in entries:
             if entry.verdict is PART:
                 assert isinstance(entry, Part)
@@ -245,8 +256,6 @@ class Assignment:
                 self.due.append(entry)
                 active += entry.size
                 continue
-            if entry.verdict is not None:
-                self.plain = False
             self.ready.append(entry)
             active += entry.size
         self.active_bytes += active
@@ -329,20 +338,31 @@ class Assignment:
 
     # Handing out -------------------------------------------------------------------------------------------------------
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether something may be handed out as soon as there is room."""
+        return bool(self.ready or self.batches)
+
+    def take_batch(self, room: int) -> Batch | None:
+        """Remove and return up to ``room`` messages of one batch, if the offset map can hold all that has come."""
+        if not self.batches:
+            return None
+        tracker = self.tracker
+        assert tracker is not None
+        if self._raise_frontier(tracker) < tracker.next_offset:
+            self._unbatch()
+            return None
+        batch = self.batches.popleft()
+        if len(batch) > room:
+            self.batches.appendleft(batch.part(room, len(batch)))
+            batch = batch.part(0, room)
+        return batch
+
     def take(self, room: int, wall_ms: int) -> list[Entry]:
         """Remove and return up to ``room`` ready messages that the offset map can hold."""
         tracker = self.tracker
         assert tracker is not None
-        frontier = self._raise_frontier(tracker)
-        ready = self.ready
-        if self.plain and frontier >= tracker.next_offset and len(ready) <= room:
-            everything = list(ready)
-            ready.clear()
-            return everything
-        taken = self._take_from(ready, room, wall_ms, frontier)
-        if not ready and not self.blocked:
-            self.plain = True
-        return taken
+        return self._take_from(self.ready, room, wall_ms, self._raise_frontier(tracker))
 
     def take_due(self, room: int, wall_ms: int) -> list[Entry]:
         """Likewise of what had to wait for its time, which goes before everything else."""
@@ -355,7 +375,6 @@ class Assignment:
         if self.blocked and frontier > self.blocked_at:
             self.ready.extendleft(reversed(self.blocked))
             self.blocked.clear()
-            self.plain = False  # some may have had to wait for their time
         self.blocked_at = frontier
         return frontier
 
@@ -395,13 +414,14 @@ class Assignment:
     def enqueue(self, entry: Entry) -> None:
         """What waited behind another, or came whole, may be handed out once it is due."""
         self.active_bytes += entry.size
+        self._unbatch()
         self.ready.append(entry)
-        self.plain = False
 
     def take_back(self, entries: Sequence[Entry]) -> None:
         """These come back from the workers, unstarted, and go out first when handing out goes on."""
         self.due.extendleft(entry for entry in reversed(entries) if entry.not_before_ms is not None)
         plain = [entry for entry in entries if entry.not_before_ms is None]
+        self._unbatch()
         self.ready.extendleft(reversed(plain))
 
     def linger(self, entry: Entry) -> None:
@@ -490,6 +510,8 @@ class Assignment:
             for entry in queue:
                 self.active_bytes -= entry.size
             queue.clear()
+        self.active_bytes -= sum(batch.size for batch in self.batches)
+        self.batches.clear()
         self.waiting.clear()
         self.chunks.clear()
         for again in self.lingering.values():
@@ -507,19 +529,23 @@ class Assignment:
         self.waiting.validate()
         assert self.active_bytes >= 0 and self.in_flight >= 0 and self.sending >= 0
         if self.tracker is None:
-            assert not self.ready and not self.due and not self.blocked and not len(self.waiting)
+            assert not self.is_ready and not self.due and not self.blocked and not len(self.waiting)
             return
         self.tracker.validate()
         held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
-        held += self.in_flight - self.overdue + sum(again is not None for again in self.lingering.values())
+        held += sum(map(len, self.batches)) + self.in_flight - self.overdue
+        held += sum(again is not None for again in self.lingering.values())
         assert 0 <= len(self.lingering) <= self.overdue <= self.in_flight
         if self.phase is Phase.DRAINING:
-            assert not self.ready and not self.due and not self.blocked and not self.waiting
+            assert not self.is_ready and not self.due and not self.blocked and not self.waiting
         if self.phase is Phase.RUNNING:
             # What is neither queued nor in flight is being handed off.
             assert held + self.sending <= self.messages, (held, self.sending, self.messages)
         self.chunks.validate()
         assert self.beside >= 0
+        assert not self.batches or (not self.ready and not self.blocked and self.lanes is None)
+        for batch in self.batches:
+            assert all(map(self.tracker.is_incomplete, batch.offsets))
         for entry in (*self.ready, *self.due):
             assert self.tracker.is_incomplete(entry.offset)
         if self.lanes is not None:

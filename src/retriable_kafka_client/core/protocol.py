@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
+from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.events import Event
@@ -45,6 +46,7 @@ __all__ = [
     "Resume",
     "Revoking",
     "Run",
+    "RunBatch",
     "Start",
     "Stopping",
     "Tick",
@@ -106,6 +108,7 @@ class Finished:
     """What workers are done with."""
 
     done: Sequence[Entry] = ()
+    succeeded: Sequence[Succeeded] = ()  # likewise, of batches
     failed: Sequence[tuple[Entry, Failure]] = ()
     died: Sequence[Entry] = ()  # their worker process ended while it ran them
     chance: float = 0.5  # in [0, 1), for the jitter of delays that no worker judges
@@ -300,6 +303,13 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class RunBatch:
+    """Hand these to the workers."""
+
+    batch: Batch
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Give back (as Withdrawn) what has not started of assignments that hand out nothing at present."""
 
@@ -385,6 +395,7 @@ Command = (
     | Recall
     | CancelRecall
     | Run
+    | RunBatch
     | Withdraw
     | Produce
     | Publish

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from retriable_kafka_client.checks import MAX_INT32, integer
+from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
@@ -272,6 +273,10 @@ class AsyncRunner:
         """See Runner."""
         (self._urgent if urgent else self._ready).extend(entries)
         self._poke()
+
+    def push_batch(self, batch: Batch) -> None:
+        """See Runner."""
+        self.push(batch.entries())
 
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """See Runner."""

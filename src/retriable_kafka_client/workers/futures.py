@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.message import Message
+from retriable_kafka_client.workers.batch_slice import BatchSlice
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
     HandlerSpec,
@@ -32,22 +33,12 @@ from retriable_kafka_client.workers.job import (
     run,
     sent_bytes,
 )
-from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
+from retriable_kafka_client.workers.runner import Harvest, Report, Slice, SliceRunner
+from retriable_kafka_client.workers.threads import DaemonThreads
 
 __all__ = ["FuturesRunner"]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Report:
-    """What a worker says of a slice."""
-
-    seconds: float
-    cpu: float  # of this interpreter, so none for another process
-    ran: int = 0  # messages; only of a slice that crossed to a process
-    # By index in the slice, all but plain successes; likewise.
-    outcomes: tuple[tuple[int, Outcome], ...] = ()
 
 
 class _LocalSlice(Slice):
@@ -96,7 +87,7 @@ class _LocalSlice(Slice):
         # The last ones gathered, of either list. Until the worker takes the next one, what it ended last is `_current`.
         self._gathered: tuple[Entry | None, Entry | None] = (None, None)
 
-    def run(self) -> _Report:
+    def run(self) -> Report:
         """Work the slice off. In the worker thread."""
         cpu = time.thread_time()
         self.started = started = time.monotonic()
@@ -128,7 +119,7 @@ class _LocalSlice(Slice):
                 else:
                     done(entry)
         self._current = None
-        return _Report(time.monotonic() - started, time.thread_time() - cpu)
+        return Report(time.monotonic() - started, time.thread_time() - cpu)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Claim everything and become plain. More than once with the same result: clusters try several
@@ -148,7 +139,7 @@ class _LocalSlice(Slice):
                 break
         return claimed
 
-    def settle(self, report: _Report) -> None:
+    def settle(self, report: Report) -> None:
         """Note what a worker process reported."""
         if self._crossed is not None:
             crossed, self._crossed = self._crossed, None
@@ -226,7 +217,7 @@ class _RemoteSlice:
         self._pickled_spec = pickled_spec
         self._items = items
 
-    def run(self) -> _Report:
+    def run(self) -> Report:
         started = time.monotonic()
         spec = load(self._pickled_spec)
         outcomes = []
@@ -239,10 +230,10 @@ class _RemoteSlice:
                 sent += sent_bytes(outcome)
                 if sent > ENOUGH_BYTES:
                     break
-        return _Report(time.monotonic() - started, 0.0, ran, tuple(outcomes))
+        return Report(time.monotonic() - started, 0.0, ran, tuple(outcomes))
 
 
-def _work(part: _LocalSlice | _RemoteSlice) -> _Report:
+def _work(part: _LocalSlice | BatchSlice | _RemoteSlice) -> Report:
     return part.run()
 
 
@@ -269,6 +260,9 @@ class FuturesRunner(SliceRunner):
         self._owned = owned
         self._processes = processes
         self._pickled = functools.cache(partial(dump, spec))
+        # Others may send a slice elsewhere, and a time limit asks what runs.
+        local = isinstance(executor, (DaemonThreads, ThreadPoolExecutor))
+        self._takes_batches = local and spec.timeout is None
         # Other executors, clusters among them, need not say when they begin something.
         self._says = isinstance(executor, (ProcessPoolExecutor, ThreadPoolExecutor))
 
@@ -292,10 +286,13 @@ class FuturesRunner(SliceRunner):
     def _cut(self, entries: list[Entry]) -> Slice:
         return _LocalSlice(self.spec, self._crossing, entries)
 
+    def _cut_batch(self, batch: Batch) -> Slice:
+        return BatchSlice(self.spec, batch) if self._takes_batches else super()._cut_batch(batch)
+
     def _launch(self, part: Slice) -> None:
-        assert isinstance(part, _LocalSlice)
+        assert isinstance(part, (_LocalSlice, BatchSlice))
         future = self._executor.submit(_work, part)
-        if self.spec.timeout is not None:
+        if self.spec.timeout is not None and isinstance(part, _LocalSlice):
             part.begun = future.running if self._says else _always
         future.add_done_callback(partial(self._ended, part))
 
@@ -303,8 +300,9 @@ class FuturesRunner(SliceRunner):
         self._single = self.spec.timeout is not None
         return self._pickled()
 
-    def _ended(self, part: _LocalSlice, future: Future[_Report]) -> None:
-        part.begun = bool  # the future and the slice are not to keep each other
+    def _ended(self, part: _LocalSlice | BatchSlice, future: Future[Report]) -> None:
+        if isinstance(part, _LocalSlice):
+            part.begun = bool  # the future and the slice are not to keep each other
         if future.cancelled():
             self.fail(BrokenExecutor("the executor was shut down while the consumer used it"), part)
             return
@@ -313,7 +311,8 @@ class FuturesRunner(SliceRunner):
             self.fail(error, part)
             return
         report = future.result()
-        part.settle(report)
+        if isinstance(part, _LocalSlice):
+            part.settle(report)
         self.settle(part, seconds=report.seconds, cpu=report.cpu)
 
     def _release(self) -> None:

@@ -11,17 +11,29 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
 
+from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.outbox import Output, size_of
 from retriable_kafka_client.workers.job import HandlerSpec, Outcome, timed_out
 from retriable_kafka_client.workers.pace import Pace
 
-__all__ = ["UNTAKEN_BYTES", "Harvest", "Runner", "Running", "Slice", "SliceRunner"]
+__all__ = ["UNTAKEN_BYTES", "Harvest", "Report", "Runner", "Running", "Slice", "SliceRunner"]
 
 ALONE = attrgetter("alone")
 UNTAKEN_BYTES = 4_000_000  # sent by handlers, and not taken by the loop yet: above it nothing starts
 OVERDUE_SECONDS = 0.010  # a slice older than this gives back what it has not started
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a worker says of a slice."""
+
+    seconds: float
+    cpu: float  # of this interpreter, so none for another process
+    ran: int = 0  # messages; only of a slice that crossed to a process
+    # By index in the slice, all but plain successes; likewise.
+    outcomes: tuple[tuple[int, Outcome], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,7 @@ class Harvest:
     """
 
     done: list[Entry] = field(default_factory=list)
+    succeeded: list[Succeeded] = field(default_factory=list)  # likewise, of batches
     sent: list[tuple[Entry, tuple[Output, ...]]] = field(default_factory=list)  # succeeded, with an outbox
     failed: list[tuple[Entry, Failure]] = field(default_factory=list)
     died: list[Entry] = field(default_factory=list)  # their worker process ended while it ran them
@@ -39,7 +52,8 @@ class Harvest:
     released: list[Entry] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.done or self.failed or self.sent or self.died or self.overdue or self.released)
+        ended = self.done or self.succeeded or self.failed or self.sent
+        return bool(ended or self.died or self.overdue or self.released)
 
     def note(self, entry: Entry, outcome: Outcome) -> None:
         """Put an entry into the list that its outcome belongs to."""
@@ -83,6 +97,9 @@ class Runner(Protocol):
 
     def push(self, entries: Sequence[Entry], *, urgent: bool = False) -> None:
         """Hand over ready entries; they start in this order, ``urgent`` ones before the others. Never blocks or raises."""
+
+    def push_batch(self, batch: Batch) -> None:
+        """Hand over a batch; what succeeded of it may come back as ``succeeded``, everything else as entries."""
 
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """Give back what has not started and ``which`` is true of. Never waits for a worker."""
@@ -160,6 +177,8 @@ class SliceRunner(ABC):
         self._lock = threading.Lock()
         self._ready: deque[Entry] = deque()
         self._urgent: deque[Entry] = deque()  # goes first
+        self._batches: deque[Batch] = deque()  # takes turns with `_ready`
+        self._batch_next = False
         self._out: dict[Slice, None] = {}  # with the pool; in the order of their launch
         self._overdue = 0  # of _out
         self._harvest = Harvest()
@@ -183,6 +202,10 @@ class SliceRunner(ABC):
     @abstractmethod
     def _cut(self, entries: list[Entry]) -> Slice:
         """Make a slice. The lock is held."""
+
+    def _cut_batch(self, batch: Batch) -> Slice:
+        """Likewise of a batch. The lock is held."""
+        return self._cut(batch.entries())
 
     @abstractmethod
     def _launch(self, part: Slice) -> None:
@@ -261,13 +284,20 @@ class SliceRunner(ABC):
 
     def _next(self) -> Slice | None:
         out = len(self._out)
-        ready = self._urgent or self._ready
-        if self._closed or self._held or self.failure is not None or not ready or out >= self.slots:
+        ready, batches = self._urgent or self._ready, self._batches
+        if self._closed or self._held or self.failure is not None or out >= self.slots:
+            return None
+        if not ready and not batches:
             return None
         if self._untaken > UNTAKEN_BYTES:
             return None
         if out - self._overdue >= self._pace.width:
             return None
+        self._batch_next = bool(batches) and (not ready or (self._batch_next and ready is self._ready))
+        if self._batch_next:
+            self._batch_next = False
+            return self._cut_batch(self._next_of(batches))
+        self._batch_next = True
         count = 1 if self._single or ready[0].alone else self._pace.length(len(ready))
         entries = [ready.popleft() for _ in range(count)]
         if count > 1 and True in map(ALONE, entries):
@@ -275,6 +305,14 @@ class SliceRunner(ABC):
             ready.extendleft(reversed(entries[first:]))
             del entries[first:]
         return self._cut(entries)
+
+    def _next_of(self, batches: deque[Batch]) -> Batch:
+        batch = batches.popleft()
+        count = 1 if self._single else self._pace.length(len(batch) + sum(map(len, batches)))
+        if count >= len(batch):
+            return batch
+        batches.appendleft(batch.part(count, len(batch)))
+        return batch.part(0, count)
 
     # Runner -----------------------------------------------------------------------------------------------
 
@@ -284,9 +322,17 @@ class SliceRunner(ABC):
             (self._urgent if urgent else self._ready).extend(entries)
         self._pump()
 
+    def push_batch(self, batch: Batch) -> None:
+        """See Runner."""
+        with self._lock:
+            self._batches.append(batch)
+        self._pump()
+
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
         """See Runner."""
         with self._lock:
+            while self._batches:
+                self._ready.extend(self._batches.popleft().entries())
             for part in reversed(self._out):
                 self._ready.extendleft(part.take_back())
             given = [entry for entry in (*self._urgent, *self._ready) if which(entry)]
@@ -346,7 +392,7 @@ class SliceRunner(ABC):
     def running(self) -> Running:
         """See Runner."""
         with self._lock:
-            queued = len(self._urgent) + len(self._ready)
+            queued = len(self._urgent) + len(self._ready) + sum(map(len, self._batches))
             busy: list[Entry] = []
             for part in self._out:
                 queued += part.pending()
@@ -361,5 +407,6 @@ class SliceRunner(ABC):
                 part.take_back()
             self._urgent.clear()
             self._ready.clear()
+            self._batches.clear()
         self._idle.wait(timeout)
         self._release()

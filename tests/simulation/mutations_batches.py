@@ -1,0 +1,64 @@
+"""Planted bugs in what becomes of plain records, which travel in columns. See mutations.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from retriable_kafka_client.core.batch import Batch, Succeeded
+from retriable_kafka_client.core.outcomes import Outcomes
+from retriable_kafka_client.core.partition import Assignment
+from tests.simulation.mutations import Mutation
+
+__all__ = ["BATCH_MUTATIONS"]
+
+_take_batch = Assignment.take_batch
+
+
+def _rest_is_forgotten(self: Assignment, room: int) -> Batch | None:
+    waiting = len(self.batches)
+    batch = _take_batch(self, room)
+    if batch is not None and len(self.batches) == waiting:
+        self.batches.popleft()
+    return batch
+
+
+def _room_is_forgotten(self: Assignment, room: int) -> Batch | None:
+    del room
+    return _take_batch(self, 2**31)
+
+
+def _map_is_forgotten(self: Assignment, room: int) -> Batch | None:
+    if not self.batches:
+        return None
+    batch = self.batches.popleft()
+    if len(batch) > room:
+        self.batches.appendleft(batch.part(room, len(batch)))
+    return batch.part(0, room)
+
+
+def _goes_before_what_stands_there(self: Assignment, batch: Batch) -> None:
+    self.active_bytes += batch.size
+    self.ready.extendleft(batch.entries()[1:])
+
+
+def _all_between_is_complete(self: Outcomes, succeeded: Sequence[Succeeded]) -> None:
+    for one in succeeded:
+        self._complete_run(one.assignment, one.offsets[0], one.offsets[-1] + 1, one.size)
+
+
+def _first_run_is_all(self: Outcomes, succeeded: Sequence[Succeeded]) -> None:
+    for one in succeeded:
+        first = one.offsets[0]
+        self._complete_run(one.assignment, first, first + len(one.offsets), one.size)
+
+
+BATCH_MUTATIONS = (
+    Mutation("forget the rest of a batch", ((Assignment, "take_batch", _rest_is_forgotten),)),
+    Mutation("hand out batches without a bound", ((Assignment, "take_batch", _room_is_forgotten),)),
+    Mutation("hand out batches without admission", ((Assignment, "take_batch", _map_is_forgotten),)),
+    Mutation("lose the first of a batch", ((Assignment, "take_in_batch", _goes_before_what_stands_there),)),
+    Mutation(
+        "complete all between those of a batch", ((Outcomes, "_on_succeeded", _all_between_is_complete),)
+    ),
+    Mutation("take those of a batch for neighbours", ((Outcomes, "_on_succeeded", _first_run_is_all),)),
+)
