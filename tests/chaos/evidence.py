@@ -30,7 +30,7 @@ from tests.chaos.worker import GROUP
 from tests.support.kafka import Kafka
 from tests.support.records import Read, each_record
 
-__all__ = ["Files", "gather"]
+__all__ = ["Files", "gather", "read_files"]
 
 SILENT = 30.0  # s before the end of an assignment in which a failed commit counts as one without an answer
 
@@ -52,15 +52,21 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def gather(files: Files, kafka: Kafka, guarantee: str, seed: int, end: End) -> Facts:
     """All that is known of the run."""
-    facts = Facts(guarantee=guarantee, end=end)
-    _read_sent(facts, files.sent, seed)
-    _read_runs(facts, files.runs)
-    _Told(facts).read(files.told)
+    facts = read_files(files, guarantee, seed, end)
     for topic in TOPICS:
         _read_stored(facts, kafka, topic)
     _read_letters(facts, kafka)
     _read_outputs(facts, kafka)
     facts.commits = commits_of(kafka, GROUP, TOPICS)
+    return facts
+
+
+def read_files(files: Files, guarantee: str, seed: int, end: End) -> Facts:
+    """What the processes wrote. A run that ends without having begun is a ValueError: lines are missing."""
+    facts = Facts(guarantee=guarantee, end=end)
+    _read_sent(facts, files.sent, seed)
+    _read_runs(facts, files.runs)
+    _Told(facts).read(files.told)
     return facts
 
 
@@ -91,7 +97,10 @@ def _read_runs(facts: Facts, path: Path) -> None:
             begun[name] = run
             facts.runs.append(run)
         else:
-            begun[name].ended, begun[name].end = line["time"], kind
+            run_of = begun.get(name)
+            if run_of is None:
+                raise ValueError(f"run {name} ended and never began")
+            run_of.ended, run_of.end = line["time"], kind
 
 
 class _Told:

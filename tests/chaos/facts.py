@@ -128,6 +128,10 @@ class Ack:
     position: int
     at: float
 
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.topic, self.partition
+
 
 @dataclass(slots=True)
 class Death:
