@@ -58,7 +58,7 @@ class Load:
             settings={"debug": "eos"},  # what it takes for a duplicate, should a record be lost
         )
         self.producer = Producer(cluster, split=True, chunk_bytes=SPLIT_ABOVE)
-        self.plain = Client({**cluster.connection(), "enable.idempotence": True})
+        self.plain = Client({**cluster.connection(), "enable.idempotence": True, "max.in.flight": 1})
         """For what the library would never send."""
 
     def send(self, first: int, count: int) -> None:

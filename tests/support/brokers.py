@@ -196,6 +196,10 @@ class Broker:
         """SIGKILL, also when paused; returns when the process is gone."""
         self._running().kill9()
 
+    def terminate(self) -> None:
+        """SIGTERM; does not wait."""
+        self._running().terminate()
+
     def stop(self, timeout: float = STOP) -> None:
         """SIGTERM, a controlled shutdown; returns when it is gone (killed after `timeout` seconds)."""
         process = self._running()

@@ -1,0 +1,75 @@
+"""Producers that are new to their partitions while leaders move: what is reported as delivered stands there."""
+
+import itertools
+import random
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack
+
+from retriable_kafka_client import Cluster, Delivery, Producer
+from tests.campaign.sizes import pick
+from tests.support.brokers import Broker
+from tests.support.kafka import KafkaCluster
+from tests.support.names import unique
+from tests.support.records import each_record
+from tests.support.waiting import wait_until
+
+PARTITIONS = 6
+MOVING = 8.0  # seconds of sending from a broker's SIGTERM on
+
+
+def send_while_leaders_move(
+    kafka: KafkaCluster, broker: Broker, topic: str, numbers: itertools.count[int]
+) -> dict[int, Future[Delivery]]:
+    """Stop the broker while producers, of which nobody has sent anything, begin; start it again."""
+    chance = random.Random(broker.id)
+    sent: dict[int, Future[Delivery]] = {}
+    settings = {"batch.num.messages": 1, "linger.ms": 0}  # every record is a request
+    with ExitStack() as stack:
+        producers = [
+            stack.enter_context(Producer(Cluster(kafka.bootstrap_servers, settings=settings)))
+            for _ in range(pick(12, 25))
+        ]
+        for producer in producers:
+            assert producer.health().alive
+        stopping = time.monotonic()
+        broker.terminate()
+
+        def over() -> bool:
+            number = next(numbers)
+            producer = chance.choice(producers)
+            sent[number] = producer.send(topic, number, key=b"%d" % chance.randrange(100))
+            return time.monotonic() >= stopping + MOVING
+
+        wait_until(over, MOVING + 30.0, "the leaders have moved", every=0.015)
+        broker.stop()
+        broker.start()
+        for producer in producers:
+            assert producer.flush(90.0) == 0
+    kafka.wait_members()
+    kafka.wait_in_sync(topic)
+    return sent
+
+
+def test_nothing_that_was_acknowledged_is_lost_while_leaders_move(
+    own_kafka: Callable[..., KafkaCluster], report: Callable[..., None]
+) -> None:
+    kafka = own_kafka(3)
+    topic = kafka.create_topic(unique("leaders"), PARTITIONS)
+    numbers = itertools.count()
+    sent: dict[int, Future[Delivery]] = {}
+    for _ in range(pick(1, 4)):
+        for broker in kafka.brokers:
+            sent |= send_while_leaders_move(kafka, broker, topic, numbers)
+    there = {
+        (one.partition, one.offset): int(one.value or b"")
+        for one in each_record(kafka.bootstrap_servers, topic)
+    }
+    deliveries = {number: future.result() for number, future in sent.items()}
+    astray = {
+        number: one for number, one in deliveries.items() if there.get((one.partition, one.offset)) != number
+    }
+    report(sent=len(sent), astray=len(astray))
+    assert astray == {}
+    assert sorted(there.values()) == sorted(sent)
