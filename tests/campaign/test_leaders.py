@@ -3,7 +3,7 @@
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 
@@ -20,7 +20,7 @@ MOVING = 8.0  # seconds of sending from a broker's SIGTERM on
 
 
 def send_while_leaders_move(
-    kafka: KafkaCluster, broker: Broker, topic: str, numbers: itertools.count[int]
+    kafka: KafkaCluster, broker: Broker, topic: str, numbers: Iterator[int]
 ) -> dict[int, Future[Delivery]]:
     """Stop the broker while producers, of which nobody has sent anything, begin; start it again."""
     chance = random.Random(broker.id)
