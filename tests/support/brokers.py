@@ -4,7 +4,6 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -166,7 +165,7 @@ class Broker:
     def wait_ready(self, timeout: float = START) -> None:
         """Wait until the broker lists itself as a member; HarnessError with its log's end when it ends."""
         # A client for each try: one that a fenced broker has told of no brokers at all does not find it again.
-        settings: dict[str, Any] = {
+        settings: dict[str, str | int | float | bool] = {
             "bootstrap.servers": self.address,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 100,
