@@ -152,7 +152,7 @@ class _Told:
                 tenure = self.owned.pop(place, None)
                 if tenure is not None:
                     tenure.ended, tenure.reason = at, line["reason"]
-                    tenure.overrun = self.overrun.pop(place, 0)
+                    tenure.overrun, tenure.unfinished = self.overrun.pop(place, 0), line["unfinished"]
                     tenure.silent = at - self.failed.pop(place, 0.0) < SILENT
             case "Committed":
                 facts.acks.append(Ack(*place, line["position"], at))

@@ -112,6 +112,7 @@ class Tenure:
     reason: str = ""
     overrun: int = 0  # handlers that were still at work
     silent: bool = False  # a commit of it failed, or had no answer
+    unfinished: int = 0  # messages that were left to the next owner
 
     @property
     def place(self) -> tuple[str, int]:

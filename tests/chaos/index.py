@@ -77,6 +77,10 @@ class Index:
             place: sorted(group, key=lambda tenure: tenure.began)
             for place, group in grouped(((t.member, *t.place), t) for t in facts.tenures).items()
         }
+        self._begun = {
+            place: sorted(group)
+            for place, group in grouped((t.place, t.began) for t in facts.tenures).items()
+        }
         self._outages = [fault for fault in facts.faults if fault.kind in BROKERS]
 
     def order(self, id: int) -> Order | None:
@@ -97,6 +101,11 @@ class Index:
         """The period of ownership in which it began."""
         return self.tenure(run.member, run.spot.topic, run.spot.partition, run.began)
 
+    def taken_over(self, topic: str, partition: int, since: float, until: float) -> bool:
+        """Whether somebody became the owner of the partition between."""
+        begun = self._begun.get((topic, partition), [])
+        return bisect_right(begun, since) < bisect_right(begun, until - CLOCK)
+
     def covered(self, spot: Spot) -> float | None:
         """When a commit first said that the record is done."""
         return self.facts.commits.covered_at(spot)
@@ -112,6 +121,13 @@ class Index:
     def outage(self, since: float, until: float) -> bool:
         """Whether some broker may not have answered at some time between."""
         return any(fault.began <= until and since <= fault.ended for fault in self._outages)
+
+    def refused(self, since: float, until: float) -> bool:
+        """Whether the retry topic took no copies at some time between."""
+        return any(
+            fault.kind == "refuse" and fault.began <= until and since <= fault.ended
+            for fault in self.facts.faults
+        )
 
     def died_under(self, run: Run) -> bool:
         """Whether its worker process was lost, which counts as a failed attempt."""
@@ -152,6 +168,12 @@ class Index:
         order = self.order(first.id)
         if order is not None and order.topic == "local" and first.end == "failed":
             return "in place"  # a retry from memory that did not come to pass
+        if (
+            tenure.unfinished
+            and first.end in ("failed", "")
+            and self.refused(tenure.ended - DRAIN, tenure.ended)
+        ):
+            return "copy refused"  # until the drain was over
         if tenure.silent or self.outage(tenure.ended - DRAIN, tenure.ended):
             return "unanswered"
         return None

@@ -85,7 +85,21 @@ def an_owner_begins_beyond_what_was_committed(facts: Facts) -> None:
 
 @plant("O", "zombie-commit")
 def a_former_owner_commits(facts: Facts) -> None:
-    tenure = next((one for one in facts.tenures if one.reason == "lost"), None)
+    for tenure in facts.tenures:
+        if tenure.reason != "lost":
+            continue
+        assert tenure.ended is not None
+        heirs = [one for one in facts.tenures if one.place == tenure.place and one.began > tenure.ended]
+        if heirs and heirs[0].member != tenure.member:
+            at = heirs[0].began + 0.2
+            facts.acks.append(Ack(tenure.member, tenure.topic, tenure.partition, 0, at))
+            return
+    raise Unfit
+
+
+@plant("O", "zombie-commit")
+def somebody_commits_after_giving_it_away_in_order(facts: Facts) -> None:
+    tenure = next((one for one in facts.tenures if one.reason in ("revoked", "stopped")), None)
     if tenure is None:
         raise Unfit
     assert tenure.ended is not None

@@ -12,6 +12,7 @@ from tests.chaos.orders import Kind
 __all__ = ["DRAINED", "STOP", "commits", "ended", "ended_work", "recovered"]
 
 DRAINED = 120.0  # s from the last fault's end to lag 0
+LATE_COMMIT = 30.0  # s for which a commit may be on its way
 STOP = 40.0  # s from SIGTERM to the process's end: 10 for the drain, the rest for brokers that do not answer
 
 
@@ -75,7 +76,7 @@ def ended_work(index: Index) -> Iterator[Violation]:
     """O: once an assignment has ended, nothing of it is committed, sent or begun."""
     for ack in index.facts.acks:
         tenure = index.tenure(ack.member, ack.topic, ack.partition, ack.at)
-        if tenure is None or (tenure.ended is not None and ack.at > tenure.ended + CLOCK):
+        if tenure is None or not _may_commit(index, tenure, ack.at, CLOCK):
             yield Violation(
                 "O",
                 "zombie-commit",
@@ -107,22 +108,33 @@ def ended_work(index: Index) -> Iterator[Violation]:
     yield from _two_owners(index)
 
 
-def _span(index: Index, tenure: Tenure) -> tuple[float, float]:
-    """From when to when it may have been the owner."""
-    end = tenure.ended
-    if end is None:
+def _may_commit(index: Index, tenure: Tenure, at: float, told: float) -> bool:
+    """Whether a commit of that time can be the owner's.
+
+    What it sent before it lost the partition may come in later, as long as nobody else has become the owner: whoever
+    then does begins behind it, and before that the group takes no more of it.
+    """
+    ended = tenure.ended
+    if ended is None:
         member = index.facts.members.get(tenure.member)
-        end = None if member is None else member.ended
-    return tenure.began - TOLD, math.inf if end is None else end + TOLD
+        ended = None if member is None else member.ended
+    if ended is None or at <= ended + told:
+        return True
+    if tenure.reason != "lost" or at > ended + LATE_COMMIT:
+        return False
+    return not index.taken_over(tenure.topic, tenure.partition, ended, at)
 
 
 def _unowned(index: Index) -> Iterator[Violation]:
-    spans: defaultdict[tuple[str, int], list[tuple[float, float]]] = defaultdict(list)
+    owners: defaultdict[tuple[str, int], list[Tenure]] = defaultdict(list)
     for tenure in index.facts.tenures:
-        spans[tenure.place].append(_span(index, tenure))
+        owners[tenure.place].append(tenure)
     for commit in index.facts.commits.commits:
         place = (commit.topic, commit.partition)
-        if not any(began <= commit.at <= ended for began, ended in spans[place]):
+        if not any(
+            one.began - TOLD <= commit.at and _may_commit(index, one, commit.at, TOLD)
+            for one in owners[place]
+        ):
             yield Violation(
                 "O",
                 "zombie-commit",

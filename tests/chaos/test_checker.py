@@ -11,7 +11,7 @@ from tests.campaign.commits import CommitLog, Committed
 from tests.campaign.evidence import Spot
 from tests.chaos import plants_members, plants_messages
 from tests.chaos.checker import PROMISES, check
-from tests.chaos.facts import Facts, Fault, Member, Run, Sent, Stored, Tenure
+from tests.chaos.facts import Ack, Facts, Fault, Member, Run, Sent, Stored, Tenure
 from tests.chaos.model import good_facts
 from tests.chaos.orders import Order
 from tests.chaos.planting import GUARANTEES, PLANTS, Plant, Unfit, stopped
@@ -99,6 +99,7 @@ def test_what_excuses_a_second_run() -> None:
         facts(owned("revoked", overrun=1), well),
         facts(owned("stopped", silent=True), well),
         facts(owned("revoked"), well, (Fault("broker-pause", 30.0, 45.0, broker=1),)),
+        facts(owned("stopped", unfinished=1), well, (Fault("refuse", 30.0, 45.0),)),
     ):
         assert check(good).good, check(good).table()
     for bad in (
@@ -110,6 +111,23 @@ def test_what_excuses_a_second_run() -> None:
         facts(owned("stopped"), well),
         facts(owned("reset"), well),
         facts(owned("revoked"), well, (Fault("broker-pause", 1.0, 5.0, broker=1),)),
+        facts(owned("stopped"), well, (Fault("refuse", 30.0, 45.0),)),
+        facts(owned("stopped", unfinished=1), well, (Fault("refuse", 11.0, 20.0),)),
         facts(owned("revoked"), well, (Fault("freeze", 30.0, 45.0, member=1),)),
     ):
         assert check(bad).names["D", "duplicate"], check(bad).table()
+
+
+def test_a_commit_on_its_way_may_come_in_until_somebody_else_has_the_partition() -> None:
+    facts = good_facts(1)
+    tenure = Tenure(1, "bills", 9, 1000.0, None, 1010.0, "lost")
+    late = Committed(topic="bills", partition=9, position=1, at=1012.0)
+    facts.tenures.append(tenure)
+    facts.acks.append(Ack(1, "bills", 9, 1, 1012.1))
+    facts.commits = CommitLog([*facts.commits.commits, late])
+    assert not check(facts).names["O", "zombie-commit"]
+    facts.tenures.append(Tenure(2, "bills", 9, 1011.0, None, 1012.05, "revoked"))
+    assert check(facts).names["O", "zombie-commit"] == 1  # the answer; the log does not name its writer
+    del facts.tenures[-1]
+    tenure.reason = "revoked"
+    assert check(facts).names["O", "zombie-commit"] == 2
