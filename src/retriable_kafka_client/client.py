@@ -64,6 +64,8 @@ _CLASSIC_ONLY = (
     "group.protocol.type",
 )
 
+_IN_FLIGHT = frozenset(("max.in.flight", "max.in.flight.requests.per.connection"))
+
 # By which name the client speaks of a setting -> by which everybody else knows it.
 _OTHER_NAMES = {
     "compression.codec": "compression.type",
@@ -124,11 +126,16 @@ def consumer_settings(
 def producer_settings(
     cluster: Cluster, limits: Limits, *, hand_off: bool = False, on_error: OnError | None = None
 ) -> dict[str, Any]:
-    """Return a producer's settings: idempotent, its queue bounded by ``limits.buffer_bytes``.
+    """Return a producer's settings: idempotent, one request at a time to each broker unless the cluster's settings say
+    otherwise, its queue bounded by ``limits.buffer_bytes``.
 
     With ``hand_off`` a record never times out, because a time-out may mean "written".
     """
     settings = {
+        # A broker takes a client's first request for a partition whatever its sequence number. With several under way
+        # while leaders move, the second can be let in before the first, whose retry then counts as a duplicate: it is
+        # reported as delivered, without an offset, and stands nowhere.
+        **({} if _IN_FLIGHT & cluster.settings.keys() else {"max.in.flight": 1}),
         **_guarded(cluster, on_error),
         "enable.idempotence": True,  # brings acks=all and unlimited retries
         "queue.buffering.max.kbytes": _kbytes(max(limits.buffer_bytes, largest_record(cluster))),
