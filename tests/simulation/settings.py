@@ -51,6 +51,7 @@ class Faults:
     late_withdraw: float
     hold: float  # everything is paused for a while
     refuse_output: float
+    abort: float  # a transaction, for a reason that passes
     meddle: float  # a tool rewrites what is committed, when it is asked for
 
 
@@ -86,6 +87,28 @@ class Settings:
 
 def draw(seed: int, random: Random) -> Settings:
     """Make up a world."""
+    return _exactly_once(_draw(seed, random), seed)
+
+
+def _exactly_once(settings: Settings, seed: int) -> Settings:
+    """Let some worlds have transactions."""
+    random = Random(f"exactly once {seed}")
+    if random.random() >= 0.3:
+        return settings
+    outcomes = settings.outcomes
+    if random.random() < 0.8:
+        outcomes += random.choice(((Outcome.SEND,), (Outcome.SEND,) * 3))
+    faults = replace(
+        settings.faults,
+        meddle=0.0,  # what is committed is the only memory that there is
+        abort=random.choice((0.0, 0.1, 0.4)),
+        refuse_output=random.choice((0.0, 0.0, 0.05, 0.3)),
+    )
+    config = replace(settings.config, exactly_once=True)
+    return replace(settings, config=config, outcomes=outcomes, faults=faults)
+
+
+def _draw(seed: int, random: Random) -> Settings:
     chance, choice = random.random, random.choice
     two_routes = chance() < 0.4
     max_attempts = choice((1, 2, 2, 3, 4))
@@ -264,4 +287,5 @@ def _faults(random: Random) -> Faults:
         meddle=some(0.1),
         hold=0.0,
         refuse_output=0.0,
+        abort=0.0,
     )

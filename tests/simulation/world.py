@@ -122,7 +122,11 @@ class World:
             and not any(self.broker.lag(place) for place in self.consumed)
             and not any(log.unresolved for log in self.broker.logs.values())
             and not any(
-                member.handed_out or member.sends.copies or member.sends.mailings or member.flights
+                member.handed_out
+                or member.sends.copies
+                or member.sends.mailings
+                or member.flights
+                or member.transactor.flight
                 for member in self.members
             )
         )
@@ -342,10 +346,17 @@ class World:
             other = Letter(replace(facts), [*bodies, b"more"], marks, tuple(own), letter.key, group)
             self.send_letter(topic, other, missing=True)
 
-    def send_letter(self, topic: str, letter: Letter, *, missing: bool = False) -> None:
-        """Begin to append the chunks; ``missing``: not all of them."""
+    def send_letter(
+        self, topic: str, letter: Letter, *, missing: bool = False, at_once: bool = False
+    ) -> None:
+        """Begin to append the chunks; ``missing``: not all of them; ``at_once``: all of them, in order."""
         random = self.random
         order = list(range(len(letter.bodies)))
+        if at_once:
+            partition = random.randrange(self.settings.partitions[topic])
+            for index in order:
+                self.append(topic, letter.record(index, total=index % 2 == 0), partition)
+            return
         if missing or self.often(0.1):
             order.pop(random.randrange(len(order)))
         if self.often(0.15):

@@ -60,7 +60,7 @@ class Engine:
         self._commits = Commits(config.commit_interval, config.map_units)
         self._transactions: Transactions | None = None
         if config.exactly_once:
-            self._transactions = Transactions(self._commits, config.commit_interval)
+            self._transactions = Transactions(self._commits, config.commit_interval, self._out)
         self._outcomes = Outcomes(config, self._load, self.counters, self._out, self._transactions)
         self._dispatch = Dispatch(config, self._load, self._outcomes, self.counters, self._out)
         self._parking = Parking(config)
@@ -187,9 +187,7 @@ class Engine:
             self._dispatch.release(self._assignments.values(), now)
         if self._transactions is not None:
             ticks = isinstance(event, p.Tick)
-            transact = self._transactions.due(self._assignments.values(), now, ticks=ticks)
-            if transact is not None:
-                self._out.append(transact)
+            self._transactions.begin(self._assignments.values(), now, ticks=ticks)
         out = self._out.copy()
         self._out.clear()
         return out

@@ -226,6 +226,7 @@ class Outcomes:
         for one in self._transactions.forget(assignment) if self._transactions is not None else ():
             assignment.sending -= 1
             assignment.active_bytes -= _held_by(one)
+        assignment.withheld = 0
 
     def _send(self, handoff: p.HandOff) -> None:
         handoff.entry.assignment.sending += 1

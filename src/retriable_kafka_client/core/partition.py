@@ -78,6 +78,7 @@ class Assignment:
         "tracker",
         "uid",
         "waiting",
+        "withheld",
     )
 
     def __init__(
@@ -121,6 +122,7 @@ class Assignment:
         self.on_hold = on_hold  # the whole consumer pauses
         self.told_blocked = False  # the user knows that `blocked` is not empty
         self.dirty = False  # there is progress that no acknowledged commit holds
+        self.withheld = 0  # exactly once: of `sending`, what no offset map could tell yet as complete
         self.taken_units = 0  # exactly once: the length of the map that the broker took last
         self.begin: int | None = None  # where consuming begins; None: where `earliest` says
         self.earliest = False  # without a position, begin where the log does
@@ -551,6 +553,7 @@ class Assignment:
         held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
         held += sum(map(len, self.batches)) + self.in_flight - self.overdue
         held += sum(again is not None for again in self.lingering.values())
+        assert 0 <= self.withheld <= self.sending
         assert 0 <= len(self.lingering) <= self.overdue <= self.in_flight
         if self.phase is Phase.DRAINING:
             assert not self.is_ready and not self.due and not self.blocked and not self.waiting

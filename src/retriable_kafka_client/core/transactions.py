@@ -6,8 +6,9 @@ nothing to undo. A message without an effect is complete at once; its progress g
 
 What has landed must stay told: a later map that told less would let a message run again whose effects are visible. Maps that
 fit tell everything. Where they do not, because the broker took less than was admitted, messages above what the map can tell
-wait; the lowest incomplete one never has to. A map may always be as long as the one that the broker took last, and
-completing never makes it longer, so it reaches at least as far.
+wait. The lowest incomplete one never has to; nor do any where chunks cannot be read on before they are gone, and
+OffsetMapOverflow says so. A map may always be as long as the one that the broker took last, and completing never makes it
+longer, so it reaches at least as far.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from retriable_kafka_client import events
+from retriable_kafka_client.core import notices
 from retriable_kafka_client.core.commits import Commits
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.core.protocol import HandOff, Now, Progress, Publication, Transact, Transacted
+from retriable_kafka_client.core.protocol import (
+    Command,
+    HandOff,
+    Notify,
+    Now,
+    Progress,
+    Publication,
+    Transact,
+    Transacted,
+)
 
 __all__ = ["Transactions"]
 
@@ -28,9 +39,10 @@ DRAIN_PAUSE = 0.5  # the longest one while an assignment is to be given away
 
 
 class Transactions:
-    """One in flight at a time."""
+    """One in flight at a time. What is to be done goes to ``out``."""
 
-    def __init__(self, commits: Commits, interval: float) -> None:
+    def __init__(self, commits: Commits, interval: float, out: list[Command]) -> None:
+        self._out = out
         self.in_flight: Transact | None = None
         self._commits = commits  # for the length of offset maps
         self._interval = interval
@@ -55,24 +67,21 @@ class Transactions:
 
     # The next one ------------------------------------------------------------------------------------------------------
 
-    def due(self, assignments: Collection[Assignment], now: Now, *, ticks: bool) -> Transact | None:
-        """What to commit now; None while one is in flight, before its time, or if there is nothing.
-
-        ``ticks``: look for what needs no haste, too.
-        """
+    def begin(self, assignments: Collection[Assignment], now: Now, *, ticks: bool) -> None:
+        """Commit what there is, unless one is in flight, or it is not time. ``ticks``: also what needs no haste."""
         if self.in_flight is not None or now.mono < self._again_at:
-            return None
+            return
         pending = (self._handoffs or self._publications) and (ticks or not self._withheld)
         timely = ticks and now.mono >= self._next_at
         if not (pending or timely or any(a.owes and a.phase is Phase.DRAINING for a in assignments)):
-            return None
+            return
         if pending or timely:
             self._next_at = now.mono + self._interval
         transact = self._take(assignments)
         self._withheld = bool(pending) and not (transact.handoffs or transact.publications)
         if transact.progress:
             self.in_flight = transact
-        return self.in_flight
+            self._out.append(transact)
 
     def _take(self, assignments: Collection[Assignment]) -> Transact:
         by_assignment: dict[Assignment, list[Entry]] = {}
@@ -83,8 +92,10 @@ class Transactions:
         for assignment in assignments:
             entries = by_assignment.get(assignment)
             if entries:
-                entries = _tellable(assignment, entries)
-                taken.update(entries)
+                kept = self._tellable(assignment, entries)
+                assignment.withheld = len(entries) - len(kept)
+                taken.update(kept)
+                entries = kept
             made = assignment.progress(_offsets(entries or ()))
             if made is not None:
                 progress.append(made)
@@ -95,6 +106,25 @@ class Transactions:
         if publications:
             self._publications = [one for one in self._publications if one.entry not in taken]
         return Transact(handoffs, publications, progress)
+
+    def _tellable(self, assignment: Assignment, entries: list[Entry]) -> list[Entry]:
+        """Those of the entries that the map can tell as complete.
+
+        Where they hold up the chunks that would make room in it, all of them go.
+        """
+        tracker = assignment.tracker
+        assert tracker is not None
+        kept = entries
+        while tracker.overfull:
+            end = assignment.told_with(_offsets(kept))
+            fit = [entry for entry in kept if entry.last < end or entry.offset == tracker.position]
+            if len(fit) == len(kept):
+                break
+            kept = fit
+        if len(kept) < len(entries) and assignment.paused and assignment.chunks:
+            self._out.append(Notify(notices.map_overflow(assignment)))
+            return entries
+        return kept
 
     # Its answer --------------------------------------------------------------------------------------------------------
 
@@ -164,23 +194,6 @@ class Transactions:
             assert entry.assignment.phase is Phase.ENDED or (
                 tracker is not None and tracker.is_incomplete(entry.offset)
             )
-
-
-def _tellable(assignment: Assignment, entries: list[Entry]) -> list[Entry]:
-    """Those of the entries that the map can tell as complete.
-
-    Unfinished chunk groups may keep a partition's map too long for good; there it tells what it can, as
-    OffsetMapOverflow says.
-    """
-    tracker = assignment.tracker
-    assert tracker is not None
-    while tracker.overfull and not assignment.chunks:
-        end = assignment.told_with(_offsets(entries))
-        kept = [entry for entry in entries if entry.last < end or entry.offset == tracker.position]
-        if len(kept) == len(entries):
-            break
-        entries = kept
-    return entries
 
 
 def _offsets(entries: Iterable[Entry]) -> list[int]:
