@@ -1,6 +1,6 @@
 # Every target sets up what it needs; `make help` lists them. The work is done by scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format simulate bench kafka clean
+.PHONY: help setup demo test quick lint format simulate fuzz bench kafka clean
 
 SEEDS ?= 2000
 python := .venv/bin/python
@@ -28,6 +28,9 @@ format: setup ## let ruff order imports and format the code
 
 simulate: setup ## the simulation of whole consumers: make simulate SEEDS=50000
 	@$(python) -m tests.simulation --seeds $(SEEDS)
+
+fuzz: ## any bytes for what parses them: make fuzz RUNS=1000000 TARGET=headers
+	@scripts/fuzz.sh
 
 bench: setup ## the benchmarks
 	@scripts/bench.sh

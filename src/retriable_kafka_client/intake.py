@@ -32,6 +32,10 @@ _UNREADABLE = object()
 
 LONGEST_LANE = 64  # bytes
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
+HEADER_BYTES = (
+    170  # what each header costs beside its name and value: a record of 1 MB can have 200,000 of them
+)
+PART_BYTES = 900  # what a chunk costs besides, the only one of its group that has come: its marks, and the group itself
 
 
 class Intake:
@@ -97,7 +101,7 @@ class Intake:
         self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
     ) -> Entry:
         for name, value in headers:
-            size += len(name) + (len(value) if value is not None else 0)
+            size += len(name) + (len(value) if value is not None else 0) + HEADER_BYTES
         entry = self._read_marked(assignment, offset, size, raw, headers, role)
         if len(raw) > self._message_bytes and entry.verdict is None:
             entry.verdict = Verdict(retry.REASON_TOO_LARGE)
@@ -118,7 +122,8 @@ class Intake:
         route, verdict = self._route(marks, role, assignment.place.topic)
         if marks.chunk is not None and marks.chunk.count > 1 and verdict is None:
             stamp_ms = max(0, raw.timestamp()[1])
-            part = Part.marked(assignment, offset, size, raw, marks, route, verdict=PART, born_ms=stamp_ms)
+            held = size + PART_BYTES
+            part = Part.marked(assignment, offset, held, raw, marks, route, verdict=PART, born_ms=stamp_ms)
             assert isinstance(part, Part)
             part.body_bytes, part.recalled = len(raw), False
             return part

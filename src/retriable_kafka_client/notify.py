@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 
 from retriable_kafka_client import events
@@ -14,6 +15,9 @@ __all__ = ["Notifier"]
 log = logging.getLogger("retriable_kafka_client")
 
 CAPACITY = 10_000  # events that may wait for a slow `on_event`; later ones are dropped and counted
+GIVEN_UP_SECONDS = (
+    10.0  # between two lines about messages that will never be whole: a sender could make a million
+)
 
 
 class Notifier:
@@ -26,6 +30,8 @@ class Notifier:
         self._thread: threading.Thread | None = None
         self._refusing: set[str] = set()  # targets whose refusal has been logged
         self._unclear: set[str] = set()  # topics of which that has been logged
+        self._given_up_again = 0.0  # monotonic; when the next one is logged
+        self._given_up_unsaid = 0
         self.lost = 0  # written by the loop's thread
 
     def start(self) -> None:
@@ -167,13 +173,17 @@ class Notifier:
                     event.position,
                     place,
                 )
+            case events.ChunksGivenUp() if time.monotonic() < self._given_up_again:
+                self._given_up_unsaid += 1
             case events.ChunksGivenUp():
                 log.warning(
-                    "group %s: the message at %s/%d will never run (%s): %d of its %d chunks were read",
+                    "group %s: the message at %s/%d will never run (%s): %d of its %d chunks were read%s",
                     self._group,
                     place,
                     event.offset,
                     event.reason,
                     event.chunks,
                     event.expected,
+                    f"; {self._given_up_unsaid} others before it" if self._given_up_unsaid else "",
                 )
+                self._given_up_again, self._given_up_unsaid = time.monotonic() + GIVEN_UP_SECONDS, 0

@@ -97,7 +97,7 @@ def main(told: dict[str, Any]) -> None:
     """Consume until killed or told to stop."""
     evidence = EvidenceWriter(told["evidence"])
     step, number = told.get("step") or ("", 1)
-    transactional.Producer = dying(Death(evidence, step, number))  # type: ignore[misc]
+    vars(transactional)["Producer"] = dying(Death(evidence, step, number))
     Consumer(
         Cluster(
             told["servers"],

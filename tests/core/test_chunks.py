@@ -360,6 +360,18 @@ def test_a_million_claims_in_order_are_held_up(ordering: str) -> None:
     assert {reason for _, reason in dead} == {"incomplete"}
 
 
+def test_in_order_only_what_stands_in_the_way_is_given_up() -> None:
+    """The others' chunks may follow where nothing was read."""
+    made = bench(ordering="key", buffer_bytes=10_000_000)
+    firsts = [(n, Raw(0, 2, group(n), key=b"%d" % n)) for n in range(2_000)]
+    assert only(made.chunks(BASE, *firsts), p.Pause)
+    assert made.dead(made.wait(WAIT + 60.0)) == [(0, "incomplete")]
+    assert not made.engine.assignments[BASE].paused
+    seconds = [(2_000 + n, Raw(1, 2, group(n), key=b"%d" % n)) for n in range(1, 2_000)]
+    assert run(made.chunks(BASE, *seconds))
+    assert made.engine.counters.assembled == 1_999
+
+
 @pytest.mark.parametrize("ordering", ["key", "partition"])
 def test_a_window_full_of_what_stands_behind_it_does_not_end_a_message(ordering: str) -> None:
     made = bench(ordering=ordering, window=10)

@@ -77,7 +77,8 @@ class Assembly:
             if not assignment.waits_for_chunks:
                 return
             log_ms = wall_ms  # else nothing would ever be read again
-        assignment.give_up_expired(wall_ms, now.mono, log_ms)
+        # Where nothing is read, the other ones' chunks may follow: they are read once the first one is out of the way.
+        assignment.give_up_expired(wall_ms, now.mono, log_ms, first_only=assignment.paused)
 
     # Recalls -----------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ REMEMBERED = 10_000  # groups of one assignment that have ended: what comes late
 LEAST_SILENCE = (
     60.0  # seconds without a chunk of a group that is given up, by our own clock; less where `chunk_wait` is
 )
+WALK_SECONDS = 20e-6  # for each group, between two looks at what has expired: tens of thousands must not hold the loop up
 
 GroupKey: TypeAlias = tuple[bytes, int]
 """The group's id and the number of its chunks: who contradicts himself sends two groups, neither of them whole."""
@@ -138,6 +139,7 @@ class Assembler:
         "_long_ago",
         "_passed",
         "_shop",
+        "_walk_at",
         "_whole",
         "begin",
         "bytes",
@@ -164,6 +166,7 @@ class Assembler:
         self.log_ms = 0  # the timestamp of the last record that was read; at the log's end, the time
         self.lost: list[Lost] = []  # until the engine has told it
         self._whole = 0  # since the engine has asked
+        self._walk_at = -math.inf  # monotonic; before, nobody looks for what has expired
         # When reading had come to which offset, at intervals, not longer ago than any group must be silent; below
         # `_long_ago` all was read before that.
         self._passed: deque[tuple[float, int]] = deque()
@@ -266,6 +269,9 @@ class Assembler:
 
     def expired(self, mono: float, log_ms: int) -> list[GroupKey]:
         """Groups that wait for a chunk no longer: the log has gone on without it."""
+        if mono < self._walk_at:
+            return []
+        self._walk_at = mono + len(self.groups) * WALK_SECONDS
         wait_ms = int(self._shop.chunk_wait * 1000)
         return [
             key

@@ -254,8 +254,8 @@ class Assignment:
                 self._assemble(entry, wall_ms, mono)
                 continue
             not_before_ms = entry.not_before_ms
-            if not_before_ms is not None and entry.verdict is None and not_before_ms > wall_ms + YEAR_MS:
-                entry.verdict = Verdict(REASON_NOT_BEFORE)
+            if not_before_ms is not None:
+                _refuse_far_off(entry, not_before_ms, wall_ms)
             if lanes is not None and not _is_silent(entry) and not lanes.enter(entry):
                 continue
             if not_before_ms is not None and entry.verdict is None:
@@ -276,9 +276,15 @@ class Assignment:
             chunks.seats[key] = self.lanes.reserve(part.key, part.offset)
         self._let_go(key, released, wall_ms)
 
-    def give_up_expired(self, wall_ms: int, mono: float, log_ms: int) -> None:
-        """Wait no longer for chunks that should have come by now, when the log stands at ``log_ms``."""
-        for key in self.chunks.expired(mono, log_ms):
+    def give_up_expired(self, wall_ms: int, mono: float, log_ms: int, *, first_only: bool = False) -> None:
+        """Wait no longer for chunks that should have come by now, when the log stands at ``log_ms``.
+
+        ``first_only``: of the group alone that begins first.
+        """
+        expired = self.chunks.expired(mono, log_ms)
+        if first_only:
+            expired = sorted(expired, key=lambda key: self.chunks.groups[key].first)[:1]
+        for key in expired:
             self._let_go(key, self.chunks.expire(key), wall_ms)
 
     def _let_go(self, key: GroupKey, released: Sequence[Entry], wall_ms: int) -> None:
@@ -289,8 +295,8 @@ class Assignment:
         for entry in released:
             self.beside += len(entry.others)
             due_ms = entry.not_before_ms
-            if entry.verdict is None and due_ms is not None and due_ms > wall_ms + YEAR_MS:
-                entry.verdict = Verdict(REASON_NOT_BEFORE)
+            if due_ms is not None:
+                _refuse_far_off(entry, due_ms, wall_ms)
             if seat is not None and not isinstance(entry, Part):
                 assert self.lanes is not None
                 entry.key = seat.key  # who names another key in a later chunk changes nothing
@@ -571,6 +577,12 @@ class Assignment:
             self.lanes.validate()
             for entry in (*self.ready, *self.due, *self.blocked):
                 assert _is_silent(entry) or isinstance(entry, Part) or self.lanes.is_head(entry)
+
+
+def _refuse_far_off(entry: Entry, not_before_ms: int, wall_ms: int) -> None:
+    """A time more than a year from now is a mistake, and not waited for."""
+    if entry.verdict is None and not_before_ms > wall_ms + YEAR_MS:
+        entry.verdict = Verdict(REASON_NOT_BEFORE)
 
 
 def _is_silent(entry: Entry) -> bool:
