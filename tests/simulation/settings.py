@@ -93,7 +93,7 @@ def draw(seed: int, random: Random) -> Settings:
 def _exactly_once(settings: Settings, seed: int) -> Settings:
     """Let some worlds have transactions."""
     random = Random(f"exactly once {seed}")
-    if random.random() >= 0.3:
+    if random.random() >= 0.35:
         return settings
     outcomes = settings.outcomes
     if random.random() < 0.8:
@@ -103,9 +103,20 @@ def _exactly_once(settings: Settings, seed: int) -> Settings:
         meddle=0.0,  # what is committed is the only memory that there is
         abort=random.choice((0.0, 0.1, 0.4)),
         refuse_output=random.choice((0.0, 0.0, 0.05, 0.3)),
+        crash=random.choice((settings.faults.crash, 0.08)),
+        evict=random.choice((settings.faults.evict, 0.08)),
+        lose_answer=random.choice((settings.faults.lose_answer, 0.3, 0.7)),
     )
-    config = replace(settings.config, exactly_once=True)
-    return replace(settings, config=config, outcomes=outcomes, faults=faults)
+    settings = replace(
+        settings, config=replace(settings.config, exactly_once=True), outcomes=outcomes, faults=faults
+    )
+    if random.random() < 0.3:  # the broker takes short maps only, and what goes beyond is already under way
+        config = replace(settings.config, map_units=30, window=20, in_flight=64, buffer_bytes=100_000)
+        faults = replace(faults, slow=0.2)
+        return replace(
+            settings, config=config, metadata_limit=24, faults=faults, chunked=0.0, workers=4, messages=2.0
+        )
+    return settings
 
 
 def _draw(seed: int, random: Random) -> Settings:

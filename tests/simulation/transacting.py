@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.simulation.member import Member
 
-__all__ = ["Transactor"]
+__all__ = ["Flight", "Transactor"]
 
 PASSING = ("NOT_COORDINATOR", "CONCURRENT_TRANSACTIONS", "_TIMED_OUT")
 
@@ -108,12 +108,17 @@ class Transactor:
         if flight is None or flight.stage not in (Stage.LOCKED, Stage.IN_DOUBT):
             return
         if not world.broker.down and world.random.random() < land:
-            self._land(flight)
+            flight.next_at = world.mono + world.random.uniform(0.0, 6.0)
+            world.departed.append((self, flight))
             return
         world.say(f"{self._member.name} leaves a transaction open")
         until = world.mono + world.random.uniform(0.5, 4.0)
         for place in flight.uids:
             world.broker.locked[place] = until
+
+    def arrive(self, flight: Flight) -> None:
+        """The end of a transaction that its sender did not live to see."""
+        self._land(flight)
 
     def _write(self, flight: Flight) -> None:
         world = self._member.world
@@ -147,6 +152,8 @@ class Transactor:
             for one in flight.transact.progress:
                 flight.uids[one.place] = broker.logs[one.place].uid
                 broker.locked[one.place] = None
+            if world.often(0.7):  # waits for brokers that are busy
+                flight.next_at = world.mono + world.random.uniform(0.5, 5.0)
 
     def _go_on(self, flight: Flight, stage: Stage) -> None:
         if not flight.refused and flight.code is None:
@@ -158,7 +165,8 @@ class Transactor:
 
     def _end(self, flight: Flight) -> None:
         world = self._member.world
-        if not world.often(world.faults.lose_answer):
+        # Even while all is calm: it takes no longer, and is a matter of the shell and the brokers alone.
+        if world.random.random() >= world.faults.lose_answer * (0.2 if world.calm else 1.0):
             self._land(flight)
             return
         world.say(f"{self._member.name} gets no answer to the end of its transaction")

@@ -98,6 +98,4 @@ def _chunks(record: Record) -> set[tuple[Letter, int]]:
 
 
 def _key(record: Record) -> object:
-    if isinstance(record, Whole):
-        return record.letter
-    return (record.letter, record.offset_) if isinstance(record, PartRecord) else record
+    return record.letter if isinstance(record, Whole) else record

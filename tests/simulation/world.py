@@ -16,6 +16,7 @@ from tests.simulation.records import Facts, Kind, Outcome, Record, Script
 from tests.simulation.settings import DEAD_TOPIC, GROUP, RETRY_TOPIC, Faults, Settings, draw
 from tests.simulation.tenure import Violation
 from tests.simulation.trace import Trace
+from tests.simulation.transacting import Flight, Transactor
 from tests.simulation.watch import Watch
 
 __all__ = ["World", "run"]
@@ -51,6 +52,9 @@ class World:
         self._born = 0
         self._heal_at = 0.0
         self._sendings: list[Sending] = []
+        self.departed: list[
+            tuple[Transactor, Flight]
+        ] = []  # whose end is on its way, though the sender is gone
         self._rejoin: list[float] = []  # when a member that went is started again
         for _ in range(self.settings.members):
             self._start_member()
@@ -135,6 +139,10 @@ class World:
         self.moved = False
         if not self.broker.down:
             self.group.step()
+        for transactor, flight in list(self.departed):
+            if flight.next_at <= self.mono and not self.broker.down:
+                self.departed.remove((transactor, flight))
+                transactor.arrive(flight)
         for member in list(self.members):
             if (
                 member.evicted_until is not None
