@@ -36,7 +36,7 @@ class TransactionalClient:
             "statistics.interval.ms": STATISTICS_MS,
             "stats_cb": self._statistics.take,
         }
-        self._sure = int(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
+        self._sure = float(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
         self._producer: Producer | None = None
         self._initialised = False
         self._ended = 0  # requests to end a transaction that the producer has sent, if none was sent twice
