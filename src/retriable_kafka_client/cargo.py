@@ -10,12 +10,11 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from retriable_kafka_client.client import is_retriable
+from retriable_kafka_client.client import is_fatal, is_retriable
 from retriable_kafka_client.core.protocol import HandOff, Publication, Transact
 from retriable_kafka_client.groups import Groups, Limits, Parcel
 from retriable_kafka_client.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
 from retriable_kafka_client.splitting import UNKNOWN_LIMIT, fits
-from retriable_kafka_client.transactional import is_over
 from retriable_kafka_client.writable import TOPIC_CODES
 
 __all__ = ["Cargo"]
@@ -191,7 +190,7 @@ def _was_too_large(letter: _Letter) -> bool:
 def _own_code(letter: _Letter) -> str | None:
     """The code of a refusal of this very record."""
     error = letter.error
-    if error is None or is_over(error) or (is_retriable(error) and error.name() not in TOPIC_CODES):
+    if error is None or is_fatal(error) or (is_retriable(error) and error.name() not in TOPIC_CODES):
         return None
     if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not letter.apart:
         return None

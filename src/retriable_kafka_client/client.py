@@ -149,7 +149,7 @@ def transaction_settings(
     cluster: Cluster, transactional_id: str, *, on_error: OnError | None = None
 ) -> dict[str, Any]:
     """Return a transactional producer's settings. What it leaves open when it dies ends before its membership does."""
-    session_ms = int(cluster.settings.get("session.timeout.ms", _SESSION_MS))
+    session_ms = _number(cluster.settings, "session.timeout.ms", _SESSION_MS)
     transaction_ms = max(2_000, min(_TRANSACTION_MS, session_ms - 1_000))
     settings = {
         # The brokers say "not yet" while they write the last transaction's markers: with the client's own 100 ms that
@@ -166,7 +166,7 @@ def transaction_settings(
     }
     # The client refuses a longer one.
     longest = transaction_ms - 100
-    settings["socket.timeout.ms"] = min(int(settings.get("socket.timeout.ms", longest)), longest)
+    settings["socket.timeout.ms"] = min(_number(settings, "socket.timeout.ms", longest), longest)
     return settings
 
 
@@ -389,11 +389,14 @@ def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
 
 def largest_record(cluster: Cluster) -> int:
     """Return what the client's ``message.max.bytes`` is."""
-    given = cluster.settings.get("message.max.bytes", _MESSAGE_BYTES)
+    return _number(cluster.settings, "message.max.bytes", _MESSAGE_BYTES)
+
+
+def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
     try:
-        return int(given)
+        return int(settings.get(name, default))
     except ValueError:
-        return _MESSAGE_BYTES  # the client will say what is wrong with it
+        return default  # the client will say what is wrong with it
 
 
 def _kbytes(size: int) -> int:

@@ -44,13 +44,13 @@ from retriable_kafka_client.errors import ConfigError, ConsumerFailed, Retriable
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
-from retriable_kafka_client.outbox import size_of
 from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
+from retriable_kafka_client.transacting import Transacting
 from retriable_kafka_client.transaction import Transactor
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.wiring import subscription
@@ -131,10 +131,7 @@ class Loop:
         self._admin_reach = Reach(ask)
         self._ask = ask
         self._sender: Sender
-        self._transactor: Transactor | None = None  # exactly once: instead of the sender and of commits
-        self._unpublished: dict[
-            Entry, int
-        ] = {}  # exactly once: bytes of what each run sent, until a transaction has it
+        self._transacting: Transacting | None = None  # exactly once: instead of the sender and of commits
         self._recaller: Recaller
         self._directory: topics.Directory
 
@@ -196,8 +193,8 @@ class Loop:
         finally:
             self._recaller.close()
             self._sender.close(0.0 if self._control.hard else 1.0)
-            if self._transactor is not None:
-                self._transactor.close(0.0 if self._control.hard else CLOSE_SECONDS)
+            if self._transacting is not None:
+                self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
 
     def _begin_transactions(self, limits: TopicLimits) -> None:
         config = self._config
@@ -207,7 +204,7 @@ class Loop:
                 "exactly_once",
                 "the mock cluster has no transactions; use a real Kafka, or 'at_least_once' here",
             )
-        self._transactor = Transactor(
+        transactor = Transactor(
             config.cluster,
             config.engine.group,
             member_settings=consumer_settings(config.cluster, config.limits, config.engine.group),
@@ -215,7 +212,8 @@ class Loop:
             admin=lambda: self._admin,
             wake=self._runner.ring,
         )
-        self._transactor.begin(BEFORE_ASSIGNMENT_SECONDS, lambda: self._control.stop)
+        self._transacting = Transacting(transactor, self._troubles, self._errors, self._outflow)
+        transactor.begin(BEFORE_ASSIGNMENT_SECONDS, lambda: self._control.stop)
 
     def _member(self) -> None:
         """Be a member of the group with one client, until stopped or until a new client is called for."""
@@ -297,8 +295,7 @@ class Loop:
             self._tell(answer)
             if isinstance(answer, p.Published):
                 self._outflow(-answer.publication.size)
-        if self._transactor is not None:
-            self._take_transacted(self._transactor)
+        self._take_transacted()
         if self._control.hold != self._engine.on_hold:
             self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
@@ -306,33 +303,15 @@ class Loop:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
         self._publish()
 
-    def _take_transacted(self, transactor: Transactor) -> None:
-        """Take the answer to the transaction in flight, and look how transactions are doing."""
-        answer = transactor.poll()
+    def _take_transacted(self) -> None:
+        answer = None if self._transacting is None else self._transacting.take()
         if answer is not None:
-            transact, refused = answer.transact, answer.refused
-            for publication in transact.publications:
-                if answer.landed or publication in refused:
-                    self._outflow(-self._unpublished.pop(publication.entry, 0))
             self._tell(answer)
-            if answer.landed:
-                self._errors.group_is_well()
-            elif answer.code is not None and answer.code == "GROUP_AUTHORIZATION_FAILED":
-                self._errors.refused(None, answer.code)
-        if transactor.trouble is not None:
-            self._troubles.note("transactions", transactor.trouble)
-        elif not transactor.busy:
-            self._troubles.clear("transactions")
-        if transactor.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
-            self._troubles.note("brokers", "a transaction is without an answer")
 
     def _finished(self, harvest: Harvest) -> None:
         self._late.update(entry for entry, _ in harvest.overdue)
-        if self._transactor is not None:
-            for entry, outputs in harvest.sent:
-                if entry.assignment.phase is not Phase.ENDED:
-                    self._unpublished[entry] = size_of(outputs)
-                    self._outflow(self._unpublished[entry])
+        if self._transacting is not None:
+            self._transacting.sent(harvest.sent)
         for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
             for entry, failure in failed:
                 if failure.timed_out:
@@ -417,8 +396,8 @@ class Loop:
                 self._sender.publish(command.publication)
                 self._outflow(command.publication.size)
             case p.Transact():
-                assert self._transactor is not None
-                self._transactor.send(command, self._consumer.consumer_group_metadata())
+                assert self._transacting is not None
+                self._transacting.perform(command, self._consumer)
             case p.Commit():
                 self._commit(command)
             case p.Pause():
@@ -466,7 +445,7 @@ class Loop:
 
     def _waits_for_workers(self) -> bool:
         """Whether what comes next waits for a worker, or for a transaction, and not for a record."""
-        if self._transactor is not None and self._transactor.busy:
+        if self._transacting is not None and self._transacting.busy:
             return True
         return bool(self._engine.in_flight) and self._engine.held_up
 
@@ -545,9 +524,9 @@ class Loop:
 
     def _last_transaction(self, deadline: float) -> None:
         """Take the answer to a transaction that is still in flight when the drain is over."""
-        transactor = self._transactor
-        while transactor is not None and transactor.busy and not self._control.hard:
-            self._take_transacted(transactor)
+        transacting = self._transacting
+        while transacting is not None and transacting.busy and not self._control.hard:
+            self._take_transacted()
             if time.monotonic() >= deadline:
                 return
             self._runner.wait(SERVE_SECONDS)
@@ -603,8 +582,8 @@ class Loop:
         self._positions.pending.difference_update(places)
         self._starts = [start for start in self._starts if start.place not in places]
         self._tell(p.Ended(places, reason))
-        for entry in [one for one in self._unpublished if one.assignment.phase is Phase.ENDED]:
-            self._outflow(-self._unpublished.pop(entry))
+        if self._transacting is not None:
+            self._transacting.ended()
 
     # What others see ---------------------------------------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def _why_unusable(
     refusal = _refusal(complaint)
     if refusal is not None:
         return ConsumerFailed(f"{text}: {refusal}")
-    return NotReachable(f"{text}: {complaint or _code(error)}") if late else None
+    return NotReachable(f"{text}: {complaint or error_name(error)}") if late else None
 
 
 def _refusal(complaint: str | None) -> str | None:

@@ -22,12 +22,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client.cargo import Cargo
-from retriable_kafka_client.client import open_client, transaction_settings
+from retriable_kafka_client.client import is_fatal, open_client, transaction_settings
 from retriable_kafka_client.config import Cluster
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.groups import SINGLE, Limits
-from retriable_kafka_client.transactional import TransactionalClient, is_over, reason_of
+from retriable_kafka_client.transactional import TransactionalClient, reason_of
 from retriable_kafka_client.writable import Writable
 
 __all__ = ["Transactor"]
@@ -293,4 +293,4 @@ class Transactor:
 
 
 def _is_refusal(error: KafkaError) -> bool:
-    return str(error.name()).endswith("AUTHORIZATION_FAILED") or is_over(error)
+    return str(error.name()).endswith("AUTHORIZATION_FAILED") or is_fatal(error)

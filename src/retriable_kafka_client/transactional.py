@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retriable_kafka_client.client import open_client
 
-__all__ = ["TransactionalClient", "is_over", "reason_of"]
+__all__ = ["TransactionalClient", "reason_of"]
 
 STATISTICS_MS = 40  # between the client's reports on itself
 STATISTICS_WAIT = 2.0  # seconds, for two of them
@@ -36,7 +36,7 @@ class TransactionalClient:
             "statistics.interval.ms": STATISTICS_MS,
             "stats_cb": self._statistics.take,
         }
-        self._sure = int(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
+        self._sure = float(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
         self._producer: Producer | None = None
         self._initialised = False
         self._ended = 0  # requests to end a transaction that the producer has sent, if none was sent twice
@@ -157,11 +157,6 @@ def _bury(grave: list[Producer]) -> None:
     with suppress(KafkaException):
         grave[0].purge()
     grave.clear()
-
-
-def is_over(error: KafkaError) -> bool:
-    """Whether the producer is of no more use."""
-    return bool(error.fatal()) or error.code() in (KafkaError._FATAL, KafkaError._FENCED)
 
 
 def reason_of(error: KafkaException) -> KafkaError:
