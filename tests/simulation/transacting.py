@@ -187,8 +187,15 @@ class Transactor:
         flight.code = None if self.has_landed(flight) else "_TIMED_OUT"
 
     def has_landed(self, flight: Flight) -> bool:
-        """What the shell finds out once nothing is open any more."""
-        return flight.stage is Stage.COMMITTED
+        """What the shell finds out once nothing is open any more: whether a partition stands where it would.
+
+        Where the map has no room to say anything new, that tells nothing, and the shell would make its effects again.
+        """
+        committed = self._member.world.broker.committed
+        news = [one for one in flight.transact.progress if one.news]
+        if not news:
+            return flight.stage is Stage.COMMITTED
+        return any(committed.get(one.place) == Committed(one.position, one.metadata) for one in news)
 
     def _land(self, flight: Flight) -> None:
         """All of it is visible."""
