@@ -107,13 +107,18 @@ def test_a_transaction_takes_what_completed_since_the_last_one(bench: Bench) -> 
     assert says(bench, second.progress[0]) == (4, OffsetMap(4, (), 4))
 
 
-def test_all_partitions_go_together(bench: Bench) -> None:
+def test_progress_without_effects_goes_along_once_in_an_interval(bench: Bench) -> None:
     bench.assign(OTHER)
-    (here,) = bench.plain(BASE, 0)
+    first, second = bench.plain(BASE, 0, 1)
     (there,) = bench.plain(OTHER, 0)
+    lands(bench, transact(bench.wait(1.0)))
     done(bench, there)
-    made = transact(sends(bench, here))
-    assert {one.place: one.position for one in made.progress} == {BASE: 1, OTHER: 1}
+    made = transact(sends(bench, first))
+    assert {one.place: one.position for one in made.progress} == {BASE: 1}
+    sends(bench, second)
+    assert only(bench.wait(1.0), p.Transact) == []
+    made = transact(lands(bench, made))
+    assert {one.place: one.position for one in made.progress} == {BASE: 2, OTHER: 1}
 
 
 def test_work_goes_on_meanwhile(bench: Bench) -> None:

@@ -29,13 +29,17 @@ _publish = Outcomes._publish
 _send = Outcomes._send
 
 
-def _outputs_are_left_out(self: Transactions, assignments: Collection[Assignment]) -> p.Transact:
-    made = _take(self, assignments)
+def _outputs_are_left_out(
+    self: Transactions, assignments: Collection[Assignment], *, timely: bool
+) -> p.Transact:
+    made = _take(self, assignments, timely=timely)
     return p.Transact(made.handoffs, [], made.progress)
 
 
-def _copies_are_left_out(self: Transactions, assignments: Collection[Assignment]) -> p.Transact:
-    made = _take(self, assignments)
+def _copies_are_left_out(
+    self: Transactions, assignments: Collection[Assignment], *, timely: bool
+) -> p.Transact:
+    made = _take(self, assignments, timely=timely)
     return p.Transact([], made.publications, made.progress)
 
 

@@ -72,19 +72,20 @@ class Transactions:
         """Commit what there is, unless one is in flight, or it is not time. ``ticks``: also what needs no haste."""
         if self.in_flight is not None or now.mono < self._again_at:
             return
-        pending = (self._handoffs or self._publications) and (ticks or not self._withheld)
-        timely = ticks and now.mono >= self._next_at
-        if not (pending or timely or any(a.owes and a.phase is Phase.DRAINING for a in assignments)):
+        pending = bool(self._handoffs or self._publications) and (ticks or not self._withheld)
+        timely = (ticks or pending) and now.mono >= self._next_at
+        if not (pending or timely or any(map(_hastens, assignments))):
             return
-        if pending or timely:
+        if timely:
             self._next_at = now.mono + self._interval
-        transact = self._take(assignments)
-        self._withheld = bool(pending) and not (transact.handoffs or transact.publications)
+        transact = self._take(assignments, timely=timely)
+        self._withheld = pending and not (transact.handoffs or transact.publications)
         if transact.progress:
             self.in_flight = transact
             self._out.append(transact)
 
-    def _take(self, assignments: Collection[Assignment]) -> Transact:
+    def _take(self, assignments: Collection[Assignment], *, timely: bool) -> Transact:
+        """``timely``: with the progress of all partitions, not only of those that have an effect: encoding maps costs."""
         by_assignment: dict[Assignment, list[Entry]] = {}
         for one in self._pending:
             by_assignment.setdefault(one.entry.assignment, []).append(one.entry)
@@ -97,7 +98,9 @@ class Transactions:
                 assignment.withheld = len(entries) - len(kept)
                 taken.update(kept)
                 entries = kept
-            made = assignment.progress(_offsets(entries or ()))
+            made = None
+            if entries or timely or _hastens(assignment):
+                made = assignment.progress(_offsets(entries or ()))
             if made is not None and (made.position, made.metadata) != assignment.taken:
                 progress.append(made)
             elif made is not None and entries:  # the map has no room for them
@@ -148,6 +151,7 @@ class Transactions:
         if code == "OFFSET_METADATA_TOO_LARGE":
             longest = max(event.transact.progress, key=lambda one: len(one.metadata))
             told.append(self._commits.shorten(longest, assignments))
+            self._next_at = now.mono
         again_in = 0.0
         if event.refused or self._commits.map_units < units:
             self._failures = 0  # the next one goes without them, or with shorter maps
@@ -198,6 +202,11 @@ class Transactions:
             assert entry.assignment.phase is Phase.ENDED or (
                 tracker is not None and tracker.is_incomplete(entry.offset)
             )
+
+
+def _hastens(assignment: Assignment) -> bool:
+    """Whether its progress is to be committed at once: it is about to be given away."""
+    return assignment.phase is Phase.DRAINING and assignment.owes
 
 
 def _offsets(entries: Iterable[Entry]) -> list[int]:
