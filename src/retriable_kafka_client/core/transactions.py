@@ -141,12 +141,13 @@ class Transactions:
             _owner(one).dirty = True
         code = event.code or next(iter(event.refused.values()), "")
         told: list[events.Event] = []
+        units = self._commits.map_units
         if code == "OFFSET_METADATA_TOO_LARGE":
             longest = max(event.transact.progress, key=lambda one: len(one.metadata))
             told.append(self._commits.shorten(longest, assignments))
         again_in = 0.0
-        if event.refused:
-            self._failures = 0  # the next one goes without them
+        if event.refused or self._commits.map_units < units:
+            self._failures = 0  # the next one goes without them, or with shorter maps
         else:
             again_in = self._pause(assignments)
         self._again_at = now.mono + again_in
