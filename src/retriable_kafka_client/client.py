@@ -10,6 +10,7 @@ import logging
 import re
 import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -53,6 +54,7 @@ _LARGEST_RECORD = 1_000_000_000  # the most that librdkafka takes
 _SESSION_MS = 45_000  # librdkafka's default
 _TRANSACTION_MS = 10_000
 _OVERHEAD = 64 * 1024  # a record's key and headers, and a response's framing
+_LEAST_WORD = 4  # characters: shorter words of a secret stand in too many texts
 
 # The consumer protocol of KIP-848 keeps these on the broker, and librdkafka refuses them there.
 _CLASSIC_ONLY = (
@@ -61,6 +63,8 @@ _CLASSIC_ONLY = (
     "partition.assignment.strategy",
     "group.protocol.type",
 )
+
+_IN_FLIGHT = frozenset(("max.in.flight", "max.in.flight.requests.per.connection"))
 
 # By which name the client speaks of a setting -> by which everybody else knows it.
 _OTHER_NAMES = {
@@ -122,11 +126,16 @@ def consumer_settings(
 def producer_settings(
     cluster: Cluster, limits: Limits, *, hand_off: bool = False, on_error: OnError | None = None
 ) -> dict[str, Any]:
-    """Return a producer's settings: idempotent, its queue bounded by ``limits.buffer_bytes``.
+    """Return a producer's settings: idempotent, one request at a time to each broker unless the cluster's settings say
+    otherwise, its queue bounded by ``limits.buffer_bytes``.
 
     With ``hand_off`` a record never times out, because a time-out may mean "written".
     """
     settings = {
+        # A broker takes a client's first request for a partition whatever its sequence number. With several under way
+        # while leaders move, the second can be let in before the first, whose retry then counts as a duplicate: it is
+        # reported as delivered, without an offset, and stands nowhere.
+        **({} if _IN_FLIGHT & cluster.settings.keys() else {"max.in.flight": 1}),
         **_guarded(cluster, on_error),
         "enable.idempotence": True,  # brings acks=all and unlimited retries
         "queue.buffering.max.kbytes": _kbytes(max(limits.buffer_bytes, largest_record(cluster))),
@@ -229,10 +238,12 @@ def is_retriable(error: KafkaError) -> bool:
 
 
 def without_secrets(text: str, settings: Mapping[str, Any]) -> str:
-    """Return ``text`` with the values of secret settings taken out."""
+    """Return ``text`` with the values of secret settings taken out, and the words in them: the client may show a part."""
     for name, value in settings.items():
         if is_secret(name) and isinstance(value, str) and value:
-            text = text.replace(value, "(not shown)")
+            words = [word.rpartition("=")[2] for word in value.split()]
+            for part in (value, *(word for word in words if len(word) >= _LEAST_WORD)):
+                text = text.replace(part, "(not shown)")
     return text
 
 
@@ -250,7 +261,9 @@ class ClientLog:
         interval: float = 60.0,
         highest: int = logging.CRITICAL,
         clock: Callable[[], float] = time.monotonic,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self._settings = settings or {}  # what is secret in them is shown at no level
         self._target = target
         self._highest = highest
         self._interval = interval
@@ -260,9 +273,10 @@ class ClientLog:
     def log(self, level: int, message: str, *args: object) -> None:
         """Log one line; the client gives its kind ("FAIL"), the client's name and the text as ``args``."""
         try:
-            self._target.log(self._level(level, args), message, *args)
-        except Exception:
-            log.exception("the logger of the Kafka client raised")
+            told = (without_secrets(arg, self._settings) if isinstance(arg, str) else arg for arg in args)
+            self._target.log(self._level(level, args), message, *told)
+        except Exception as error:  # noqa: BLE001 - a logger may be the user's
+            log.error("the logger of the Kafka client raised %s", _where(error))
 
     def _level(self, level: int, args: tuple[object, ...]) -> int:
         kind = args[0] if args else ""
@@ -290,11 +304,31 @@ def _guarded(
     if "oauth_cb" in settings:
         settings["oauth_cb"] = _guard_oauth(settings["oauth_cb"])
     users = settings.get("error_cb")
-    told = [one for one in (on_error, users) if one is not None]
+    told = [one for one in (_redacting(on_error, settings), users) if one is not None]
     # Without a callback librdkafka logs each error at once; the log has them already.
     settings["error_cb"] = _guard("error_cb", lambda error: [one(error) for one in told])
-    settings["logger"] = ClientLog(settings.get("logger", _client_log), highest=highest)
+    target = settings.get("logger", _client_log)
+    settings["logger"] = ClientLog(target, highest=highest, settings=dict(settings))
     return settings
+
+
+def _redacting(on_error: OnError | None, settings: Mapping[str, Any]) -> OnError | None:
+    """What the client says is shown to users, and may hold a part of a setting that it does not understand."""
+    if on_error is None:
+        return None
+
+    def told(error: KafkaError) -> None:
+        text = without_secrets(error.str(), settings)
+        on_error(KafkaError(error.code(), text, fatal=error.fatal(), retriable=error.retriable()))
+
+    return told
+
+
+def _where(error: BaseException) -> str:
+    """An exception's type and where it was raised: its text may hold anything."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__qualname__}{place}"
 
 
 def _guard(name: str, callback: Callable[[Any], object]) -> Callable[[Any], None]:
@@ -305,8 +339,8 @@ def _guard(name: str, callback: Callable[[Any], object]) -> Callable[[Any], None
             callback(told)
         except KeyboardInterrupt:
             raise  # the user at the keyboard, not the callback
-        except BaseException:
-            log.exception("the callback %s in Cluster.settings raised", name)
+        except BaseException as error:  # noqa: BLE001 - it is the user's, on the client's thread or ours
+            log.error("the callback %s in Cluster.settings raised %s", name, _where(error))
 
     return guarded
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
@@ -20,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
-from retriable_kafka_client.absence import Absence
+from retriable_kafka_client.absence import Absence, Reach, ask_brokers
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import by_place
 from retriable_kafka_client.client import (
@@ -124,7 +125,11 @@ class Loop:
         self._assigner: Assigner
         self._committer: Committer
         self._admin: AdminClient
-        self._absence = Absence(lambda: self._admin.describe_cluster(request_timeout=5.0))
+        ask = partial(ask_brokers, admin_settings(config.cluster))
+        self._absence = Absence(ask)
+        self._reach = Reach(ask)  # the consumer's
+        self._admin_reach = Reach(ask)
+        self._ask = ask
         self._sender: Sender
         self._transacting: Transacting | None = None  # exactly once: instead of the sender and of commits
         self._recaller: Recaller
@@ -176,7 +181,7 @@ class Loop:
                 if name is not None:
                     limits.pending(name)  # asks
         self._sender = Sender(
-            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits
+            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits, self._ask
         )
         self._recaller = Recaller(consumer_settings(config.cluster, config.limits, config.engine.group))
         try:
@@ -243,12 +248,7 @@ class Loop:
         self._serve()
         self._restore()
         self._refresh_topics()
-        if self._absence.is_vain(time.monotonic()):
-            self._reopen = True
-            log.warning(
-                "group %s: the client did not find back into it, though the brokers answer; another one takes its place",
-                self._config.engine.group,
-            )
+        self._replace_lost_clients(time.monotonic())
         if self._reopen:
             return  # what this client would still read, and where it stands, is of the log that is gone
         self._start()
@@ -259,6 +259,24 @@ class Loop:
         for idle in self._idle_looks.ends(self._assigner, assignments, self._now()):
             self._tell(idle)
         self._reread()
+
+    def _replace_lost_clients(self, now: float) -> None:
+        """See `absence`."""
+        topic = next((place.topic for place in self._engine.assignments), None)
+        vain = "did not find back into it" if self._absence.is_vain(now) else None
+        if self._reach.is_vain(self._consumer, topic, now):
+            vain = "does not find the brokers"
+        if vain is not None:
+            self._reopen = True
+            log.warning(
+                "group %s: the client %s, though they answer; another one takes its place",
+                self._config.engine.group,
+                vain,
+            )
+        if self._admin_reach.is_vain(self._admin, topic, now):
+            self._admin = self._directory.admin = open_client(
+                AdminClient, admin_settings(self._config.cluster)
+            )
 
     def _serve(self) -> None:
         """Take what workers and brokers have answered, and what time has brought. Also inside rebalance callbacks."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from retriable_kafka_client.absence import Ask, Reach
 from retriable_kafka_client.client import is_fatal, open_client
 from retriable_kafka_client.core.protocol import (
     HandOff,
@@ -50,7 +51,14 @@ class Sender:
     copies are unknown, and are reported as refused; they may then stand twice.
     """
 
-    def __init__(self, settings: Mapping[str, Any], clock: Callable[[], float], limits: Limits) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        clock: Callable[[], float],
+        limits: Limits,
+        ask: Ask | None = None,
+    ) -> None:
+        """``ask`` asks the brokers with another client: one that does not find them any more is replaced."""
         self._settings = {
             **settings,
             "topic.metadata.propagation.max.ms": 3000,
@@ -60,6 +68,9 @@ class Sender:
         }
         self._clock = clock  # wall seconds; stamps dead letters
         self._limits = limits
+        self._ask = ask
+        self._reaches: dict[bool, Reach] = {}
+        self._topic: str | None = None  # the last one that was written to
         self._producers: dict[bool, Producer] = {}  # by whether each copy goes in a request of its own
         self._backlog: deque[Parcel] = deque()  # the client's queue was full
         self._answers: list[HandOffAnswered | Published] = []
@@ -80,6 +91,8 @@ class Sender:
             # What the single one holds is counted here: any one copy must fit, however small the queue.
             own = {**SINGLE, "queue.buffering.max.kbytes": LARGEST_QUEUE} if single else {}
             self._producers[single] = open_client(Producer, self._settings | own)
+            if self._ask is not None:
+                self._reaches[single] = Reach(self._ask)
         return self._producers[single]
 
     def send(self, handoff: HandOff) -> None:
@@ -107,6 +120,10 @@ class Sender:
                     producer.poll(0)
                 except KafkaException as error:  # a fatal one, such as no right to write anywhere
                     self._renew(single, error.args[0])
+                    continue
+                reach = self._reaches.get(single)
+                if reach is not None and reach.is_vain(producer, self._topic, time.monotonic()):
+                    self._renew(single, KafkaError(KafkaError._TRANSPORT))
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()
         if self._groups:
@@ -132,7 +149,7 @@ class Sender:
                     producer.flush(0.5)
 
     def _renew(self, single: bool, reason: KafkaError) -> None:
-        """A client that met a fatal error sends nothing any more: another one takes its place."""
+        """A client that met a fatal error, or does not find the brokers, sends nothing any more: another takes its place."""
         producer = self._producers.pop(single, None)
         if producer is None:
             return
@@ -146,6 +163,7 @@ class Sender:
         ]
 
     def _go(self, parcel: Parcel, *, alone: bool) -> None:
+        self._topic = parcel.topic
         size = 0 if parcel.source is None else parcel.source.size
         headers = [*parcel.headers, *parcel.whole] if parcel.whole else parcel.headers
         limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT

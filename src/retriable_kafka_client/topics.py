@@ -71,15 +71,9 @@ def check(
             cluster_id, known = str(metadata.cluster_id), set(metadata.topics)
         except KafkaException as error:
             admin.poll(0)  # for its complaints
-            complaint = refused_by()
-            if time.monotonic() > deadline or (complaint is not None and "AUTHENTICATION" in complaint):
-                reason = complaint or error_name(error)
-                kind = (
-                    ConsumerFailed
-                    if complaint is not None and "AUTHENTICATION" in complaint
-                    else NotReachable
-                )
-                raise kind(f"the brokers at {bootstrap_servers} cannot be used: {reason}") from error
+            failure = _why_unusable(refused_by(), error, bootstrap_servers, time.monotonic() > deadline)
+            if failure is not None:
+                raise failure from error
     routing = Routing(routes)
     for name in sorted(known):
         conflict = routing.conflict(name)
@@ -113,6 +107,28 @@ def check(
     for pattern in _unmatched(routes, matched):
         log.warning("no topic matches %r yet; those that appear later are read", pattern)
     return directory
+
+
+def _why_unusable(
+    complaint: str | None, error: KafkaException, bootstrap_servers: str, late: bool
+) -> ConsumerFailed | None:
+    """What to raise after the first question failed; None: it may be asked again."""
+    text = f"the brokers at {bootstrap_servers} cannot be used"
+    refusal = _refusal(complaint)
+    if refusal is not None:
+        return ConsumerFailed(f"{text}: {refusal}")
+    return NotReachable(f"{text}: {complaint or error_name(error)}") if late else None
+
+
+def _refusal(complaint: str | None) -> str | None:
+    """What was refused, if the client's ``complaint`` is of that kind: waiting does not mend it."""
+    if complaint is not None and "AUTHENTICATION" in complaint:
+        return complaint
+    if complaint is None or "certificate" not in complaint:
+        return None
+    if " alert " in complaint:
+        return f"they refuse our certificate (ssl.certificate.location, ssl.key.location): {complaint}"
+    return f"their certificate is not trusted (ssl.ca.location): {complaint}"
 
 
 def _unmatched(routes: Sequence[Route], names: AbstractSet[str]) -> list[str]:
@@ -198,7 +214,7 @@ class Directory:
     ) -> None:
         self.matched = matched  # of these, the ones that are read
         self.is_mock = is_mock(cluster_id)
-        self._admin = admin
+        self.admin = admin  # may be replaced
         self._cluster_id = cluster_id
         self._known = known  # topics that the cluster listed at first
         self._facts: dict[str, TopicFacts] = {}
@@ -259,9 +275,9 @@ class Directory:
         ]
 
     def _ask(self, name: str) -> None:
-        described = self._admin.describe_topics(TopicCollection([name]), request_timeout=ASK_SECONDS)[name]
+        described = self.admin.describe_topics(TopicCollection([name]), request_timeout=ASK_SECONDS)[name]
         resource = ConfigResource(ResourceType.TOPIC, name)
-        configured = self._admin.describe_configs([resource], request_timeout=ASK_SECONDS)[resource]
+        configured = self.admin.describe_configs([resource], request_timeout=ASK_SECONDS)[resource]
         self._questions[name] = (described, configured)
 
     def _collect(self) -> dict[str, _Answer]:

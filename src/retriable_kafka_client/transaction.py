@@ -270,9 +270,12 @@ class Transactor:
     def _has_landed(self, transact: Transact) -> bool | None:
         """Whether the group's positions are what it says, now that nothing is open; None when closing.
 
-        Each differs from the one before. Those of partitions that others own by now may have gone on, so one is enough.
+        Those of partitions that others own by now may have gone on, so one is enough. Where none says anything new, the
+        effects are made again rather than lost.
         """
-        wanted = {one.place: (one.position, one.metadata) for one in transact.progress}
+        wanted = {one.place: (one.position, one.metadata) for one in transact.progress if one.news}
+        if not wanted:
+            return False
         if self._reader is None:
             self._reader = open_client(KafkaConsumer, dict(self._member_settings))
         while not self._closing:

@@ -12,6 +12,7 @@ import threading
 import time
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import confluent_kafka
 
@@ -97,7 +98,7 @@ def main(told: dict[str, Any]) -> None:
     """Consume until killed or told to stop."""
     evidence = EvidenceWriter(told["evidence"])
     step, number = told.get("step") or ("", 1)
-    vars(transactional)["Producer"] = dying(Death(evidence, step, number))
+    patch.object(transactional, "Producer", dying(Death(evidence, step, number))).start()
     Consumer(
         Cluster(
             told["servers"],

@@ -246,8 +246,8 @@ class Engine:
         assignment.retention_ms = event.retention_ms
         assignment.earliest = event.earliest
         assignment.restore(event.position, event.metadata)
-        if self._transactions is not None and assignment.restore_problem is None:
-            assignment.taken_units = len(event.metadata)
+        if event.position is not None and assignment.restore_problem is None:
+            assignment.taken = event.position, event.metadata
         if assignment.restore_problem is not None:
             self._notify(notices.map_ignored(assignment, assignment.restore_problem))
         self._notify(notices.started(assignment, event.position))

@@ -73,7 +73,7 @@ class Assignment:
         "scanned_at",
         "refused",
         "sending",
-        "taken_units",
+        "taken",
         "told_blocked",
         "tracker",
         "uid",
@@ -123,7 +123,7 @@ class Assignment:
         self.told_blocked = False  # the user knows that `blocked` is not empty
         self.dirty = False  # there is progress that no acknowledged commit holds
         self.withheld = 0  # exactly once: of `sending`, what no offset map could tell yet as complete
-        self.taken_units = 0  # exactly once: the length of the map that the broker took last
+        self.taken: tuple[int, str] = (-1, "")  # exactly once: position and map that the broker took last
         self.begin: int | None = None  # where consuming begins; None: where `earliest` says
         self.earliest = False  # without a position, begin where the log does
         self.restored = 0  # messages that the restored map knows as done
@@ -507,7 +507,7 @@ class Assignment:
         self.dirty = False
         metadata = ""
         if self.has_map:
-            metadata = self.tracker.encode(self.binding, besides, units=self.taken_units)
+            metadata = self.tracker.encode(self.binding, besides, units=len(self.taken[1]))
         return Progress(
             place=self.place, position=self.tracker.position_with(besides), metadata=metadata, token=self
         )
@@ -515,7 +515,7 @@ class Assignment:
     def told_with(self, besides: Collection[int]) -> int:
         """Where the map ends that a commit with these can carry: it tells nothing from there on."""
         assert self.tracker is not None
-        text = self.tracker.encode(self.binding, besides, units=self.taken_units)
+        text = self.tracker.encode(self.binding, besides, units=len(self.taken[1]))
         return decode(text, base=self.tracker.position_with(besides), binding=self.binding).end
 
     def shorten_map(self, budget_units: int) -> None:

@@ -387,6 +387,9 @@ class Progress:
     position: int
     metadata: str
     token: object = field(repr=False)  # the assignment that it belongs to
+    news: bool = (
+        True  # in a Transact: it differs from what the broker took last, and so tells whether this one landed
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ longer, so it reaches at least as far.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import notices
@@ -97,8 +98,10 @@ class Transactions:
                 taken.update(kept)
                 entries = kept
             made = assignment.progress(_offsets(entries or ()))
-            if made is not None:
+            if made is not None and (made.position, made.metadata) != assignment.taken:
                 progress.append(made)
+            elif made is not None and entries:  # the map has no room for them
+                progress.append(replace(made, news=False))
         handoffs = [one for one in self._handoffs if one.entry in taken]
         publications = [one for one in self._publications if one.entry in taken]
         if handoffs:
@@ -210,5 +213,5 @@ def _owner(progress: Progress) -> Assignment:
 def _landed(progress: Progress) -> events.Event:
     topic, partition = progress.place
     units = len(progress.metadata)
-    _owner(progress).taken_units = units
+    _owner(progress).taken = progress.position, progress.metadata
     return events.Committed(topic=topic, partition=partition, position=progress.position, map_units=units)

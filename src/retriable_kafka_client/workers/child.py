@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -93,7 +94,7 @@ class Ready:
 class InitializerFailed:
     """The last word of a worker whose initializer raised."""
 
-    error: str  # the exception's type; its text stands on the worker's stderr
+    error: str  # the exception's type; where it was raised stands on the worker's stderr
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +185,18 @@ def _initialized(connection: Connection, initializer: Callable[[], object] | Non
         if initializer is not None:
             initializer()
     except BaseException as error:  # noqa: BLE001 - also SystemExit: the parent is told
-        traceback.print_exc()
+        _print_without_text(error)
         connection.send(InitializerFailed(type(error).__qualname__))
         return False
     return True
+
+
+def _print_without_text(error: BaseException) -> None:
+    """Where it was raised, on stderr. Its text may hold a secret, unless it is about what cannot be imported."""
+    text = f": {error}" if isinstance(error, ImportError | AttributeError) else ""
+    trace = "".join(traceback.format_tb(error.__traceback__))
+    sys.stderr.write(f"Traceback:\n{trace}{type(error).__qualname__}{text}\n")
+    sys.stderr.flush()
 
 
 def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> None:
@@ -195,7 +204,7 @@ def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> N
     try:
         spec: HandlerSpec = load(batch.pickled_spec)
     except BaseException as error:  # noqa: BLE001 - importing a module can raise anything
-        traceback.print_exc()
+        _print_without_text(error)
         connection.send(Unloadable(type(error).__qualname__))
         return
     sent = 0
