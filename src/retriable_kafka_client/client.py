@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ClientLog",
     "admin_settings",
+    "close_in_time",
     "consumer_settings",
     "delivery_error",
+    "error_name",
+    "is_fatal",
+    "is_mock",
     "is_retriable",
     "largest_record",
     "open_client",
@@ -159,9 +164,36 @@ def open_client(kind: Callable[[dict[str, Any]], Client], settings: Mapping[str,
     raise ConfigError(f"Cluster.settings[{name!r}]", settings[name], remedy, secret=is_secret(name))
 
 
+def close_in_time(client: Any, timeout: float) -> bool:
+    """Close a consumer client, and return whether that took at most ``timeout`` seconds.
+
+    With an unanswered request it may take a minute: it is then left to itself, on a daemon thread.
+    """
+    closing = threading.Thread(target=client.close, name="rkc-close", daemon=True)
+    closing.start()
+    closing.join(timeout)
+    return not closing.is_alive()
+
+
 def delivery_error(error: KafkaError, topic: str) -> DeliveryError:
     """Return our error for a record that was not acknowledged."""
     return DeliveryError(error.name(), is_retriable(error), error.str(), topic=topic)
+
+
+def error_name(error: KafkaException) -> str:
+    """Return the client's name for it."""
+    reason = error.args[0]
+    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client is of no use any more."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
+def is_mock(cluster_id: str) -> bool:
+    """Whether it is one of librdkafka's mock clusters, which know neither topic ids nor settings."""
+    return cluster_id.startswith("mockCluster")
 
 
 def is_retriable(error: KafkaError) -> bool:

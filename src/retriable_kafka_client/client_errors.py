@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 from confluent_kafka import Message as RawMessage
 
 from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.troubles import Troubles
 
-__all__ = ["BEFORE_ASSIGNMENT_SECONDS", "ClientErrors", "error_name"]
+__all__ = ["BEFORE_ASSIGNMENT_SECONDS", "ClientErrors"]
 
 log = logging.getLogger("retriable_kafka_client")
 
@@ -88,9 +88,3 @@ class ClientErrors:
     def group_is_well(self) -> None:
         """The group's coordinator answered."""
         self._troubles.clear("brokers", f"group {self._group}")
-
-
-def error_name(error: KafkaException) -> str:
-    """The client's name for it."""
-    reason = error.args[0]
-    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__

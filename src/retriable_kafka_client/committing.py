@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from retriable_kafka_client.client_errors import error_name
+from retriable_kafka_client.client import error_name
 from retriable_kafka_client.core.protocol import Commit, Place
 
 __all__ = ["Committer", "Outcome"]

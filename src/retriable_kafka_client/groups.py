@@ -132,11 +132,6 @@ class Groups:
         """Parcels that are not settled."""
         return sum(len(line.waiting) + len(line.active) for line in self._lines.values())
 
-    @property
-    def in_client(self) -> int:
-        """Records whose delivery reports are to come."""
-        return sum(line.records for line in self._lines.values())
-
     def add(self, parcel: Parcel) -> None:
         """Take a parcel; ``advance`` sends it."""
         self._lines.setdefault(parcel.topic, _Line()).waiting.append(parcel)

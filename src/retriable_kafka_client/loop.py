@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
@@ -24,8 +23,15 @@ from retriable_kafka_client import events, topics
 from retriable_kafka_client.absence import Absence
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import by_place
-from retriable_kafka_client.client import admin_settings, consumer_settings, open_client, producer_settings
-from retriable_kafka_client.client_errors import BEFORE_ASSIGNMENT_SECONDS, ClientErrors, error_name
+from retriable_kafka_client.client import (
+    admin_settings,
+    close_in_time,
+    consumer_settings,
+    error_name,
+    open_client,
+    producer_settings,
+)
+from retriable_kafka_client.client_errors import BEFORE_ASSIGNMENT_SECONDS, ClientErrors
 from retriable_kafka_client.committing import Committer
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.core import protocol as p
@@ -161,7 +167,7 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
-        limits = TopicLimits(lambda: self._admin)
+        limits = TopicLimits(lambda: self._admin, mock=self._directory.is_mock)
         for route in config.engine.routes:
             for name in (route.retry_topic, route.dead_letter):
                 if name is not None:
@@ -299,12 +305,9 @@ class Loop:
             self._close()
 
     def _close(self) -> None:
-        """Leave the group. A client with an unanswered request may take a minute; it is left to itself after a while."""
+        """Leave the group, or leave the client that does so to itself after a while."""
         self._closing = True
-        closing = threading.Thread(target=self._consumer.close, name="rkc-close", daemon=True)
-        closing.start()
-        closing.join(CLOSE_SECONDS)
-        if closing.is_alive():
+        if not close_in_time(self._consumer, CLOSE_SECONDS):
             log.error(
                 "group %s: the brokers do not answer; left without saying so", self._config.engine.group
             )

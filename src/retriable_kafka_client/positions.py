@@ -7,7 +7,8 @@ from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from retriable_kafka_client.client_errors import ClientErrors, error_name
+from retriable_kafka_client.client import error_name
+from retriable_kafka_client.client_errors import ClientErrors
 from retriable_kafka_client.core.protocol import Place, Restored
 from retriable_kafka_client.topics import Directory
 from retriable_kafka_client.troubles import Troubles

@@ -20,6 +20,7 @@ from retriable_kafka_client.bridge import LoopBridge, LoopBridges
 from retriable_kafka_client.checks import MAX_INT32, check_topic_name, instance, integer
 from retriable_kafka_client.client import (
     admin_settings,
+    is_fatal,
     largest_record,
     open_client,
     producer_settings,
@@ -355,7 +356,7 @@ class Producer:
             self._unread.report()
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() == KafkaError._FATAL:
+        if is_fatal(error):
             self._fatal = f"{error.name()}: {error.str()}"
         else:
             self._trouble = f"{error.name()}: {error.str()}"

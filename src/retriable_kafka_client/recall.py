@@ -6,13 +6,12 @@ the loop's thread touches it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from retriable_kafka_client.client import open_client
+from retriable_kafka_client.client import close_in_time, open_client
 from retriable_kafka_client.core.protocol import Recall, Recalled, RecallEnded
 
 __all__ = ["Recaller"]
@@ -90,8 +89,5 @@ class Recaller:
 
     def close(self) -> None:
         """Bounded; a client that still has a request out is left to itself."""
-        if self._client is None:
-            return
-        closing = threading.Thread(target=self._client.close, name="rkc-close-recall", daemon=True)
-        closing.start()
-        closing.join(CLOSE_SECONDS)
+        if self._client is not None:
+            close_in_time(self._client, CLOSE_SECONDS)

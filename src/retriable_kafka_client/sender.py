@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Producer
 
-from retriable_kafka_client.client import open_client
+from retriable_kafka_client.client import is_fatal, open_client
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.protocol import (
     HandOff,
@@ -72,7 +72,9 @@ class Sender:
         self._backlog: deque[Parcel] = deque()  # the client's queue was full
         self._answers: list[HandOffAnswered | Published] = []
         self._broken: dict[bool, KafkaError] = {}  # producers that met a fatal error
-        self._unanswered = 0
+        self._unanswered = (
+            0  # copies and publications of which it is not known yet whether the broker has them
+        )
         queue = int(self._settings.get("queue.buffering.max.kbytes", LARGEST_QUEUE)) * 1024
         self._groups = Groups(
             lambda: self._producer(single=True),
@@ -87,11 +89,6 @@ class Sender:
             own = {**SINGLE, "queue.buffering.max.kbytes": LARGEST_QUEUE} if single else {}
             self._producers[single] = open_client(Producer, self._settings | own)
         return self._producers[single]
-
-    @property
-    def unanswered(self) -> int:
-        """Copies and publications of which it is not known yet whether the broker has them."""
-        return self._unanswered
 
     def send(self, handoff: HandOff) -> None:
         """Put the copy on its way; never blocks."""
@@ -206,14 +203,14 @@ class Sender:
         if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
             self._apart(parcel)  # it may have been its neighbours
             return
-        if error is not None and _is_fatal(error):
+        if error is not None and is_fatal(error):
             self._broken[False] = error
         parcel.settle(error, report)
 
     def _apart_settled(
         self, settle: Callable[[KafkaError | None, Any], None], error: KafkaError | None, report: Any
     ) -> None:
-        if error is not None and _is_fatal(error):
+        if error is not None and is_fatal(error):
             self._broken[True] = error
         settle(error, report)
 
@@ -252,10 +249,6 @@ class Sender:
         else:
             headers += write_marks(marks)
         return headers
-
-
-def _is_fatal(error: KafkaError) -> bool:
-    return error.fatal() or error.code() == KafkaError._FATAL
 
 
 def _parcel(output: Output, settle: Callable[[KafkaError | None, Any], None]) -> Parcel:

@@ -95,8 +95,7 @@ def fits(
         most += 10 + 4 * len(name) + (4 * len(value) if value else 0)
     if most <= limit and most <= client_limit:
         return True
-    held, count = _headers(headers)
-    return _CLIENT + len(key or b"") + size + held <= client_limit and _batch(size, key, held, count) <= limit
+    return client_bytes(size, key, headers) <= client_limit and batch_bytes(size, key, headers) <= limit
 
 
 @dataclass(frozen=True, slots=True)

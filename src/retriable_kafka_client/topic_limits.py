@@ -11,21 +11,30 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
+from retriable_kafka_client.client import is_mock
+
 __all__ = ["TopicLimits"]
 
 _ASK = 5.0  # seconds: time-out of one question
 _AGAIN = 60.0  # seconds until a topic whose limit was not told is asked for again
-_MOCK = "mockCluster"  # how librdkafka names its mock clusters, which leave the question unanswered
 
 
 class TopicLimits:
-    """``limit`` may be called from any thread; the rest only from one."""
+    """``limit`` may be called from any thread; the rest only from one. ``mock`` says whether it is a mock cluster, which
+    would leave the question unanswered; with None that is asked first, which blocks for up to a second.
+    """
 
-    def __init__(self, admin: Callable[[], AdminClient], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        admin: Callable[[], AdminClient],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        mock: bool | None = None,
+    ) -> None:
         self._open = admin
         self._clock = clock
         self._admin: AdminClient | None = None
-        self._mock: bool | None = None  # None: not known yet
+        self._mock = mock
         self._limits: dict[str, int | None] = {}
         self._asked_at: dict[str, float] = {}
         self._questions: dict[str, Future[Any]] = {}
@@ -64,7 +73,7 @@ class TopicLimits:
             if self._admin is None:
                 self._admin = self._open()
             if self._mock is None:
-                self._mock = str(self._admin.list_topics(timeout=1.0).cluster_id).startswith(_MOCK)
+                self._mock = is_mock(str(self._admin.list_topics(timeout=1.0).cluster_id))
             if self._mock:
                 return None
             resource = ConfigResource(ResourceType.TOPIC, topic)

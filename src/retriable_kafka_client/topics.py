@@ -17,9 +17,10 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
 
+from retriable_kafka_client.client import error_name, is_mock
 from retriable_kafka_client.core.engine import Route
 from retriable_kafka_client.core.routing import Routing, is_pattern
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, NotReachable
@@ -31,9 +32,6 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS = 5.0  # how long a re-created topic may go unnoticed
 ASK_SECONDS = 5.0  # time-out of one question
 STEP_SECONDS = 0.05
-MOCK_CLUSTER = (
-    "mockCluster"  # how librdkafka names its mock clusters, which know neither topic ids nor settings
-)
 LONGEST_UID = 200  # with partition and offset it makes a message's id, and that has to fit into its header
 _REFUSED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 _MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"})
@@ -119,7 +117,7 @@ def _why_unusable(
     refusal = _refusal(complaint)
     if refusal is not None:
         return ConsumerFailed(f"{text}: {refusal}")
-    return NotReachable(f"{text}: {complaint or _code(error)}") if late else None
+    return NotReachable(f"{text}: {complaint or error_name(error)}") if late else None
 
 
 def _refusal(complaint: str | None) -> str | None:
@@ -215,6 +213,7 @@ class Directory:
         matched: AbstractSet[str] = frozenset(),
     ) -> None:
         self.matched = matched  # of these, the ones that are read
+        self.is_mock = is_mock(cluster_id)
         self._admin = admin
         self._cluster_id = cluster_id
         self._known = known  # topics that the cluster listed at first
@@ -223,7 +222,6 @@ class Directory:
         self._questions: dict[str, tuple[Future[Any], Future[Any]]] = {}
         self._missing: set[str] = set()
         self._stale: set[str] = set()  # known from before a partition of it was given to us
-        self._mock = cluster_id.startswith(MOCK_CLUSTER)
 
     @property
     def missing(self) -> frozenset[str]:
@@ -236,7 +234,7 @@ class Directory:
 
     def expire(self, names: Iterable[str]) -> None:
         """A partition of these is about to begin: what is known may be of a topic that is gone."""
-        if not self._mock:
+        if not self.is_mock:
             for name in names:
                 self._stale.add(name)
                 self._questions.pop(name, None)  # asked before it was given to us
@@ -245,7 +243,7 @@ class Directory:
         """Ask and wait for the answers; None if ``stopped`` became true."""
         answers: dict[str, _Answer] = {}
         for name in names:
-            if self._mock:
+            if self.is_mock:
                 self._untold(name)
                 answers[name] = _Answer(None if name in self._known else "UNKNOWN_TOPIC_OR_PART")
             else:
@@ -261,7 +259,7 @@ class Directory:
         """Ask for what was not asked for lately, and take in what has been answered; returns whose id has changed."""
         before = dict(self._facts)
         self._collect()
-        if self._mock:
+        if self.is_mock:
             for name in names:
                 self._untold(name)  # it may have appeared since
         else:
@@ -294,7 +292,7 @@ class Directory:
         try:
             topic_id = str(described.result().topic_id)
         except KafkaException as error:
-            code = _code(error)
+            code = error_name(error)
             if code in _MISSING:
                 self._missing.add(name)
             elif code in _REFUSED:
@@ -322,8 +320,3 @@ class Directory:
         if len(uid) > LONGEST_UID:
             uid = f"{self._cluster_id}.{sha256(name.encode()).hexdigest()}"
         self._facts.setdefault(name, TopicFacts(uid, False, None))
-
-
-def _code(error: KafkaException) -> str:
-    reason = error.args[0]
-    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__

@@ -1,11 +1,13 @@
 """A program with one consumer of chunked messages: `python -m tests.campaign.chunk_worker '{"servers": …}'`.
 
-It notes each run: key, the body's digest and size, own headers, attempt and id.
+It notes each run: key, the body's digest and size, own headers, attempt and id,
+and the most memory that the process has had.
 """
 
 import hashlib
 import json
 import logging
+import resource
 import sys
 from typing import Any
 
@@ -29,6 +31,7 @@ def main(told: dict[str, Any]) -> None:
             headers=[[name, (value or b"").decode()] for name, value in message.headers],
             attempt=message.attempt,
             id=message.id,
+            peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
         if int(message.key or b"0") % 7 == 0 and message.attempt == 1:
             raise ValueError

@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.campaign.memory import Memory
 from tests.campaign.sizes import pick
@@ -102,6 +103,36 @@ def test_large_messages_side_by_side(topics: Topics, tmp_path: Path, report: Cal
     )
     # What is held, what the client has fetched, what it fetches again, copies on their way, one message being joined.
     assert max(peaks) < 4 * buffer / MIB + 2.2 * largest / MIB + 150
+
+
+def test_one_message_costs_little_more_than_itself(
+    topics: Topics, tmp_path: Path, report: Callable[..., None]
+) -> None:
+    """Its chunks and what they are joined to, beside what a consumer of small messages takes."""
+    size, buffer = pick((24 * MIB, 64 * MIB), (56 * MIB, 64 * MIB))
+    servers = topics.kafka.bootstrap_servers
+    topic, retry, dead = topics("one", 1), topics("one-retry", 1), topics("one-dead", 1)
+    evidence = tmp_path / "evidence.jsonl"
+    told = {
+        "servers": servers, "group": topics.group, "topic": topic, "retry": retry, "dead": dead,
+        "evidence": str(evidence), "buffer": buffer, "message": buffer,
+    }  # fmt: skip
+
+    def runs() -> list[dict[str, Any]]:
+        return [one for one in read_evidence(evidence) if one["event"] == "run"]
+
+    with Program("-m tests.campaign.chunk_worker", json.dumps(told), log=tmp_path / "worker.log") as program:
+        for number, body_size in ((1, 2_000_000), (2, size)):
+            one = message(number, body_size)
+            produce_chunks(servers, topic, [(one, index) for index in range(one.count)])
+            wait_until(lambda: len(runs()) == number, 60.0, "it has run", every=0.05)  # noqa: B023
+            assert runs()[-1]["digest"] == hashlib.sha256(one.body).hexdigest()
+        program.terminate()
+        assert program.wait(60.0) == 0
+    small, large = runs()
+    times = (large["peak"] - small["peak"]) / size
+    report(mib=size // MIB, empty_mib=small["peak"] / MIB, peak_mib=large["peak"] / MIB, times=times)
+    assert times <= 2.2
 
 
 def test_two_messages_larger_than_what_is_put_together(

@@ -113,6 +113,7 @@ class Lab:
         self.group = unique(f"{test}-group")
         self.events = Log()
         self._create = create
+        self._started: list[Consumer] = []
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -178,6 +179,7 @@ class Lab:
         """Make a consumer and start it."""
         consumer = self.consumer(*arguments, **options)
         consumer.start()
+        self._started.append(consumer)
         return consumer
 
     @staticmethod
@@ -215,7 +217,7 @@ class Lab:
         return self.read(name)
 
     def caught_up(self, *topics: Topic, group: str | None = None, timeout: float = WAIT) -> None:
-        """Wait until the group's lag is 0 on these topics and their retry topics."""
+        """Wait until the group's lag is 0 on these topics and their retry topics, and figures are as of then."""
         names = {topic.name for topic in topics}
         names |= {topic.retry.topic for topic in topics if topic.retry and topic.retry.topic}
         member = group or self.group
@@ -233,3 +235,8 @@ class Lab:
                 wait_until(partial(without_lag, name), timeout, "no lag", every=0.05)
             except AssertionError:
                 raise AssertionError(f"{member} still has a lag after {timeout:g} s: {seen}") from None
+        for consumer, told in [(consumer, consumer.stats()) for consumer in self._started]:
+            wait_until(
+                lambda: consumer.stats() is not told or not consumer.health().alive,  # noqa: B023
+                what=f"{consumer!r} tells anew how it is",
+            )

@@ -216,11 +216,11 @@ def test_claims_cost_nothing(lab: Lab) -> None:
 
 
 def test_more_than_the_budget_holds_is_read_again(lab: Lab) -> None:
-    """Twelve messages side by side, of which a third fits."""
+    """Twelve messages side by side, of which a third fits; more chunks than one poll brings."""
     entry, runs = lab.entry(partitions=1), Log()
-    messages = [Split(random_bytes(20_000, b"%d" % index), 1_000, b"%d" % index) for index in range(12)]
+    messages = [Split(random_bytes(100_000, b"%d" % index), 1_000, b"%d" % index) for index in range(12)]
     produce_chunks(lab.servers, entry.name, interleaved(messages))
-    limits = Limits(buffer_bytes=160_000, message_bytes=100_000)
+    limits = Limits(buffer_bytes=800_000, message_bytes=500_000)
     consumer = lab.start(entry, lambda m: runs.add((m.key, m.body)), limits=limits)
     assert set(runs.wait(12)) == {(one.key, one.body) for one in messages}
     lab.caught_up(entry)

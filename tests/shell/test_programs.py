@@ -104,6 +104,49 @@ def test_a_kill_behind_a_slow_head_repeats_only_what_no_commit_knew(worker: Work
     assert max(runs.values()) == 2
 
 
+@pytest.mark.parametrize("protocol", ["cooperative", "consumer"])
+def test_who_follows_a_killed_member_keeps_the_order_of_keys(worker: Worker, protocol: str) -> None:
+    lanes = [f"k{i}" for i in range(20)]
+
+    def fill(first: int, stop: int) -> None:
+        messages = [(lane, n) for n in range(first, stop) for lane in lanes]
+        bodies = [json.dumps(one).encode() for one in messages]
+        worker.lab.fill(worker.entry, bodies, keys=[lane.encode() for lane, _ in messages])
+
+    def of(program: Program, event: str) -> list[dict[str, Any]]:
+        return [one for one in worker.events(event) if one["pid"] == program.pid]
+
+    fill(0, 10)
+    killed = worker.start(protocol=protocol, ordering="key")
+    wait_until(lambda: len(worker.events("done")) == 200)
+    survivor = worker.start(protocol=protocol, ordering="key")
+    wait_until(lambda: any(one["ready"] for one in of(survivor, "health")))
+    fill(10, 200)
+    wait_until(lambda: len(of(killed, "done")) >= 600 and of(survivor, "done"))
+    killed.kill9()
+    commits = [one["time"] for one in of(killed, "told") if one["kind"] == "Committed"]
+    worker.lab.caught_up(worker.entry, timeout=60)
+    survivor.terminate()
+    assert survivor.wait() == 0
+
+    last_run = max(one["time"] for one in of(killed, "begin"))
+    done = {(one["lane"], one["n"]): one["time"] for one in of(killed, "done")}
+    for lane in lanes:
+        ran: dict[int, list[tuple[str, int]]] = {killed.pid: [], survivor.pid: []}
+        for one in read_evidence(worker.evidence):
+            if one.get("lane") == lane:
+                ran[one["pid"]].append((one["event"], one["n"]))
+        for pid, events in ran.items():
+            whole = []
+            for n in range(events[0][1] if events else 0, 200):
+                whole += [("begin", n), ("failed", n)] * (n % 10 == 4) + [("begin", n), ("done", n)]
+            assert events == whole[: len(events)], (lane, pid)
+        assert {n for events in ran.values() for what, n in events if what == "done"} == set(range(200))
+        # What runs twice was done after the last but one commit, or was under way.
+        again = {n for _, n in ran[killed.pid]} & {n for _, n in ran[survivor.pid]}
+        assert not {n for n in again if done.get((lane, n), last_run) < commits[-2]}, lane
+
+
 def test_a_deploy_behind_a_slow_head_repeats_the_head_alone(worker: Worker) -> None:
     worker.lab.fill(worker.entry, numbers(0, 501), partition=0)
     old = worker.start(drain=1.0)

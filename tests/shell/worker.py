@@ -16,7 +16,7 @@ from typing import Any
 
 from retriable_kafka_client import Cluster, Consumer, Limits, ProcessExecutor, Retry, Topic
 from retriable_kafka_client.events import Event
-from tests.shell.handlers import slow_or_quick
+from tests.shell.handlers import in_its_time, slow_or_quick
 from tests.support.evidence import EvidenceWriter
 
 __all__ = ["main"]
@@ -38,13 +38,17 @@ def watch(evidence: EvidenceWriter, consumer: Consumer) -> None:
 
 
 def main(told: dict[str, Any]) -> None:
-    """Consume until signalled; `signals: "own"` handles SIGTERM itself."""
+    """Consume until signalled; `signals: "own"` handles SIGTERM itself, `ordering` retries in place."""
     evidence = EvidenceWriter(told["evidence"])
+    ordered = "ordering" in told
+    retry = Retry(None if ordered else told["retry"], delay=0.1)
+    handler = partial(in_its_time, evidence) if ordered else partial(slow_or_quick, evidence, told["gate"])
     consumer = Consumer(
         Cluster(told["servers"], settings=told["settings"]),
         group_id=told["group"],
-        topics=[Topic(told["topic"], retry=Retry(told["retry"], delay=0.1), dead_letter=told["dead"])],
-        handler=partial(slow_or_quick, evidence, told["gate"]),
+        topics=[Topic(told["topic"], retry=retry, dead_letter=told["dead"])],
+        handler=handler,
+        ordering=told.get("ordering", "unordered"),
         executor=ProcessExecutor(2) if told.get("processes") else 4,
         commit_interval=0.2,
         limits=Limits(drain_timeout=told.get("drain", 10.0)),

@@ -160,21 +160,20 @@ class Broker:
 
     def wait_ready(self, timeout: float = START) -> None:
         """Wait until the broker lists itself as a member; HarnessError with its log's end when it ends."""
-        admin = AdminClient(
-            {
-                "bootstrap.servers": self.address,
-                "reconnect.backoff.ms": 50,
-                "reconnect.backoff.max.ms": 100,
-                "log_level": 0,
-            }
-        )
+        # A client for each try: one that a fenced broker has told of no brokers at all does not find it again.
+        settings: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": self.address,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 100,
+            "log_level": 0,
+        }
 
         def ready() -> bool:
             if self._running().poll() is not None:
                 end = self.log.read_text(encoding="utf-8", errors="replace")[-3000:]
                 raise HarnessError(f"broker {self.id} ended by itself: {end}")
             try:
-                return self.id in admin.list_topics(timeout=0.5).brokers
+                return self.id in AdminClient(settings).list_topics(timeout=0.5).brokers
             except KafkaException:
                 return False
 

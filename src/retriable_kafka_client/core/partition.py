@@ -245,8 +245,8 @@ class Assignment:
                 self._assemble(entry, wall_ms, mono)
                 continue
             not_before_ms = entry.not_before_ms
-            if not_before_ms is not None and entry.verdict is None and not_before_ms > wall_ms + YEAR_MS:
-                entry.verdict = Verdict(REASON_NOT_BEFORE)
+            if not_before_ms is not None:
+                _refuse_far_off(entry, not_before_ms, wall_ms)
             if lanes is not None and not _is_silent(entry) and not lanes.enter(entry):
                 continue
             if not_before_ms is not None and entry.verdict is None:
@@ -286,8 +286,8 @@ class Assignment:
         for entry in released:
             self.beside += len(entry.others)
             due_ms = entry.not_before_ms
-            if entry.verdict is None and due_ms is not None and due_ms > wall_ms + YEAR_MS:
-                entry.verdict = Verdict(REASON_NOT_BEFORE)
+            if due_ms is not None:
+                _refuse_far_off(entry, due_ms, wall_ms)
             if seat is not None and not isinstance(entry, Part):
                 assert self.lanes is not None
                 entry.key = seat.key  # who names another key in a later chunk changes nothing
@@ -558,6 +558,12 @@ class Assignment:
             self.lanes.validate()
             for entry in (*self.ready, *self.due, *self.blocked):
                 assert _is_silent(entry) or isinstance(entry, Part) or self.lanes.is_head(entry)
+
+
+def _refuse_far_off(entry: Entry, not_before_ms: int, wall_ms: int) -> None:
+    """A time more than a year from now is a mistake, and not waited for."""
+    if entry.verdict is None and not_before_ms > wall_ms + YEAR_MS:
+        entry.verdict = Verdict(REASON_NOT_BEFORE)
 
 
 def _is_silent(entry: Entry) -> bool:
