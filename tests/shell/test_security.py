@@ -227,7 +227,7 @@ def test_a_password_that_is_changed_while_it_runs_is_one_error_line_and_not_read
             )
             assert consumer.health().alive and not consumer.health().ready
             errors = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
-            assert sum("the brokers cannot be used: _AUTHENTICATION" in one for one in errors) == 1
+            assert sum("the brokers do not let us in: _AUTHENTICATION" in one for one in errors) == 1
             assert PASSWORD not in caplog.text
         finally:
             guarded.broker(1).start()
