@@ -1,8 +1,10 @@
 # Every target sets up what it needs; `make help` lists them. The work is done by scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format simulate fuzz bench kafka clean
+.PHONY: help setup demo test quick lint format simulate chaos fuzz bench kafka clean
 
 SEEDS ?= 2000
+MINUTES ?= 3
+GUARANTEE ?= at_least_once
 python := .venv/bin/python
 
 help: ## say what can be made
@@ -28,6 +30,10 @@ format: setup ## let ruff order imports and format the code
 
 simulate: setup ## the simulation of whole consumers: make simulate SEEDS=50000
 	@$(python) -m tests.simulation --seeds $(SEEDS)
+
+chaos: setup ## minutes of faults on three brokers, judged: make chaos MINUTES=30 SEED=7 GUARANTEE=at_least_once
+	@scripts/java.sh
+	@$(python) -m tests.chaos --minutes $(MINUTES) --guarantee $(GUARANTEE) $(if $(SEED),--seed $(SEED))
 
 fuzz: ## any bytes for what parses them: make fuzz RUNS=1000000 TARGET=headers
 	@scripts/fuzz.sh

@@ -95,6 +95,13 @@ def test_producers_are_idempotent_and_hand_offs_never_time_out() -> None:
     assert producer_settings(Cluster("a:1"), Limits(), hand_off=True)["message.timeout.ms"] == 0
 
 
+@pytest.mark.parametrize("name", ["max.in.flight", "max.in.flight.requests.per.connection"])
+def test_producers_have_one_request_at_a_time_under_way_unless_told_otherwise(name: str) -> None:
+    assert producer_settings(Cluster("a:1"), Limits())["max.in.flight"] == 1
+    told = producer_settings(Cluster("a:1", settings={name: 3}), Limits())
+    assert {one: value for one, value in told.items() if one.startswith("max.in.flight")} == {name: 3}
+
+
 @pytest.mark.parametrize(
     ("settings", "field"),
     [

@@ -18,6 +18,7 @@ SAID = {
     "asgi_app": [("example-shop", 500, 5, 5, 0, 0)],
     "asyncio_calls": [("example-calling", 3000, 30, 30, 0, 0)],
     "big_file": [("example-files", 1, 1, 1, 0, 0)],
+    "exactly_once_sqlite": [("example-payments", 500, 5, 5, 0, 0)],
     "processes": [("example-sealing", 199, 2, 1, 1, 0)],
     "scheduled_jobs": [("example-reminders", 40, 2, 2, 0, 0)],
     "several_topics": [("example-ledger", 600, 24, 24, 0, 0)],

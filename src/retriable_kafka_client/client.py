@@ -35,6 +35,7 @@ __all__ = [
     "largest_record",
     "open_client",
     "producer_settings",
+    "transaction_settings",
     "without_secrets",
 ]
 
@@ -49,6 +50,9 @@ _FETCH_BYTES = 52_428_800  # librdkafka's own default
 _RECEIVE_BYTES = 100_000_000  # librdkafka's own default
 _LARGEST_RECEIVE = 2_147_483_647
 _MESSAGE_BYTES = 1_000_000  # librdkafka's default of message.max.bytes
+_LARGEST_RECORD = 1_000_000_000  # the most that librdkafka takes
+_SESSION_MS = 45_000  # librdkafka's default
+_TRANSACTION_MS = 10_000
 _OVERHEAD = 64 * 1024  # a record's key and headers, and a response's framing
 _LEAST_WORD = 4  # characters: shorter words of a secret stand in too many texts
 
@@ -59,6 +63,8 @@ _CLASSIC_ONLY = (
     "partition.assignment.strategy",
     "group.protocol.type",
 )
+
+_IN_FLIGHT = frozenset(("max.in.flight", "max.in.flight.requests.per.connection"))
 
 # By which name the client speaks of a setting -> by which everybody else knows it.
 _OTHER_NAMES = {
@@ -120,17 +126,47 @@ def consumer_settings(
 def producer_settings(
     cluster: Cluster, limits: Limits, *, hand_off: bool = False, on_error: OnError | None = None
 ) -> dict[str, Any]:
-    """Return a producer's settings: idempotent, its queue bounded by ``limits.buffer_bytes``.
+    """Return a producer's settings: idempotent, one request at a time to each broker unless the cluster's settings say
+    otherwise, its queue bounded by ``limits.buffer_bytes``.
 
     With ``hand_off`` a record never times out, because a time-out may mean "written".
     """
     settings = {
+        # A broker takes a client's first request for a partition whatever its sequence number. With several under way
+        # while leaders move, the second can be let in before the first, whose retry then counts as a duplicate: it is
+        # reported as delivered, without an offset, and stands nowhere.
+        **({} if _IN_FLIGHT & cluster.settings.keys() else {"max.in.flight": 1}),
         **_guarded(cluster, on_error),
         "enable.idempotence": True,  # brings acks=all and unlimited retries
         "queue.buffering.max.kbytes": _kbytes(max(limits.buffer_bytes, largest_record(cluster))),
     }
     if hand_off:
         settings["message.timeout.ms"] = 0
+    return settings
+
+
+def transaction_settings(
+    cluster: Cluster, transactional_id: str, *, on_error: OnError | None = None
+) -> dict[str, Any]:
+    """Return a transactional producer's settings. What it leaves open when it dies ends before its membership does."""
+    session_ms = _number(cluster.settings, "session.timeout.ms", _SESSION_MS)
+    transaction_ms = max(2_000, min(_TRANSACTION_MS, session_ms - 1_000))
+    settings = {
+        # The brokers say "not yet" while they write the last transaction's markers: with the client's own 100 ms that
+        # is what each transaction takes.
+        "retry.backoff.ms": 10,
+        "linger.ms": 0,
+        "topic.metadata.propagation.max.ms": 1000,  # topics are asked for beforehand
+        **_guarded(cluster, on_error),
+        "enable.idempotence": True,
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": transaction_ms,
+        "message.max.bytes": _LARGEST_RECORD,
+        "queue.buffering.max.kbytes": _LARGEST_KBYTES,  # what goes into one transaction is bounded elsewhere
+    }
+    # The client refuses a longer one.
+    longest = transaction_ms - 100
+    settings["socket.timeout.ms"] = min(_number(settings, "socket.timeout.ms", longest), longest)
     return settings
 
 
@@ -353,11 +389,14 @@ def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
 
 def largest_record(cluster: Cluster) -> int:
     """Return what the client's ``message.max.bytes`` is."""
-    given = cluster.settings.get("message.max.bytes", _MESSAGE_BYTES)
+    return _number(cluster.settings, "message.max.bytes", _MESSAGE_BYTES)
+
+
+def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
     try:
-        return int(given)
+        return int(settings.get(name, default))
     except ValueError:
-        return _MESSAGE_BYTES  # the client will say what is wrong with it
+        return default  # the client will say what is wrong with it
 
 
 def _kbytes(size: int) -> int:

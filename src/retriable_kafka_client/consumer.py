@@ -45,6 +45,8 @@ class Consumer:
       ``async def``.
     - ``executor``: a number of threads (the consumer's own), or a concurrent.futures.Executor, which may be shared and is
       never shut down here.
+    - ``guarantee``: "exactly_once" makes what handlers send, copies and progress visible in one Kafka transaction. Effects
+      outside Kafka are not in it: there ``message.id`` is the idempotency key.
     - ``ordering``: "key" starts the messages of a key one after the other, in their order in the partition, and one that
       has to wait (for its next attempt, or for its time) holds up the later ones of its key alone; without a key there is
       no order. "partition" does so with whole partitions. Failures are then retried in place: ``Retry(topic=None)``.
@@ -89,7 +91,9 @@ class Consumer:
         _callable("filter", filter, optional=True)
         _callable("on_event", on_event, optional=True)
         _callable("_raw_filter", _raw_filter, optional=True)
-        _refuse_later("guarantee", guarantee, "at_least_once", ("exactly_once",))
+        if guarantee not in ("at_least_once", "exactly_once"):
+            raise ConfigError("Consumer.guarantee", guarantee, "must be 'at_least_once' or 'exactly_once'")
+        self._exactly_once = guarantee == "exactly_once"
         self.group_id = group_id
         self.topics = check_topics(topics)
         check_ordering(ordering, self.topics)
@@ -267,6 +271,7 @@ class Consumer:
                 commit_interval=self._commit_interval,
                 parking_interval=self._limits.parking_interval,
                 ordering=self._ordering,
+                exactly_once=self._exactly_once,
             )
             intake = Intake(
                 engine.routing,
@@ -388,15 +393,6 @@ def _instance(name: str, value: object, kind: type) -> None:
 def _callable(name: str, value: object, *, optional: bool = False) -> None:
     if not callable(value) and not (optional and value is None):
         raise ConfigError(f"Consumer.{name}", value, "must be callable")
-
-
-def _refuse_later(name: str, value: object, allowed: str, later: tuple[str, ...]) -> None:
-    if value in later:
-        raise ConfigError(
-            f"Consumer.{name}", value, f"must be {allowed!r}: the others come with a later release"
-        )
-    if value != allowed:
-        raise ConfigError(f"Consumer.{name}", value, f"must be {allowed!r}")
 
 
 def _told(failure: BaseException) -> str:

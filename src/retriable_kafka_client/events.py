@@ -29,6 +29,7 @@ __all__ = [
     "OffsetMapShortened",
     "TopicReset",
     "TopicUnclear",
+    "TransactionAborted",
     "WorkerDied",
 ]
 
@@ -70,6 +71,19 @@ class CommitFailed(Event):
     """The broker refused a commit, or did not answer; the next one carries the same progress."""
 
     code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionAborted(Event):
+    """Nothing of a transaction became visible; no handler runs again, what it held goes into the next one.
+
+    ``code`` says why; ``refused`` records of it were refused themselves, and the next one goes without them. The next begins
+    in ``again_in`` seconds. ``topic`` is empty and ``partition`` -1.
+    """
+
+    code: str
+    refused: int
+    again_in: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import Consumer as KafkaConsumer
@@ -20,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
-from retriable_kafka_client.absence import Absence
+from retriable_kafka_client.absence import Absence, Reach, ask_brokers
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import by_place
 from retriable_kafka_client.client import (
@@ -39,7 +40,7 @@ from retriable_kafka_client.core.engine import Engine, EngineConfig
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.notices import timed_out
 from retriable_kafka_client.core.partition import Phase
-from retriable_kafka_client.errors import ConsumerFailed, RetriableKafkaError
+from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.notify import Notifier
@@ -49,6 +50,8 @@ from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
+from retriable_kafka_client.transacting import Transacting
+from retriable_kafka_client.transaction import Transactor
 from retriable_kafka_client.troubles import Troubles
 from retriable_kafka_client.wiring import subscription
 from retriable_kafka_client.workers.runner import Harvest, Runner
@@ -122,8 +125,13 @@ class Loop:
         self._assigner: Assigner
         self._committer: Committer
         self._admin: AdminClient
-        self._absence = Absence(lambda: self._admin.describe_cluster(request_timeout=5.0))
+        ask = partial(ask_brokers, admin_settings(config.cluster))
+        self._absence = Absence(ask)
+        self._reach = Reach(ask)  # the consumer's
+        self._admin_reach = Reach(ask)
+        self._ask = ask
         self._sender: Sender
+        self._transacting: Transacting | None = None  # exactly once: instead of the sender and of commits
         self._recaller: Recaller
         self._directory: topics.Directory
 
@@ -173,16 +181,39 @@ class Loop:
                 if name is not None:
                     limits.pending(name)  # asks
         self._sender = Sender(
-            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits
+            producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits, self._ask
         )
         self._recaller = Recaller(consumer_settings(config.cluster, config.limits, config.engine.group))
         try:
+            if config.engine.exactly_once:
+                self._begin_transactions(limits)
             while not self._control.stop:
                 self._reopen = False
                 self._member()
         finally:
             self._recaller.close()
             self._sender.close(0.0 if self._control.hard else 1.0)
+            if self._transacting is not None:
+                self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
+
+    def _begin_transactions(self, limits: TopicLimits) -> None:
+        config = self._config
+        if self._directory.is_mock:
+            raise ConfigError(
+                "Consumer.guarantee",
+                "exactly_once",
+                "the mock cluster has no transactions; use a real Kafka, or 'at_least_once' here",
+            )
+        transactor = Transactor(
+            config.cluster,
+            config.engine.group,
+            member_settings=consumer_settings(config.cluster, config.limits, config.engine.group),
+            limits=limits,
+            admin=lambda: self._admin,
+            wake=self._runner.ring,
+        )
+        self._transacting = Transacting(transactor, self._troubles, self._errors, self._outflow)
+        transactor.begin(BEFORE_ASSIGNMENT_SECONDS, lambda: self._control.stop)
 
     def _member(self) -> None:
         """Be a member of the group with one client, until stopped or until a new client is called for."""
@@ -217,12 +248,7 @@ class Loop:
         self._serve()
         self._restore()
         self._refresh_topics()
-        if self._absence.is_vain(time.monotonic()):
-            self._reopen = True
-            log.warning(
-                "group %s: the client did not find back into it, though the brokers answer; another one takes its place",
-                self._config.engine.group,
-            )
+        self._replace_lost_clients(time.monotonic())
         if self._reopen:
             return  # what this client would still read, and where it stands, is of the log that is gone
         self._start()
@@ -233,6 +259,24 @@ class Loop:
         for idle in self._idle_looks.ends(self._assigner, assignments, self._now()):
             self._tell(idle)
         self._reread()
+
+    def _replace_lost_clients(self, now: float) -> None:
+        """See `absence`."""
+        topic = next((place.topic for place in self._engine.assignments), None)
+        vain = "did not find back into it" if self._absence.is_vain(now) else None
+        if self._reach.is_vain(self._consumer, topic, now):
+            vain = "does not find the brokers"
+        if vain is not None:
+            self._reopen = True
+            log.warning(
+                "group %s: the client %s, though they answer; another one takes its place",
+                self._config.engine.group,
+                vain,
+            )
+        if self._admin_reach.is_vain(self._admin, topic, now):
+            self._admin = self._directory.admin = open_client(
+                AdminClient, admin_settings(self._config.cluster)
+            )
 
     def _serve(self) -> None:
         """Take what workers and brokers have answered, and what time has brought. Also inside rebalance callbacks."""
@@ -251,6 +295,7 @@ class Loop:
             self._tell(answer)
             if isinstance(answer, p.Published):
                 self._outflow(-answer.publication.size)
+        self._take_transacted()
         if self._control.hold != self._engine.on_hold:
             self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
@@ -258,8 +303,15 @@ class Loop:
             self._troubles.note("brokers", "the group's coordinator does not answer a commit")
         self._publish()
 
+    def _take_transacted(self) -> None:
+        answer = None if self._transacting is None else self._transacting.take()
+        if answer is not None:
+            self._tell(answer)
+
     def _finished(self, harvest: Harvest) -> None:
         self._late.update(entry for entry, _ in harvest.overdue)
+        if self._transacting is not None:
+            self._transacting.sent(harvest.sent)
         for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
             for entry, failure in failed:
                 if failure.timed_out:
@@ -298,6 +350,7 @@ class Loop:
                 self._serve()
                 self._consumer.poll(0)
                 self._runner.wait(SERVE_SECONDS)
+            self._last_transaction(max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
             places = tuple(self._engine.assignments)
             self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
         finally:
@@ -342,6 +395,9 @@ class Loop:
             case p.Publish():
                 self._sender.publish(command.publication)
                 self._outflow(command.publication.size)
+            case p.Transact():
+                assert self._transacting is not None
+                self._transacting.perform(command, self._consumer)
             case p.Commit():
                 self._commit(command)
             case p.Pause():
@@ -367,8 +423,8 @@ class Loop:
         most = self._engine.appetite(BATCH)
         try:
             batch = consumer.consume(most, 0)
-            if not batch and self._engine.in_flight and self._engine.held_up:
-                self._runner.wait(POLL_SECONDS)  # what comes next waits for a worker, not for a record
+            if not batch and self._waits_for_workers():
+                self._runner.wait(POLL_SECONDS)
                 batch = consumer.consume(most, 0)
             elif not batch:
                 first = consumer.poll(POLL_SECONDS)
@@ -386,6 +442,12 @@ class Loop:
             self._tell(p.Arrived(place, offsets, raws, raws[-1].timestamp()[1]))
             self._troubles.clear("brokers", "login", "poll", f"topic {place.topic}")
         return True
+
+    def _waits_for_workers(self) -> bool:
+        """Whether what comes next waits for a worker, or for a transaction, and not for a record."""
+        if self._transacting is not None and self._transacting.busy:
+            return True
+        return bool(self._engine.in_flight) and self._engine.held_up
 
     def _reread(self) -> None:
         """Go on with what is read again."""
@@ -460,6 +522,15 @@ class Loop:
             if landed or time.monotonic() >= deadline or self._control.hard:
                 return
 
+    def _last_transaction(self, deadline: float) -> None:
+        """Take the answer to a transaction that is still in flight when the drain is over."""
+        transacting = self._transacting
+        while transacting is not None and transacting.busy and not self._control.hard:
+            self._take_transacted()
+            if time.monotonic() >= deadline:
+                return
+            self._runner.wait(SERVE_SECONDS)
+
     # Rebalances: inside a poll, on this thread -------------------------------------------------------------------------
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
@@ -492,6 +563,7 @@ class Loop:
             while not self._engine.drained(places) and time.monotonic() < deadline and not self._control.hard:
                 self._serve()
                 self._runner.wait(SERVE_SECONDS)
+            self._last_transaction(time.monotonic() + LAST_COMMIT_SECONDS)
             self._last_commit(places, time.monotonic() + LAST_COMMIT_SECONDS)
         finally:
             self._end(places, "revoked")
@@ -510,6 +582,8 @@ class Loop:
         self._positions.pending.difference_update(places)
         self._starts = [start for start in self._starts if start.place not in places]
         self._tell(p.Ended(places, reason))
+        if self._transacting is not None:
+            self._transacting.ended()
 
     # What others see ---------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -38,7 +39,7 @@ class Pump:
         held_bytes: int,
     ) -> None:
         self._client = open_client(Producer, {**settings, **SINGLE})
-        self.limits = TopicLimits(lambda: open_client(AdminClient, admin_settings))
+        self.limits = TopicLimits(cache(lambda: open_client(AdminClient, admin_settings)))
         self._groups = Groups(
             lambda: self._client, self.limits, client_limit=client_limit, budget=min(_BUDGET, held_bytes)
         )

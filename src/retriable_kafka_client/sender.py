@@ -10,31 +10,24 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
+from retriable_kafka_client.absence import Ask, Reach
 from retriable_kafka_client.client import is_fatal, open_client
-from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.protocol import (
     HandOff,
     HandOffAnswered,
-    HandOffKind,
     Publication,
     Published,
 )
-from retriable_kafka_client.groups import SINGLE, Groups, Limits, Pair, Parcel
-from retriable_kafka_client.message import Message
-from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.sources import MemorySource, PiecesSource, Source
+from retriable_kafka_client.groups import SINGLE, Groups, Limits, Parcel
+from retriable_kafka_client.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
 from retriable_kafka_client.splitting import UNKNOWN_LIMIT, fits
-from retriable_kafka_client.wire import DEAD_CHUNK, Marks, dead_headers, own_headers, write_marks
 
 __all__ = ["Sender"]
 
-MAX_ATTEMPTS = 2**31 - 1  # what the header holds
-LARGEST_COPY = 1_000_000_000  # bytes; the most that the client takes
-LARGE = 1_000_000  # bytes from which a copy counts against the budget by itself
 BUDGET = 32 * 1024 * 1024  # bytes of large copies in the client, if its queue is not smaller than twice that
 LARGEST_QUEUE = 2_097_151  # kbytes; the most that the client takes
 
@@ -58,7 +51,14 @@ class Sender:
     copies are unknown, and are reported as refused; they may then stand twice.
     """
 
-    def __init__(self, settings: Mapping[str, Any], clock: Callable[[], float], limits: Limits) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        clock: Callable[[], float],
+        limits: Limits,
+        ask: Ask | None = None,
+    ) -> None:
+        """``ask`` asks the brokers with another client: one that does not find them any more is replaced."""
         self._settings = {
             **settings,
             "topic.metadata.propagation.max.ms": 3000,
@@ -68,6 +68,9 @@ class Sender:
         }
         self._clock = clock  # wall seconds; stamps dead letters
         self._limits = limits
+        self._ask = ask
+        self._reaches: dict[bool, Reach] = {}
+        self._topic: str | None = None  # the last one that was written to
         self._producers: dict[bool, Producer] = {}  # by whether each copy goes in a request of its own
         self._backlog: deque[Parcel] = deque()  # the client's queue was full
         self._answers: list[HandOffAnswered | Published] = []
@@ -88,28 +91,16 @@ class Sender:
             # What the single one holds is counted here: any one copy must fit, however small the queue.
             own = {**SINGLE, "queue.buffering.max.kbytes": LARGEST_QUEUE} if single else {}
             self._producers[single] = open_client(Producer, self._settings | own)
+            if self._ask is not None:
+                self._reaches[single] = Reach(self._ask)
         return self._producers[single]
 
     def send(self, handoff: HandOff) -> None:
         """Put the copy on its way; never blocks."""
         self._unanswered += 1
-        entry, raw = handoff.entry, handoff.entry.raw
-        chunk = entry.marks.chunk
-        part = chunk if chunk is not None and chunk.count > 1 and not _is_joined(entry) else None
-        headers = self._headers(handoff)
-        if part is not None:
-            headers.append((DEAD_CHUNK, f"{part.group.hex()}/{part.index}/{part.count}".encode()))
-        parcel = Parcel(
-            topic=handoff.target,
-            source=_source(raw),
-            key=cast("bytes | None", raw.key()) if part else _key(handoff),
-            headers=headers,
-            # One of several still; a chunk cannot be split into chunks and remain one.
-            whole=write_marks(Marks(chunk=part)) if part else (),
-            settle=partial(self._answered, handoff),
-        )
         # A broker that finds one record too large refuses the whole request, its neighbours with it: what was refused
         # goes alone.
+        parcel = copy_parcel(handoff, self._clock(), partial(self._answered, handoff))
         self._go(parcel, alone=handoff.tries > 0)
 
     def publish(self, publication: Publication) -> None:
@@ -119,7 +110,7 @@ class Sender:
         if not publication.outputs:
             self._published(outputs)
         for output in publication.outputs:
-            self._go(_parcel(output, partial(self._output_settled, outputs)), alone=False)
+            self._go(output_parcel(output, partial(self._output_settled, outputs)), alone=False)
 
     def poll(self) -> list[HandOffAnswered | Published]:
         """Serve the client without waiting, and return what has become certain since the last call."""
@@ -129,6 +120,10 @@ class Sender:
                     producer.poll(0)
                 except KafkaException as error:  # a fatal one, such as no right to write anywhere
                     self._renew(single, error.args[0])
+                    continue
+                reach = self._reaches.get(single)
+                if reach is not None and reach.is_vain(producer, self._topic, time.monotonic()):
+                    self._renew(single, KafkaError(KafkaError._TRANSPORT))
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()
         if self._groups:
@@ -154,7 +149,7 @@ class Sender:
                     producer.flush(0.5)
 
     def _renew(self, single: bool, reason: KafkaError) -> None:
-        """A client that met a fatal error sends nothing any more: another one takes its place."""
+        """A client that met a fatal error, or does not find the brokers, sends nothing any more: another takes its place."""
         producer = self._producers.pop(single, None)
         if producer is None:
             return
@@ -168,6 +163,7 @@ class Sender:
         ]
 
     def _go(self, parcel: Parcel, *, alone: bool) -> None:
+        self._topic = parcel.topic
         size = 0 if parcel.source is None else parcel.source.size
         headers = [*parcel.headers, *parcel.whole] if parcel.whole else parcel.headers
         limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT
@@ -228,58 +224,3 @@ class Sender:
     def _published(self, outputs: _Outputs) -> None:
         self._unanswered -= 1
         self._answers.append(Published(outputs.publication, outputs.code))
-
-    def _headers(self, handoff: HandOff) -> list[Pair]:
-        raw, marks, failure = handoff.entry.raw, handoff.marks, handoff.failure
-        if marks.origin_timestamp_ms is None:
-            kind, timestamp_ms = raw.timestamp()
-            if kind != TIMESTAMP_NOT_AVAILABLE and timestamp_ms >= 0:
-                marks = replace(marks, origin_timestamp_ms=timestamp_ms)
-        headers: list[Pair] = [*own_headers(raw.headers())]
-        if handoff.kind is HandOffKind.DEAD_LETTER:
-            assert failure is not None
-            headers += dead_headers(
-                marks,
-                reason=failure.reason,
-                error=failure.error,
-                error_text=failure.text,
-                attempts=min(handoff.attempts, MAX_ATTEMPTS),
-                time_ms=int(self._clock() * 1000),
-            )
-        else:
-            headers += write_marks(marks)
-        return headers
-
-
-def _parcel(output: Output, settle: Callable[[KafkaError | None, Any], None]) -> Parcel:
-    marks = Marks(not_before_ms=output.not_before_ms, id=output.id or None)
-    return Parcel(
-        topic=output.topic,
-        source=None if output.body is None else MemorySource(output.body),
-        key=output.key,
-        headers=[*output.headers, *write_marks(marks)],
-        settle=settle,
-        split=output.split,
-    )
-
-
-def _is_joined(entry: Entry) -> bool:
-    """Whether it is a whole message that came in chunks, and not one chunk of a group that is not whole."""
-    return bool(getattr(entry, "others", ())) or hasattr(entry.raw, "pieces")
-
-
-def _source(raw: Any) -> Source | None:
-    """The body of a record; of one that came in chunks, without joining them."""
-    pieces = getattr(raw, "pieces", None)
-    if pieces is not None:
-        return PiecesSource(pieces())
-    body = raw.value()
-    return None if body is None else MemorySource(body)
-
-
-def _key(handoff: HandOff) -> bytes | None:
-    return Message(handoff.entry.raw, handoff.entry.marks, "", _undecoded).key
-
-
-def _undecoded(body: bytes, _message: Message[Any]) -> bytes:
-    return body

@@ -44,6 +44,7 @@ class MockKafka:
         self._brokers = integer("MockKafka.brokers", brokers, 1, 100)
         self._client: int | None = None
         self._cluster: int | None = None
+        self._created: dict[str, int] = {}
         self._bootstrap_servers = ""
 
     @property
@@ -107,6 +108,30 @@ class MockKafka:
         """Bring every broker back."""
         self._on_brokers(_library().rd_kafka_mock_broker_set_up)
 
+    def hide(self, group: str) -> None:
+        """Name no broker any more to clients that ask which there are; the brokers go on answering.
+
+        Until there is another one, only ``group`` has a coordinator, and nothing may be fetched: librdkafka's mock
+        cluster crashes where it finds no broker for either.
+        """
+        self._coordinate(group)
+        self._on_brokers(_library().rd_kafka_mock_broker_remove_from_metadata)
+
+    def add_broker(self, group: str) -> None:
+        """Add a broker, which takes over all partitions, and ``group``."""
+        cluster = self._running()
+        _library().rd_kafka_mock_broker_add(cluster, self._brokers + 1)
+        self._brokers += 1
+        for name, partitions in self._created.items():
+            for partition in range(partitions):
+                _library().rd_kafka_mock_partition_set_leader(
+                    cluster, name.encode(), partition, self._brokers
+                )
+        self._coordinate(group)
+
+    def _coordinate(self, group: str) -> None:
+        _library().rd_kafka_mock_coordinator_set(self._running(), b"group", group.encode(), self._brokers)
+
     def set_round_trip(self, duration: float) -> None:
         """Let every answer take ``duration`` seconds."""
         cluster = self._running()
@@ -127,6 +152,7 @@ class MockKafka:
         if code:
             reason = _library().rd_kafka_err2str(code).decode()
             raise ConfigError("MockKafka.topics", name, f"was refused: {reason}")
+        self._created[name] = partitions
 
     def _on_brokers(self, act: Any) -> None:
         cluster = self._running()
@@ -246,6 +272,16 @@ _SIGNATURES: Mapping[str, tuple[Any, list[Any]]] = {
     "rd_kafka_destroy": (None, [ctypes.c_void_p]),
     "rd_kafka_err2str": (ctypes.c_char_p, [ctypes.c_int]),
     "rd_kafka_mock_cluster_new": (ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_int]),
+    "rd_kafka_mock_coordinator_set": (
+        ctypes.c_int,
+        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_int32],
+    ),
+    "rd_kafka_mock_broker_add": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int32]),
+    "rd_kafka_mock_broker_remove_from_metadata": (ctypes.c_int, [ctypes.c_void_p, ctypes.c_int32]),
+    "rd_kafka_mock_partition_set_leader": (
+        ctypes.c_int,
+        [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int32, ctypes.c_int32],
+    ),
     "rd_kafka_mock_cluster_destroy": (None, [ctypes.c_void_p]),
     "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, [ctypes.c_void_p, ctypes.c_int32]),
     "rd_kafka_mock_cluster_bootstraps": (ctypes.c_char_p, [ctypes.c_void_p]),

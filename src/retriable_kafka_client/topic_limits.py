@@ -31,9 +31,8 @@ class TopicLimits:
         *,
         mock: bool | None = None,
     ) -> None:
-        self._open = admin
+        self._admin = admin  # asked for with each question
         self._clock = clock
-        self._admin: AdminClient | None = None
         self._mock = mock
         self._limits: dict[str, int | None] = {}
         self._asked_at: dict[str, float] = {}
@@ -70,14 +69,13 @@ class TopicLimits:
     def _ask(self, topic: str) -> Future[Any] | None:
         self._asked_at[topic] = self._clock()
         try:
-            if self._admin is None:
-                self._admin = self._open()
+            admin = self._admin()
             if self._mock is None:
-                self._mock = is_mock(str(self._admin.list_topics(timeout=1.0).cluster_id))
+                self._mock = is_mock(str(admin.list_topics(timeout=1.0).cluster_id))
             if self._mock:
                 return None
             resource = ConfigResource(ResourceType.TOPIC, topic)
-            question: Future[Any] = self._admin.describe_configs([resource], request_timeout=_ASK)[resource]
+            question: Future[Any] = admin.describe_configs([resource], request_timeout=_ASK)[resource]
         except KafkaException:
             return None  # nobody answers at present
         self._questions[topic] = question

@@ -214,7 +214,7 @@ class Directory:
     ) -> None:
         self.matched = matched  # of these, the ones that are read
         self.is_mock = is_mock(cluster_id)
-        self._admin = admin
+        self.admin = admin  # may be replaced
         self._cluster_id = cluster_id
         self._known = known  # topics that the cluster listed at first
         self._facts: dict[str, TopicFacts] = {}
@@ -275,9 +275,9 @@ class Directory:
         ]
 
     def _ask(self, name: str) -> None:
-        described = self._admin.describe_topics(TopicCollection([name]), request_timeout=ASK_SECONDS)[name]
+        described = self.admin.describe_topics(TopicCollection([name]), request_timeout=ASK_SECONDS)[name]
         resource = ConfigResource(ResourceType.TOPIC, name)
-        configured = self._admin.describe_configs([resource], request_timeout=ASK_SECONDS)[resource]
+        configured = self.admin.describe_configs([resource], request_timeout=ASK_SECONDS)[resource]
         self._questions[name] = (described, configured)
 
     def _collect(self) -> dict[str, _Answer]:

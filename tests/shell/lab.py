@@ -218,8 +218,9 @@ class Lab:
 
     def caught_up(self, *topics: Topic, group: str | None = None, timeout: float = WAIT) -> None:
         """Wait until the group's lag is 0 on these topics and their retry topics, and figures are as of then."""
-        names = {topic.name for topic in topics}
-        names |= {topic.retry.topic for topic in topics if topic.retry and topic.retry.topic}
+        # Retry topics last: copies come from the others.
+        names = [topic.name for topic in topics]
+        names += [topic.retry.topic for topic in topics if topic.retry and topic.retry.topic]
         member = group or self.group
         seen: dict[str, object] = {}
 

@@ -28,16 +28,16 @@ def consumer(**options: Any) -> Consumer:
     return Consumer(given.pop("cluster", NOWHERE), **given)
 
 
-LATER: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
-    "exactly_once": (lambda: consumer(guarantee="exactly_once"), ("Consumer.guarantee", "later release")),
+NOT: dict[str, tuple[Callable[[], object], Sequence[str]]] = {
+    "guarantee": (lambda: consumer(guarantee="at_most_once"), ("Consumer.guarantee", "'exactly_once'")),
     "timeout": (lambda: consumer(timeout=0), ("Consumer.timeout", "more than 0")),
     "loop": (lambda: AsyncExecutor(loop=object()), ("AsyncExecutor.loop", "must be an event loop")),  # type: ignore[arg-type]
 }
 
 
-@pytest.mark.parametrize("name", LATER)
-def test_what_comes_later_is_refused_by_name(name: str) -> None:
-    make, words = LATER[name]
+@pytest.mark.parametrize("name", NOT)
+def test_what_cannot_be_is_refused_by_name(name: str) -> None:
+    make, words = NOT[name]
     with pytest.raises(ConfigError) as failure:
         make()
     assert all(word in str(failure.value) for word in words)

@@ -1,6 +1,7 @@
 """Copies and handlers' outputs that are too large for their topics, on real Kafka."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import pytest
@@ -67,7 +68,7 @@ def make(kafka: Kafka) -> Iterator[Callable[..., Post]]:
 
     def opened(limits: Any = None, buffer_bytes: int = LIMITS.buffer_bytes) -> Post:
         cluster = Cluster(kafka.bootstrap_servers)
-        told = limits or TopicLimits(lambda: open_client(_admin, admin_settings(cluster)))
+        told = limits or TopicLimits(cache(lambda: open_client(_admin, admin_settings(cluster))))
         settings = producer_settings(cluster, Limits(buffer_bytes=buffer_bytes), hand_off=True)
         senders.append(Sender(settings, lambda: NOW_MS / 1000, told))
         return Post(senders[-1])

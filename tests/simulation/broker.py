@@ -73,6 +73,8 @@ class Broker:
     def __init__(self, metadata_limit: int) -> None:
         self.logs: dict[Place, Log] = {}
         self.committed: dict[Place, Committed] = {}
+        # What transactions hold until they end; after their producer's death until that time at the latest.
+        self.locked: dict[Place, float | None] = {}
         self.metadata_limit = metadata_limit
         self.down = False  # nothing is answered and nothing lands
         self.refusing: dict[str, str] = {}  # topic -> error code of every produce
@@ -103,6 +105,17 @@ class Broker:
             if place.topic == topic:
                 self.logs[place] = Log(place, uid)
                 self.committed.pop(place, None)
+                self.locked.pop(place, None)
+
+    def is_locked(self, place: Place, mono: float) -> bool:
+        """Whether nobody is told yet what is committed for it."""
+        if place not in self.locked:
+            return False
+        until = self.locked[place]
+        if until is not None and until <= mono:
+            del self.locked[place]
+            return False
+        return True
 
     def lag(self, place: Place) -> int:
         log = self.logs[place]

@@ -19,6 +19,7 @@ from tests.simulation.letters import WatchedJoiner
 from tests.simulation.records import Record, Whole
 from tests.simulation.sends import Sends
 from tests.simulation.tenure import Tenure, Violation
+from tests.simulation.transacting import Transactor
 from tests.simulation.underway import Cursor, Fetch, Flight, Rereading, Revoke
 from tests.simulation.workers import Workers
 
@@ -43,7 +44,8 @@ class Member:
         self.gone = False
         self.renewed: set[str] = set()  # topics that were re-created while we ran
         # Its offset maps may say less than is true.
-        self.shortened = settings.config.map_units < settings.config.least_map_units
+        self.exactly_once = settings.config.exactly_once
+        self.shortened = not self.exactly_once and settings.config.map_units < settings.config.least_map_units
         self.intake = Intake(
             settings.config.routing,
             group=settings.config.group,
@@ -60,6 +62,7 @@ class Member:
         self.all_tenures: dict[Assignment, Tenure] = {}
         self.workers = Workers(self)
         self.sends = Sends(self)
+        self.transactor = Transactor(self)
         self.flights: list[Flight] = []
         self.fetches: list[Fetch] = []
         self._landing = 0.0  # commits of one member land in the order in which they were sent
@@ -89,6 +92,7 @@ class Member:
         held.update(entry.raw for entry in self.workers)
         held.update(copy.handoff.entry.raw for copy in self.sends.copies)
         held.update(mailing.publication.entry.raw for mailing in self.sends.mailings)
+        held.update(entry.raw for entry in self.transactor.entries())
         for whole in [record for record in held if isinstance(record, Whole)]:
             held.update(whole.records)
         outputs = sum(mailing.publication.size for mailing in self.sends.mailings)
@@ -128,12 +132,8 @@ class Member:
                 entries = command.entries if isinstance(command, p.Run) else command.batch.entries()
                 world.watch.handed_out(self, entries, world.now)
                 self.workers.push(entries)
-            case p.Produce():
-                self.sends.produce(command.handoff)
-            case p.Publish():
-                self.sends.publish(command.publication)
-            case p.Commit():
-                self._send_commit(command, last=False)
+            case p.Produce() | p.Publish() | p.Commit() | p.Transact():
+                self._send(command)
             case p.Withdraw():
                 back = self.workers.withdraw()
                 if back:
@@ -158,6 +158,19 @@ class Member:
             case p.Notify():
                 world.watch.notified(self, command.event)
 
+    def _send(self, command: p.Produce | p.Publish | p.Commit | p.Transact) -> None:
+        if self.exactly_once != isinstance(command, p.Transact):
+            raise Violation("T", f"{self.name} wants {type(command).__name__}: {self.exactly_once=}")
+        match command:
+            case p.Produce():
+                self.sends.produce(command.handoff)
+            case p.Publish():
+                self.sends.publish(command.publication)
+            case p.Commit():
+                self._send_commit(command, last=False)
+            case p.Transact():
+                self.transactor.begin(command)
+
     def _send_commit(self, commit: p.Commit, *, last: bool) -> Flight:
         world = self.world
         world.watch.commit_made(self, commit.progress)
@@ -180,6 +193,7 @@ class Member:
         """One turn of the loop, or of the mini-loop inside a revoke."""
         world = self.world
         self.sends.serve()
+        self.transactor.serve()
         self._answer_commits()
         self._answer_fetches()
         self.workers.serve()
@@ -329,7 +343,7 @@ class Member:
             code = flight.codes.get(one.place) or broker.commit_code
             if not member:
                 code = "ILLEGAL_GENERATION"
-            elif code is None and not one.metadata and not self._same_topic(one):
+            elif code is None and not one.metadata and not self.same_topic(one):
                 code = "UNKNOWN_TOPIC_ID"  # nobody could see that the position is not of this topic
             elif code is None and len(one.metadata) > broker.metadata_limit:
                 code = "OFFSET_METADATA_TOO_LARGE"
@@ -341,7 +355,7 @@ class Member:
                 world.say(f"{self.name} committed {one.place.topic}/{one.place.partition} at {one.position}")
             world.watch.commit_landed(one)
 
-    def _same_topic(self, one: p.Progress) -> bool:
+    def same_topic(self, one: p.Progress) -> bool:
         assert isinstance(one.token, Assignment)
         return self.all_tenures[one.token].uid == self.world.broker.logs[one.place].uid
 
@@ -350,7 +364,8 @@ class Member:
         if world.broker.down:
             return
         for fetch in list(self.fetches):
-            if not fetch.read and fetch.reads_at <= world.mono:
+            locked = world.broker.is_locked(fetch.place, world.mono)
+            if not fetch.read and fetch.reads_at <= world.mono and not locked:
                 fetch.read = True
                 if world.often(world.faults.meddle):
                     self._meddle(fetch.place)
@@ -407,6 +422,9 @@ class Member:
 
     def _go_on_revoking(self, revoke: Revoke) -> None:
         world, places, flight = self.world, revoke.places, revoke.flight
+        if self.exactly_once:
+            self._go_on_draining(revoke)
+            return
         if flight is None:
             if world.mono < revoke.deadline and not self.engine.drained(places):
                 return
@@ -427,6 +445,16 @@ class Member:
             revoke.flight = self._send_commit(p.Commit(progress), last=True)
         else:
             self._end(revoke, committed=True)
+
+    def _go_on_draining(self, revoke: Revoke) -> None:
+        """What is to be committed is in transactions: the drain waits for them, after its deadline for one in flight."""
+        patience = LAST_COMMIT_SECONDS if self.transactor.flight is not None else 0.0
+        if self.world.mono < revoke.deadline + patience and not self.engine.drained(revoke.places):
+            return
+        revoke.overrun = frozenset([place for place in revoke.places if not self.engine.drained([place])])
+        if self.engine.last_progress(revoke.places):
+            raise Violation("T", f"{self.name} commits besides its transactions")
+        self._end(revoke, committed=True)
 
     def _end(self, revoke: Revoke, *, committed: bool) -> None:
         busy = self._busy()
@@ -457,6 +485,7 @@ class Member:
         """The assignments of what the workers or the producer have."""
         busy = {entry.assignment for entry in self.workers.busy()}
         busy |= {mailing.publication.entry.assignment for mailing in self.sends.mailings}
+        busy |= self.transactor.assignments()
         return busy | {copy.handoff.entry.assignment for copy in self.sends.copies}
 
     def lose(self) -> None:
@@ -478,6 +507,7 @@ class Member:
         world = self.world
         self.mark_dirty()
         self.gone = True
+        self.transactor.vanish(land)
         if not world.broker.down:
             self.sends.vanish(land)
             for flight in self.flights:

@@ -62,15 +62,15 @@ _progress = Assignment.progress
 _answered = Commits.answered
 
 
-def _commits_what_was_read(self: Assignment) -> p.Progress | None:
-    progress = _progress(self)
+def _commits_what_was_read(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
+    progress = _progress(self, besides)
     if progress is None or self.tracker is None:
         return progress
     return replace(progress, position=self.tracker.next_offset, metadata="")
 
 
-def _commits_bare(self: Assignment) -> p.Progress | None:
-    progress = _progress(self)
+def _commits_bare(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
+    progress = _progress(self, besides)
     return None if progress is None else replace(progress, metadata="")
 
 
@@ -85,9 +85,9 @@ def _forgets_a_refusal(self: Commits, event: p.CommitAnswered, assignments: Any)
     return told
 
 
-def _overtakes(self: Assignment) -> p.Progress | None:
+def _overtakes(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
     """Says once more what the commit before said."""
-    progress = _progress(self)
+    progress = _progress(self, besides)
     if progress is None:
         return None
     older = _OLDER.get(self)

@@ -49,7 +49,7 @@ class Sends:
         for copy in self.copies:
             refused = copy.handoff.target in world.broker.refusing
             if not copy.landed and not refused and world.random.random() < land:
-                self._land(copy)
+                self.land(copy)
             elif not copy.landed and not refused:
                 self._land_in_part(copy)
         for mailing in self.mailings:
@@ -73,7 +73,7 @@ class Sends:
                     self.copies.remove(copy)
                     self._member.step(p.HandOffAnswered(copy.handoff, code))
                     continue
-                self._land(copy)
+                self.land(copy)
             if copy.landed and copy.answers_at <= world.mono:
                 self.copies.remove(copy)
                 tenure = self._member.all_tenures[copy.handoff.entry.assignment]
@@ -102,7 +102,7 @@ class Sends:
                 world.moved = True
                 self._member.step(p.Published(publication, None))
 
-    def _land(self, copy: Copy) -> None:
+    def land(self, copy: Copy) -> None:
         """The copy is in the log."""
         world, handoff = self._member.world, copy.handoff
         record: Record = handoff.entry.raw
@@ -123,7 +123,8 @@ class Sends:
         if handoff.kind is p.HandOffKind.DEAD_LETTER or not world.often(world.settings.chunked):
             world.append(handoff.target, Record(record.body, headers, facts, record.key_))
         else:
-            world.send_letter(handoff.target, self._letter(copy, facts))
+            at_once = world.settings.config.exactly_once
+            world.send_letter(handoff.target, self._letter(copy, facts), at_once=at_once)
         world.broker.resolve(record)
         copy.landed = True
 

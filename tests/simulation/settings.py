@@ -51,6 +51,7 @@ class Faults:
     late_withdraw: float
     hold: float  # everything is paused for a while
     refuse_output: float
+    abort: float  # a transaction, for a reason that passes
     meddle: float  # a tool rewrites what is committed, when it is asked for
 
 
@@ -86,6 +87,39 @@ class Settings:
 
 def draw(seed: int, random: Random) -> Settings:
     """Make up a world."""
+    return _exactly_once(_draw(seed, random), seed)
+
+
+def _exactly_once(settings: Settings, seed: int) -> Settings:
+    """Let some worlds have transactions."""
+    random = Random(f"exactly once {seed}")
+    if random.random() >= 0.35:
+        return settings
+    outcomes = settings.outcomes
+    if random.random() < 0.8:
+        outcomes += random.choice(((Outcome.SEND,), (Outcome.SEND,) * 3))
+    faults = replace(
+        settings.faults,
+        meddle=0.0,  # what is committed is the only memory that there is
+        abort=random.choice((0.0, 0.1, 0.4)),
+        refuse_output=random.choice((0.0, 0.0, 0.05, 0.3)),
+        crash=random.choice((settings.faults.crash, 0.08)),
+        evict=random.choice((settings.faults.evict, 0.08)),
+        lose_answer=random.choice((settings.faults.lose_answer, 0.3, 0.7)),
+    )
+    settings = replace(
+        settings, config=replace(settings.config, exactly_once=True), outcomes=outcomes, faults=faults
+    )
+    if random.random() < 0.3:  # the broker takes short maps only, and what goes beyond is already under way
+        config = replace(settings.config, map_units=30, window=20, in_flight=64, buffer_bytes=100_000)
+        faults = replace(faults, slow=0.2)
+        return replace(
+            settings, config=config, metadata_limit=24, faults=faults, chunked=0.0, workers=4, messages=2.0
+        )
+    return settings
+
+
+def _draw(seed: int, random: Random) -> Settings:
     chance, choice = random.random, random.choice
     two_routes = chance() < 0.4
     max_attempts = choice((1, 2, 2, 3, 4))
@@ -264,4 +298,5 @@ def _faults(random: Random) -> Faults:
         meddle=some(0.1),
         hold=0.0,
         refuse_output=0.0,
+        abort=0.0,
     )

@@ -46,6 +46,8 @@ class Tenure:
         self.expected: dict[int, Expected] = {}  # failed runs and what must follow
         self.again: dict[int, Facts] = {}  # failed, and retried in place: what is true of them now
         self.sends: dict[int, tuple[Output, ...]] = {}  # succeeded, if these are published
+        self.produced: set[int] = set()  # copies in transactions, by their objects' ids
+        self.effects: set[int] = set()  # offsets of messages with copies or outputs that are visible
         self.running: dict[bytes, Record] = {}  # of each lane, in order
         self.last: dict[bytes, int] = {}  # offset that began last in each lane
         self.begin = -1  # the first offset that arrived

@@ -51,6 +51,10 @@ class Trace:
                 return f"Published {event.publication.entry!r}: {event.code or 'acknowledged'}"
             case p.CommitAnswered():
                 return f"CommitAnswered {_commit(event.commit)}: {dict(event.codes) or 'acknowledged'}"
+            case p.Transacted():
+                refused = {type(one).__name__: code for one, code in event.refused.items()}
+                answer = "landed" if event.landed else f"did not land: {event.code}, refused {refused}"
+                return f"Transacted {_transact(event.transact)}: {answer}"
             case p.Idle():
                 return f"Idle {_place(event.place)} at {event.position}"
             case p.Recalled() | p.RecallEnded():
@@ -86,6 +90,8 @@ class Trace:
                 return f"Publish {len(command.publication.outputs)} of {command.publication.entry!r}"
             case p.Commit():
                 return f"Commit {_commit(command)}"
+            case p.Transact():
+                return f"Transact {_transact(command)}"
             case p.Notify():
                 return f"Notify {command.event}"
 
@@ -107,5 +113,11 @@ def _handoff(handoff: p.HandOff) -> str:
     )
 
 
-def _commit(commit: p.Commit) -> str:
+def _commit(commit: p.Commit | p.Transact) -> str:
     return ", ".join([f"{_place(one.place)} {one.position} +{len(one.metadata)}" for one in commit.progress])
+
+
+def _transact(transact: p.Transact) -> str:
+    copies = [f"{handoff.kind.value} of {handoff.entry!r}" for handoff in transact.handoffs]
+    outputs = [f"{len(one.outputs)} of {one.entry!r}" for one in transact.publications]
+    return f"copies={copies} outputs={outputs} {_commit(transact)}"

@@ -7,7 +7,7 @@ the engine is being questioned.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,10 @@ from tests.simulation.broker import Broker, Committed
 from tests.simulation.records import Expected, Kind, PartRecord, Record, Whole
 from tests.simulation.tenure import Cover, Tenure, Violation
 from tests.simulation.watch_copies import REASONS, CopyWatch
+from tests.simulation.watch_transactions import TransactionWatch
 
 if TYPE_CHECKING:
+    from tests.simulation.letters import Letter
     from tests.simulation.member import Member
     from tests.simulation.settings import Settings
 
@@ -39,6 +41,7 @@ class Watch:
         self.calm_since_ms: int | None = None  # since when nothing disturbs the members
         self.largest_batch = 0
         self.copies = CopyWatch(settings)
+        self.transactions = TransactionWatch(self)
         self.wholes: dict[tuple[Assignment, int], Whole] = {}  # put together, by the lowest offset
         self._of_place: dict[p.Place, list[Tenure]] = {}
         self._last_read: tuple[p.Place, str, int, str] | None = None
@@ -201,6 +204,7 @@ class Watch:
             if record.letter in tenure.ran:
                 raise Violation("G", f"{record} runs twice in one assignment")
             tenure.ran.add(record.letter)
+        self.transactions.began(tenure, record)
         self._check_order(tenure, record)
         lane = self._lane(record)
         if lane is not None:
@@ -227,7 +231,8 @@ class Watch:
             return
         if config.window < 5 or config.buffer_bytes < 5_000:
             return  # a message or two that are due within the interval hold such a window, one after the other
-        if config.least_map_units <= config.map_units < 100:
+        least = 0 if config.exactly_once else config.least_map_units
+        if least <= config.map_units < 100:
             return  # admission lets through one or two at a time
         since_ms = max(self.calm_since_ms, record.stamp_ms, record.facts.not_before_ms or 0)
         late = now.wall - since_ms / 1000
@@ -292,7 +297,11 @@ class Watch:
         tenure = member.all_tenures[entry.assignment]
         if not tenure.alive:
             raise Violation("O", f"{entry.raw} publishes after its assignment ended")
-        if tenure.sends.pop(entry.offset, None) != publication.outputs:
+        if self.settings.config.exactly_once:  # until it is known what has become of them
+            wanted = tenure.sends.get(entry.offset)
+        else:
+            wanted = tenure.sends.pop(entry.offset, None)
+        if wanted != publication.outputs:
             raise Violation("L", f"{entry.raw} publishes what it did not send, or once more")
 
     def completed(self, tenure: Tenure, record: Record) -> None:
@@ -416,7 +425,18 @@ class Watch:
 
     # Commits -----------------------------------------------------------------------------------------------------------
 
-    def commit_made(self, member: Member, progress: Sequence[p.Progress]) -> None:
+    def commit_made(
+        self,
+        member: Member,
+        progress: Sequence[p.Progress],
+        coming: Mapping[Tenure, set[int]] | None = None,
+        chunks: Collection[tuple[Letter, int]] = (),
+    ) -> dict[Tenure, Cover]:
+        """``coming``: offsets that the same transaction makes complete, and the ``chunks`` of which these were made.
+
+        Returns what each partition's part says.
+        """
+        covers: dict[Tenure, Cover] = {}
         for one in progress:
             tenure = member.tenures.get(one.place)
             if tenure is None or one.token is not tenure.assignment:
@@ -428,9 +448,14 @@ class Watch:
                 raise Violation("D", f"{tenure} commits the map of another topic")
             if one.position < tenure.floor:
                 raise Violation("C", f"{tenure}: the position falls from {tenure.floor} to {one.position}")
-            tenure.floor = one.position
+            if coming is None:
+                self.promised(tenure, one.position)
+            covers[tenure] = cover
+            included = coming.get(tenure, ()) if coming is not None else ()
             for offset, record in tenure.held.items():
-                if cover.has(offset) and self._is_needed(record, cover):
+                if isinstance(record, PartRecord) and (record.letter, record.index) in chunks:
+                    continue
+                if offset not in included and cover.has(offset) and self._is_needed(record, cover):
                     raise Violation("C", f"{tenure}: {record} is incomplete, committed is {one.position}")
             if one.position > max(tenure.next, tenure.cover.position if tenure.cover is not None else 0):
                 raise Violation("C", f"{tenure}: {one.position} is committed, read is {tenure.next}")
@@ -440,7 +465,12 @@ class Watch:
                         raise Violation(
                             "D", f"{tenure}: {offset} is complete, and the commit does not say so"
                         )
-            tenure.done = {offset for offset in tenure.done if offset >= one.position}
+        return covers
+
+    def promised(self, tenure: Tenure, position: int) -> None:
+        """No later commit may say less."""
+        tenure.floor = position
+        tenure.done = {offset for offset in tenure.done if offset >= position}
 
     def commit_landed(self, one: p.Progress) -> None:
         """The next owner of the place will believe this."""

@@ -109,6 +109,8 @@ class CopyWatch:
             raise Violation("B", f"{record} is parked, and first failed at {marks.first_failure_ms}")
         if handoff.tries:
             return
+        if self._settings.config.exactly_once and marks.parked_ms is not None:
+            wall_ms = marks.parked_ms  # it may have had to wait for its transaction
         interval_ms = int(self._settings.config.parking_interval * 1000)
         if facts.not_before_ms <= wall_ms + interval_ms:
             raise Violation("N", f"{record} is parked although it is due soon")

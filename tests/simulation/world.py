@@ -16,6 +16,7 @@ from tests.simulation.records import Facts, Kind, Outcome, Record, Script
 from tests.simulation.settings import DEAD_TOPIC, GROUP, RETRY_TOPIC, Faults, Settings, draw
 from tests.simulation.tenure import Violation
 from tests.simulation.trace import Trace
+from tests.simulation.transacting import Flight, Transactor
 from tests.simulation.watch import Watch
 
 __all__ = ["World", "run"]
@@ -51,6 +52,9 @@ class World:
         self._born = 0
         self._heal_at = 0.0
         self._sendings: list[Sending] = []
+        self.departed: list[
+            tuple[Transactor, Flight]
+        ] = []  # whose end is on its way, though the sender is gone
         self._rejoin: list[float] = []  # when a member that went is started again
         for _ in range(self.settings.members):
             self._start_member()
@@ -122,7 +126,11 @@ class World:
             and not any(self.broker.lag(place) for place in self.consumed)
             and not any(log.unresolved for log in self.broker.logs.values())
             and not any(
-                member.handed_out or member.sends.copies or member.sends.mailings or member.flights
+                member.handed_out
+                or member.sends.copies
+                or member.sends.mailings
+                or member.flights
+                or member.transactor.flight
                 for member in self.members
             )
         )
@@ -131,6 +139,10 @@ class World:
         self.moved = False
         if not self.broker.down:
             self.group.step()
+        for transactor, flight in list(self.departed):
+            if flight.next_at <= self.mono and not self.broker.down:
+                self.departed.remove((transactor, flight))
+                transactor.arrive(flight)
         for member in list(self.members):
             if (
                 member.evicted_until is not None
@@ -342,10 +354,17 @@ class World:
             other = Letter(replace(facts), [*bodies, b"more"], marks, tuple(own), letter.key, group)
             self.send_letter(topic, other, missing=True)
 
-    def send_letter(self, topic: str, letter: Letter, *, missing: bool = False) -> None:
-        """Begin to append the chunks; ``missing``: not all of them."""
+    def send_letter(
+        self, topic: str, letter: Letter, *, missing: bool = False, at_once: bool = False
+    ) -> None:
+        """Begin to append the chunks; ``missing``: not all of them; ``at_once``: all of them, in order."""
         random = self.random
         order = list(range(len(letter.bodies)))
+        if at_once:
+            partition = random.randrange(self.settings.partitions[topic])
+            for index in order:
+                self.append(topic, letter.record(index, total=index % 2 == 0), partition)
+            return
         if missing or self.often(0.1):
             order.pop(random.randrange(len(order)))
         if self.often(0.15):

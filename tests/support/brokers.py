@@ -27,19 +27,21 @@ class Node:
     plain_port: int
     sasl_port: int
     controller_port: int
+    sasl_front: int | None = None
+    """The port that it tells SASL clients to come to, where something stands before it; None: its own."""
 
 
 def node_settings(node: Node, nodes: tuple[Node, ...], data: Path) -> dict[str, str]:
     """server.properties of one node: small, quick to start and to fail over, durable on a majority."""
     copies, quorum = str(min(3, len(nodes))), str(min(2, len(nodes)))
-    listeners = f"PLAINTEXT://127.0.0.1:{node.plain_port},SASL_PLAINTEXT://127.0.0.1:{node.sasl_port}"
+    plain, sasl = f"PLAINTEXT://127.0.0.1:{node.plain_port}", "SASL_PLAINTEXT://127.0.0.1"
     scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
     return {
         "process.roles": "broker,controller",
         "node.id": str(node.id),
         "controller.quorum.voters": ",".join(f"{one.id}@127.0.0.1:{one.controller_port}" for one in nodes),
-        "listeners": f"{listeners},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": listeners,
+        "listeners": f"{plain},{sasl}:{node.sasl_port},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"{plain},{sasl}:{node.sasl_front or node.sasl_port}",
         "listener.security.protocol.map": (
             "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"
         ),
@@ -110,8 +112,10 @@ class Broker:
         self.id = node.id
         self.address = f"127.0.0.1:{node.plain_port}"
         """The PLAINTEXT listener."""
-        self.sasl_address = f"127.0.0.1:{node.sasl_port}"
-        """The SASL_PLAINTEXT listener."""
+        self.sasl_address = f"127.0.0.1:{node.sasl_front or node.sasl_port}"
+        """Where SASL_PLAINTEXT clients go."""
+        self.sasl_port = node.sasl_port
+        """The SASL_PLAINTEXT listener's own port."""
         self.log = log
         """What the broker wrote, through all its lives."""
         self._settings = settings
@@ -190,6 +194,10 @@ class Broker:
     def kill(self) -> None:
         """SIGKILL, also when paused; returns when the process is gone."""
         self._running().kill9()
+
+    def terminate(self) -> None:
+        """SIGTERM; does not wait."""
+        self._running().terminate()
 
     def stop(self, timeout: float = STOP) -> None:
         """SIGTERM, a controlled shutdown; returns when it is gone (killed after `timeout` seconds)."""

@@ -107,7 +107,8 @@ class KafkaCluster(Kafka):
 
     Each broker has a PLAINTEXT and a SASL_PLAINTEXT (SCRAM-SHA-512) listener. With `acl=True` the
     authorizer is on: PLAINTEXT clients and the user `admin` may do everything, other users nothing before a
-    test grants it. `extra` overrides any broker setting. Logs are in `log_dir`; `close(keep_logs=True)`
+    test grants it. `extra` overrides any broker setting. `sasl_fronts`: for each broker the port that it sends SASL
+    clients to, if it is not its own. Logs are in `log_dir`; `close(keep_logs=True)`
     keeps them.
     """
 
@@ -118,6 +119,7 @@ class KafkaCluster(Kafka):
         users: Mapping[str, str] = USERS,
         acl: bool = False,
         extra: Mapping[str, str] | None = None,
+        sasl_fronts: Sequence[int] = (),
     ) -> None:
         self.users = dict(users)
         self._acl = acl
@@ -126,7 +128,13 @@ class KafkaCluster(Kafka):
         self._lease = PortLease(3 * brokers)
         ports = iter(self._lease.ports)
         self._nodes = tuple(
-            Node(id=1 + i, plain_port=next(ports), sasl_port=next(ports), controller_port=next(ports))
+            Node(
+                id=1 + i,
+                plain_port=next(ports),
+                sasl_port=next(ports),
+                controller_port=next(ports),
+                sasl_front=sasl_fronts[i] if sasl_fronts else None,
+            )
             for i in range(brokers)
         )
         self.log_dir = ARTIFACTS / f"{os.getpid()}-{next(NUMBERS)}"

@@ -4,7 +4,7 @@ Every function takes the bootstrap servers and works with real Kafka and with th
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ __all__ = [
     "Commit",
     "Read",
     "committed",
+    "each_record",
     "end_offsets",
     "group_lag",
     "group_size",
@@ -179,6 +180,18 @@ def read_all(
     Reads as `read_committed`: aborted records are left out, and so is what lies behind an open transaction.
     No group is joined and nothing is committed.
     """
+    found = list(each_record(bootstrap_servers, topic, settings=settings, timeout=timeout))
+    return sorted(found, key=lambda one: (one.partition, one.offset))
+
+
+def each_record(
+    bootstrap_servers: str,
+    topic: str,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    timeout: float = 120.0,
+) -> Iterator[Read]:
+    """The same one by one, each partition's in the order of offsets, the partitions mixed: for topics beyond memory."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -197,21 +210,22 @@ def read_all(
         if known.error is not None:
             raise KafkaException(known.error)
         waiting = set(known.partitions)
-        found: dict[int, list[Read]] = {partition: [] for partition in sorted(waiting)}
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in found])
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in waiting])
         while waiting:
             # The time-out is for one batch, not for the whole topic.
             batch = consumer.consume(1000, 0.05) or consumer.consume(1, timeout)
             if not batch:
                 raise AssertionError(f"{topic} gave nothing for {timeout:g} s, partitions left: {waiting}")
             for message in batch:
-                _take(message, found, waiting)
-        return [one for records in found.values() for one in records]
+                found = _take(message, waiting)
+                if found is not None:
+                    yield found
     finally:
         consumer.close()
 
 
-def _take(message: Message, found: dict[int, list[Read]], waiting: set[int]) -> None:
+def _take(message: Message, waiting: set[int]) -> Read | None:
+    """The record, if it is one and not behind the end that was reported; what is at its end waits no more."""
     error = message.error()
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None
@@ -220,11 +234,10 @@ def _take(message: Message, found: dict[int, list[Read]], waiting: set[int]) -> 
             raise KafkaException(error)
         waiting.discard(partition)
     elif partition in waiting:
-        key, value = message.key(), message.value()
         headers = tuple(message.headers() or ())
-        found[partition].append(
-            Read(topic, partition, offset, key, value, headers, message.timestamp()[1])  # type: ignore[arg-type]
-        )
+        at = message.timestamp()[1]
+        return Read(topic, partition, offset, message.key(), message.value(), headers, at)  # type: ignore[arg-type]
+    return None
 
 
 def committed(bootstrap_servers: str, group: str, topic: str) -> dict[int, Commit]:

@@ -182,7 +182,7 @@ def is_jammed(assignment: Assignment, *, holds_up: bool) -> bool:
     or others (``holds_up``), from being read.
     """
     one = assignment
-    under_way = one.in_flight or one.sending or one.refused or one.ready or one.due
+    under_way = one.in_flight or one.sending > one.withheld or one.refused or one.ready or one.due
     if not one.blocked or under_way or one.phase is not Phase.RUNNING or one.on_hold:
         return False
     if not one.chunks and not any(entry.others for entry in one.blocked):

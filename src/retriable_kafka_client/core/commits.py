@@ -56,10 +56,10 @@ class Commits:
                 told.append(events.CommitFailed(topic=topic, partition=partition, code=code))
         if refused:
             # The client may report this of the commit's other partitions too: the longest is the one.
-            told.append(self._shorten(max(refused, key=lambda one: len(one.metadata)), assignments))
+            told.append(self.shorten(max(refused, key=lambda one: len(one.metadata)), assignments))
         return told
 
-    def _shorten(self, progress: Progress, assignments: Collection[Assignment]) -> events.Event:
+    def shorten(self, progress: Progress, assignments: Collection[Assignment]) -> events.Event:
         """The broker takes less than this: halve the budget, for all partitions."""
         self.map_units = min(self.map_units, len(progress.metadata) // 2)
         for assignment in assignments:

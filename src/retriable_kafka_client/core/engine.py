@@ -28,6 +28,7 @@ from retriable_kafka_client.core.parking import Parking
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.runs import within
 from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
+from retriable_kafka_client.core.transactions import Transactions
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 
@@ -56,11 +57,14 @@ class Engine:
         self._out: list[p.Command] = []  # the parts add to it, too
         self._typical = 1  # bytes of a record that was polled of late
         self._load = Load()
-        self._outcomes = Outcomes(config, self._load, self.counters, self._out)
+        self._commits = Commits(config.commit_interval, config.map_units)
+        self._transactions: Transactions | None = None
+        if config.exactly_once:
+            self._transactions = Transactions(self._commits, config.commit_interval, self._out)
+        self._outcomes = Outcomes(config, self._load, self.counters, self._out, self._transactions)
         self._dispatch = Dispatch(config, self._load, self._outcomes, self.counters, self._out)
         self._parking = Parking(config)
         self._assembly = Assembly(config, joiner)
-        self._commits = Commits(config.commit_interval, config.map_units)
 
     # What the shell may ask --------------------------------------------------------------------------------------------
 
@@ -131,13 +135,19 @@ class Engine:
         return max(1, room)
 
     def drained(self, places: Iterable[p.Place]) -> bool:
-        """Whether nothing of these is with the workers or on its way to another topic."""
-        return all(self._assignments[place].drained for place in places if place in self._assignments)
+        """Whether nothing of these is with the workers or on its way to another topic; in transactions, nor uncommitted."""
+        live = [self._assignments[place] for place in places if place in self._assignments]
+        if self._transactions is not None and not self._transactions.settled(live):
+            return False
+        return all(assignment.drained for assignment in live)
 
     def last_progress(self, places: Iterable[p.Place]) -> Sequence[p.Progress]:
-        """What a last commit of these has to say, whatever another commit in flight says; answer with CommitAnswered."""
+        """What a last commit of these has to say, whatever another commit in flight says; answer with CommitAnswered.
+
+        Nothing in transactions: what is to be committed has a Transact, before these are drained.
+        """
         found: list[p.Progress] = []
-        for place in places:
+        for place in places if self._transactions is None else ():
             assignment = self._assignments.get(place)
             if assignment is not None:
                 assignment.dirty = True  # a commit in flight may never be answered
@@ -163,6 +173,8 @@ class Engine:
                 self._outcomes.published(event, now)
             case p.CommitAnswered():
                 self._on_commit_answered(event)
+            case p.Transacted():
+                self._on_transacted(event, now)
             case p.Withdrawn():
                 self._outcomes.withdrawn(event)
             case p.Idle():
@@ -173,6 +185,9 @@ class Engine:
                 self._on_turn(event, now)
         if not self.stopping and not self.on_hold:
             self._dispatch.release(self._assignments.values(), now)
+        if self._transactions is not None:
+            ticks = isinstance(event, p.Tick)
+            self._transactions.begin(self._assignments.values(), now, ticks=ticks)
         out = self._out.copy()
         self._out.clear()
         return out
@@ -217,7 +232,7 @@ class Engine:
             place,
             parks=self._routing.is_retry_topic(place.topic),
             budget_units=self._commits.map_units,
-            least_units=self._config.least_map_units,
+            least_units=self._config.least_map_units if self._transactions is None else 0,
             lanes=Lanes(by_key=ordering == "key") if ordering != "unordered" else None,
             on_hold=self.on_hold,
             chunks=self._assembly.assembler(),
@@ -231,6 +246,8 @@ class Engine:
         assignment.retention_ms = event.retention_ms
         assignment.earliest = event.earliest
         assignment.restore(event.position, event.metadata)
+        if event.position is not None and assignment.restore_problem is None:
+            assignment.taken = event.position, event.metadata
         if assignment.restore_problem is not None:
             self._notify(notices.map_ignored(assignment, assignment.restore_problem))
         self._notify(notices.started(assignment, event.position))
@@ -404,13 +421,26 @@ class Engine:
                     self._park(assignment, now)
         self._tend_chunks(now)
         self._throttle_all()
-        commit = self._commits.due(self._assignments.values(), now)
-        if commit is not None:
-            self._out.append(commit)
+        if self._transactions is None:
+            commit = self._commits.due(self._assignments.values(), now)
+            if commit is not None:
+                self._out.append(commit)
 
     def _on_commit_answered(self, event: p.CommitAnswered) -> None:
         for told in self._commits.answered(event, self._assignments.values()):
             self._notify(told)
+
+    def _on_transacted(self, event: p.Transacted, now: p.Now) -> None:
+        if self._transactions is None or event.transact is not self._transactions.in_flight:
+            return
+        for told in self._transactions.answered(event, self._assignments.values(), now):
+            self._notify(told)
+        # What completes now is what has just been committed.
+        tokens = [one.token for one in event.transact.progress if event.landed]
+        clean = [token for token in tokens if isinstance(token, Assignment) and not token.dirty]
+        self._outcomes.transacted(event, now)
+        for assignment in clean:
+            assignment.dirty = False
 
     # Ends --------------------------------------------------------------------------------------------------------------
 
@@ -422,6 +452,8 @@ class Engine:
             self._outcomes.hurry(assignment, now)
         if draining:
             self._out.append(p.Withdraw())
+            if self._transactions is not None:
+                self._transactions.hurry(now)
 
     def _on_ended(self, event: p.Ended) -> None:
         ending = [self._assignments.pop(place) for place in event.places if place in self._assignments]
@@ -476,3 +508,5 @@ class Engine:
         for place, assignment in self._assignments.items():
             assert assignment.place == place and assignment.phase is not Phase.ENDED
             assignment.validate()
+        if self._transactions is not None:
+            self._transactions.validate()

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from retriable_kafka_client.core.offset_map import (
     PAGE_SHIFT,
@@ -34,6 +34,7 @@ __all__ = ["Tracker"]
 _SIZE = 1 << PAGE_SHIFT
 _LOW = _SIZE - 1
 _FULL = (1 << _SIZE) - 1
+_NONE: Mapping[int, int] = {}
 
 
 class Tracker:
@@ -128,6 +129,13 @@ class Tracker:
         if self._budget_bits <= 0:
             return 1.0
         return bits_bound(self._open, self._open_pages, self._position, self._frontier) / self._budget_bits
+
+    @property
+    def overfull(self) -> bool:
+        """Whether the map may not tell all that is complete, or will be: the budget was cut, or passed on purpose."""
+        if self._frontier <= self._position:
+            return False
+        return bits_bound(self._open, self._open_pages, self._position, self._frontier) > self._budget_bits
 
     def is_incomplete(self, offset: int) -> bool:
         """Whether the offset is registered and not complete."""
@@ -296,19 +304,32 @@ class Tracker:
                 self._open_pages -= 1
         self._open -= count
 
-    def _lowest(self) -> int:
-        if self._incomplete:
+    def _lowest(self, without: Mapping[int, int] = _NONE, count: int = 0) -> int:
+        """The lowest incomplete offset but for ``count`` ones whose bits, by page, are ``without``."""
+        if self._incomplete > count:
             for page, mask in self._pages.items():
-                return (page << PAGE_SHIFT) + (mask & -mask).bit_length() - 1
+                mask &= ~without.get(page, 0)  # noqa: PLW2901 - the rest of it
+                if mask:
+                    return (page << PAGE_SHIFT) + (mask & -mask).bit_length() - 1
         return self._next
 
     # The map --------------------------------------------------------------------------------------
 
-    def offset_map(self) -> OffsetMap:
-        """Return what is complete at and above ``position``, up to the last such offset."""
-        base, end = self._position, max(self._position, self._frontier)
+    def position_with(self, besides: Collection[int]) -> int:
+        """Return what ``position`` is once these, which could all be completed now, are complete."""
+        return self._lowest(_by_page(besides), len(besides)) if besides else self._position
+
+    def offset_map(self, besides: Collection[int] = ()) -> OffsetMap:
+        """Return what is complete at and above ``position``, up to the last such offset.
+
+        With ``besides``, which could all be completed now, what it will be once they are: the map begins at the position
+        of then.
+        """
+        without = _by_page(besides)
+        base = self._lowest(without, len(besides)) if besides else self._position
+        end = max(base, self._frontier)
         runs: list[Run] = []
-        for first, stop in self._runs_below(end):
+        for first, stop in self._runs_below(end, without):
             if runs and runs[-1][1] == first:
                 runs[-1] = (runs[-1][0], stop)
             else:
@@ -317,20 +338,25 @@ class Tracker:
             end = runs.pop()[0]
         return OffsetMap(base, tuple(runs), end)
 
-    def encode(self, binding: Binding) -> str:
-        """Return the offset map as text for the commit of ``position``, within the budget. Never raises.
+    def encode(self, binding: Binding, besides: Collection[int] = (), *, units: int = 0) -> str:
+        """Return the offset map as text for the commit of ``position_with(besides)``. Never raises.
 
-        It holds all that is complete, unless the budget was cut, or ``restored`` exceeds it: then less, and
-        never anything untrue.
+        It is within the budget, or ``units`` where they are more. It holds all that is complete, unless the budget was
+        cut, or ``restored`` exceeds it: then less, and never anything untrue.
         """
-        return encode(self.offset_map(), binding=binding, budget_units=self._budget_units)
+        most = max(self._budget_units, units)
+        return encode(self.offset_map(besides), binding=binding, budget_units=most)
 
-    def _runs_below(self, end: int) -> Iterator[Run]:
-        """Yield what is incomplete or expected below ``end``. Runs may touch where pages do."""
+    def _runs_below(self, end: int, without: Mapping[int, int]) -> Iterator[Run]:
+        """Yield what is incomplete or expected below ``end``, but for ``without``. Runs may touch where pages do."""
         for page, mask in self._pages.items():
             start = page << PAGE_SHIFT
             if start >= end:
                 break
+            if page in without:
+                mask &= ~without[page]  # noqa: PLW2901 - the rest of it
+                if not mask:
+                    continue
             bits = bin(mask)[:1:-1]  # bit i of the mask is bits[i]; its last one is always a one
             stop = 0
             while (first := bits.find("1", stop, end - start)) >= 0:
@@ -416,6 +442,15 @@ class _Ascending:
         if self._head > 64 and self._head > len(self._firsts) // 2:
             del self._firsts[: self._head], self._places[: self._head]
             self._head = 0
+
+
+def _by_page(offsets: Iterable[int]) -> dict[int, int]:
+    """Return the pages that these lie in, and their bits in each."""
+    pages: dict[int, int] = {}
+    for offset in offsets:
+        page = offset >> PAGE_SHIFT
+        pages[page] = pages.get(page, 0) | 1 << (offset & _LOW)
+    return pages
 
 
 def _masks(first: int, stop: int) -> list[tuple[int, int]]:

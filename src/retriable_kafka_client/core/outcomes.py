@@ -14,6 +14,7 @@ from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase
 from retriable_kafka_client.core.runs import runs_of
 from retriable_kafka_client.core.settings import Counters, EngineConfig
+from retriable_kafka_client.core.transactions import Transactions
 
 __all__ = ["Outcomes"]
 
@@ -24,8 +25,16 @@ class Outcomes:
     What is to be done goes to ``out``.
     """
 
-    def __init__(self, config: EngineConfig, load: Load, counters: Counters, out: list[p.Command]) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        load: Load,
+        counters: Counters,
+        out: list[p.Command],
+        transactions: Transactions | None = None,
+    ) -> None:
         self._config = config
+        self._transactions = transactions  # exactly once: what is sent goes with the next of them
         self._load = load
         self._counters = counters
         self._out = out
@@ -126,7 +135,10 @@ class Outcomes:
         assignment = publication.entry.assignment
         assignment.sending += 1
         assignment.active_bytes += publication.size
-        self._out.append(p.Publish(publication))
+        if self._transactions is not None:
+            self._transactions.publish(publication)
+        else:
+            self._out.append(p.Publish(publication))
 
     def published(self, event: p.Published, now: p.Now) -> None:
         """A run that succeeded is done when what it wanted to send is in."""
@@ -211,10 +223,17 @@ class Outcomes:
         for handoff in self._handoffs.forget(assignment):
             assignment.active_bytes -= handoff.entry.size
         assignment.refused = 0
+        for one in self._transactions.forget(assignment) if self._transactions is not None else ():
+            assignment.sending -= 1
+            assignment.active_bytes -= _held_by(one)
+        assignment.withheld = 0
 
     def _send(self, handoff: p.HandOff) -> None:
         handoff.entry.assignment.sending += 1
-        self._out.append(p.Produce(handoff))
+        if self._transactions is not None:
+            self._transactions.hand_off(handoff)
+        else:
+            self._out.append(p.Produce(handoff))
 
     def answered(self, event: p.HandOffAnswered, now: p.Now) -> None:
         """A copy is in, or was refused."""
@@ -234,6 +253,31 @@ class Outcomes:
         again_in = self._handoffs.refused(handoff, code, now)
         self._out.append(p.Notify(notices.refused(handoff, code, again_in)))
 
+    # Transactions ------------------------------------------------------------------------------------------------------
+
+    def transacted(self, event: p.Transacted, now: p.Now) -> None:
+        """All of it is in; or none, and what was not refused itself goes again: nothing of it runs again."""
+        assert self._transactions is not None
+        for handoff in event.transact.handoffs:
+            if event.landed or handoff in event.refused:
+                self.answered(p.HandOffAnswered(handoff, event.refused.get(handoff)), now)
+            elif not self._is_left_behind(handoff):
+                self._transactions.hand_off(handoff)
+        for publication in event.transact.publications:
+            if event.landed or publication in event.refused:
+                self.published(p.Published(publication, event.refused.get(publication)), now)
+            elif not self._is_left_behind(publication):
+                self._transactions.publish(publication)
+
+    def _is_left_behind(self, one: p.HandOff | p.Publication) -> bool:
+        """Whether its assignment has ended: then the next owner makes it anew."""
+        assignment = one.entry.assignment
+        if assignment.phase is not Phase.ENDED:
+            return False
+        assignment.sending -= 1
+        self._load.left_bytes -= _held_by(one)
+        return True
+
     def _count_handoff(self, handoff: p.HandOff, now: p.Now) -> None:
         if handoff.kind is p.HandOffKind.PARK:
             self._counters.parked += 1
@@ -242,3 +286,8 @@ class Outcomes:
         else:
             self._counters.dead_lettered += 1
         self._out.append(p.Notify(notices.accepted(handoff, now)))
+
+
+def _held_by(one: p.HandOff | p.Publication) -> int:
+    """Bytes that it holds while it is on its way."""
+    return one.entry.size + (one.size if isinstance(one, p.Publication) else 0)

@@ -7,7 +7,7 @@ It composes the offset tracker, the due queue and the ready queue of that partit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 
 from retriable_kafka_client.core.batch import Batch
@@ -73,10 +73,12 @@ class Assignment:
         "scanned_at",
         "refused",
         "sending",
+        "taken",
         "told_blocked",
         "tracker",
         "uid",
         "waiting",
+        "withheld",
     )
 
     def __init__(
@@ -120,6 +122,8 @@ class Assignment:
         self.on_hold = on_hold  # the whole consumer pauses
         self.told_blocked = False  # the user knows that `blocked` is not empty
         self.dirty = False  # there is progress that no acknowledged commit holds
+        self.withheld = 0  # exactly once: of `sending`, what no offset map could tell yet as complete
+        self.taken: tuple[int, str] = (-1, "")  # exactly once: position and map that the broker took last
         self.begin: int | None = None  # where consuming begins; None: where `earliest` says
         self.earliest = False  # without a position, begin where the log does
         self.restored = 0  # messages that the restored map knows as done
@@ -188,6 +192,11 @@ class Assignment:
         """Whether nothing is under way. An overdue run changes nothing any more, but in order: the next owner must wait."""
         running = self.in_flight if self.lanes is not None else self.in_flight - self.overdue
         return running == 0 and self.sending == 0 and self.refused == 0
+
+    @property
+    def owes(self) -> bool:
+        """Whether there is something to commit."""
+        return self.dirty and self.tracker is not None
 
     # Beginning ---------------------------------------------------------------------------------------------------------
 
@@ -488,17 +497,26 @@ class Assignment:
         under_way = self.in_flight or self.sending or self.refused or self.ready or self.due or self.blocked
         return self.has_many_seats or (not under_way and not len(self.waiting))
 
-    def progress(self) -> Progress | None:
-        """What a commit should say now; None when there is nothing to say. Marks the progress as on its way."""
-        if self.tracker is None or not self.dirty or self.phase is Phase.ENDED:
+    def progress(self, besides: Collection[int] = ()) -> Progress | None:
+        """What a commit should say now; None when there is nothing to say. Marks the progress as on its way.
+
+        ``besides``: these offsets, which are incomplete, are complete once the commit is in.
+        """
+        if self.tracker is None or not (self.dirty or besides) or self.phase is Phase.ENDED:
             return None
         self.dirty = False
+        metadata = ""
+        if self.has_map:
+            metadata = self.tracker.encode(self.binding, besides, units=len(self.taken[1]))
         return Progress(
-            place=self.place,
-            position=self.tracker.position,
-            metadata=self.tracker.encode(self.binding) if self.has_map else "",
-            token=self,
+            place=self.place, position=self.tracker.position_with(besides), metadata=metadata, token=self
         )
+
+    def told_with(self, besides: Collection[int]) -> int:
+        """Where the map ends that a commit with these can carry: it tells nothing from there on."""
+        assert self.tracker is not None
+        text = self.tracker.encode(self.binding, besides, units=len(self.taken[1]))
+        return decode(text, base=self.tracker.position_with(besides), binding=self.binding).end
 
     def shorten_map(self, budget_units: int) -> None:
         """The broker takes no more than this for an offset map."""
@@ -541,6 +559,7 @@ class Assignment:
         held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
         held += sum(map(len, self.batches)) + self.in_flight - self.overdue
         held += sum(again is not None for again in self.lingering.values())
+        assert 0 <= self.withheld <= self.sending
         assert 0 <= len(self.lingering) <= self.overdue <= self.in_flight
         if self.phase is Phase.DRAINING:
             assert not self.is_ready and not self.due and not self.blocked and not self.waiting

@@ -51,6 +51,8 @@ __all__ = [
     "Stopping",
     "Tick",
     "TopicChanged",
+    "Transact",
+    "Transacted",
     "Withdraw",
     "Withdrawn",
 ]
@@ -149,6 +151,19 @@ class CommitAnswered:
     codes: Mapping[Place, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transacted:
+    """What has become of the Transact in flight, for certain.
+
+    ``landed``: all of it is visible. Else nothing of it is, nor ever will be, and what was committed is as before.
+    """
+
+    transact: Transact
+    landed: bool
+    refused: Mapping[HandOff | Publication, str] = field(default_factory=dict)  # these alone, with the codes
+    code: str | None = None  # why else it did not land
+
+
 @dataclass(frozen=True, slots=True)
 class Idle:
     """A poll came back empty while the client stood at this position: what lies below has been read.
@@ -227,6 +242,7 @@ EngineEvent = (
     | HandOffAnswered
     | Published
     | CommitAnswered
+    | Transacted
     | Idle
     | Recalled
     | RecallEnded
@@ -371,12 +387,27 @@ class Progress:
     position: int
     metadata: str
     token: object = field(repr=False)  # the assignment that it belongs to
+    news: bool = (
+        True  # in a Transact: it differs from what the broker took last, and so tells whether this one landed
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Commit:
     """Commit all of these in one request; one is in flight at a time."""
 
+    progress: Sequence[Progress]
+
+
+@dataclass(slots=True, eq=False)
+class Transact:
+    """Send and commit all of this in one transaction; one is in flight at a time. Answer with Transacted.
+
+    Copies, outputs and progress belong together: ``progress`` says what is complete once the rest is visible.
+    """
+
+    handoffs: Sequence[HandOff]
+    publications: Sequence[Publication]
     progress: Sequence[Progress]
 
 
@@ -400,5 +431,6 @@ Command = (
     | Produce
     | Publish
     | Commit
+    | Transact
     | Notify
 )

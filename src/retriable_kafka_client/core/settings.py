@@ -40,6 +40,8 @@ class EngineConfig:
     message_bytes: int = 2**63 - 1  # the largest message that is put together of chunks
     chunk_wait: float = 900.0  # seconds of log time until a message of which chunks are missing is given up
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
+    # Nothing is produced or committed but in transactions: Transact takes the place of Produce, Publish and Commit.
+    exactly_once: bool = False
     routing: Routing = field(
         init=False, repr=False, compare=False
     )  # of `routes`; the loop's thread alone asks it

@@ -339,6 +339,10 @@ class AsyncRunner:
         """See Runner."""
         self._bell.wait(timeout)
 
+    def ring(self) -> None:
+        """See Runner."""
+        self._bell.set()
+
     def running(self) -> Running:
         """See Runner."""
         busy = tuple(run.entry for run in self._tasks.copy().values())

@@ -116,7 +116,10 @@ class Runner(Protocol):
         """Everything that ended since the last call; a constant, empty harvest costs nothing."""
 
     def wait(self, timeout: float) -> None:
-        """Block until there may be something to take, or the pool failed, at most ``timeout`` seconds."""
+        """Block until there may be something to take, the pool failed, or ``ring``, at most ``timeout`` seconds."""
+
+    def ring(self) -> None:
+        """End a ``wait``, or the next one. From any thread."""
 
     def running(self) -> Running:
         """What is held now. From any thread."""
@@ -388,6 +391,10 @@ class SliceRunner(ABC):
     def wait(self, timeout: float) -> None:
         """See Runner."""
         self._bell.wait(timeout)
+
+    def ring(self) -> None:
+        """See Runner."""
+        self._bell.set()
 
     def running(self) -> Running:
         """See Runner."""

@@ -1,0 +1,217 @@
+"""Exactly once: what goes into the next transaction, and what the answer to the last one says.
+
+A transaction holds copies, outputs, and the progress that includes them: a message with an effect outside is incomplete in
+the tracker until its transaction has landed, and only the progress that goes with it counts it as complete. So an abort has
+nothing to undo. A message without an effect is complete at once; its progress goes with whichever transaction is next.
+
+What has landed must stay told: a later map that told less would let a message run again whose effects are visible. Maps that
+fit tell everything. Where they do not, because the broker took less than was admitted, messages above what the map can tell
+wait. The lowest incomplete one never has to; nor do any where chunks cannot be read on before they are gone, and
+OffsetMapOverflow says so. A map may always be as long as the one that the broker took last, and completing never makes it
+longer, so it reaches at least as far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from retriable_kafka_client import events
+from retriable_kafka_client.core import notices
+from retriable_kafka_client.core.commits import Commits
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.protocol import (
+    Command,
+    HandOff,
+    Notify,
+    Now,
+    Progress,
+    Publication,
+    Transact,
+    Transacted,
+)
+
+__all__ = ["Transactions"]
+
+FIRST_PAUSE = 0.1  # seconds after a transaction that did not land, until the next; doubled by each
+LONGEST_PAUSE = 5.0
+DRAIN_PAUSE = 0.5  # the longest one while an assignment is to be given away
+
+
+class Transactions:
+    """One in flight at a time. What is to be done goes to ``out``."""
+
+    def __init__(self, commits: Commits, interval: float, out: list[Command]) -> None:
+        self._out = out
+        self.in_flight: Transact | None = None
+        self._commits = commits  # for the length of offset maps
+        self._interval = interval
+        self._handoffs: list[HandOff] = []
+        self._publications: list[Publication] = []
+        self._next_at = 0.0  # monotonic; when progress alone is worth a transaction
+        self._again_at = 0.0  # monotonic; the pause after one that did not land
+        self._failures = 0  # in a row
+        self._withheld = False  # none of what is pending can be told before other messages are complete
+
+    @property
+    def _pending(self) -> list[HandOff | Publication]:
+        return [*self._handoffs, *self._publications]
+
+    def hand_off(self, handoff: HandOff) -> None:
+        """Let the copy go with the next transaction."""
+        self._handoffs.append(handoff)
+
+    def publish(self, publication: Publication) -> None:
+        """Let the outputs go with the next transaction."""
+        self._publications.append(publication)
+
+    # The next one ------------------------------------------------------------------------------------------------------
+
+    def begin(self, assignments: Collection[Assignment], now: Now, *, ticks: bool) -> None:
+        """Commit what there is, unless one is in flight, or it is not time. ``ticks``: also what needs no haste."""
+        if self.in_flight is not None or now.mono < self._again_at:
+            return
+        pending = (self._handoffs or self._publications) and (ticks or not self._withheld)
+        timely = ticks and now.mono >= self._next_at
+        if not (pending or timely or any(a.owes and a.phase is Phase.DRAINING for a in assignments)):
+            return
+        if pending or timely:
+            self._next_at = now.mono + self._interval
+        transact = self._take(assignments)
+        self._withheld = bool(pending) and not (transact.handoffs or transact.publications)
+        if transact.progress:
+            self.in_flight = transact
+            self._out.append(transact)
+
+    def _take(self, assignments: Collection[Assignment]) -> Transact:
+        by_assignment: dict[Assignment, list[Entry]] = {}
+        for one in self._pending:
+            by_assignment.setdefault(one.entry.assignment, []).append(one.entry)
+        taken: set[Entry] = set()
+        progress: list[Progress] = []
+        for assignment in assignments:
+            entries = by_assignment.get(assignment)
+            if entries:
+                kept = self._tellable(assignment, entries)
+                assignment.withheld = len(entries) - len(kept)
+                taken.update(kept)
+                entries = kept
+            made = assignment.progress(_offsets(entries or ()))
+            if made is not None and (made.position, made.metadata) != assignment.taken:
+                progress.append(made)
+            elif made is not None and entries:  # the map has no room for them
+                progress.append(replace(made, news=False))
+        handoffs = [one for one in self._handoffs if one.entry in taken]
+        publications = [one for one in self._publications if one.entry in taken]
+        if handoffs:
+            self._handoffs = [one for one in self._handoffs if one.entry not in taken]
+        if publications:
+            self._publications = [one for one in self._publications if one.entry not in taken]
+        return Transact(handoffs, publications, progress)
+
+    def _tellable(self, assignment: Assignment, entries: list[Entry]) -> list[Entry]:
+        """Those of the entries that the map can tell as complete.
+
+        Where they hold up the chunks that would make room in it, all of them go.
+        """
+        tracker = assignment.tracker
+        assert tracker is not None
+        kept = entries
+        while tracker.overfull:
+            end = assignment.told_with(_offsets(kept))
+            fit = [entry for entry in kept if entry.last < end or entry.offset == tracker.position]
+            if len(fit) == len(kept):
+                break
+            kept = fit
+        if len(kept) < len(entries) and assignment.paused and assignment.chunks:
+            self._out.append(Notify(notices.map_overflow(assignment)))
+            return entries
+        return kept
+
+    # Its answer --------------------------------------------------------------------------------------------------------
+
+    def answered(
+        self, event: Transacted, assignments: Collection[Assignment], now: Now
+    ) -> list[events.Event]:
+        """Take note of the answer. What becomes of copies and outputs is told by the caller."""
+        self.in_flight = None
+        self._withheld = False
+        if event.landed:
+            self._failures = 0
+            return [_landed(one) for one in event.transact.progress]
+        for one in event.transact.progress:
+            _owner(one).dirty = True
+        code = event.code or next(iter(event.refused.values()), "")
+        told: list[events.Event] = []
+        units = self._commits.map_units
+        if code == "OFFSET_METADATA_TOO_LARGE":
+            longest = max(event.transact.progress, key=lambda one: len(one.metadata))
+            told.append(self._commits.shorten(longest, assignments))
+        again_in = 0.0
+        if event.refused or self._commits.map_units < units:
+            self._failures = 0  # the next one goes without them, or with shorter maps
+        else:
+            again_in = self._pause(assignments)
+        self._again_at = now.mono + again_in
+        aborted = events.TransactionAborted(
+            topic="", partition=-1, code=code, refused=len(event.refused), again_in=again_in
+        )
+        return [aborted, *told]
+
+    def _pause(self, assignments: Iterable[Assignment]) -> float:
+        drains = any(assignment.phase is Phase.DRAINING for assignment in assignments)
+        pause = FIRST_PAUSE * 2 ** min(self._failures, 10)
+        self._failures += 1
+        return float(min(pause, DRAIN_PAUSE if drains else LONGEST_PAUSE))
+
+    # Ends --------------------------------------------------------------------------------------------------------------
+
+    def hurry(self, now: Now) -> None:
+        """An assignment is to be given away: what it owes goes at once."""
+        self._again_at = min(self._again_at, now.mono)
+
+    def settled(self, assignments: Iterable[Assignment]) -> bool:
+        """Whether all progress of these is committed."""
+        under_way = self.in_flight.progress if self.in_flight is not None else ()
+        return not any(
+            assignment.owes or any(one.token is assignment for one in under_way) for assignment in assignments
+        )
+
+    def forget(self, assignment: Assignment) -> Sequence[HandOff | Publication]:
+        """It has ended: remove and return what of it is in no transaction yet."""
+        dropped = [one for one in self._pending if one.entry.assignment is assignment]
+        self._handoffs = [one for one in self._handoffs if one.entry.assignment is not assignment]
+        self._publications = [one for one in self._publications if one.entry.assignment is not assignment]
+        return dropped
+
+    def validate(self) -> None:
+        """Check the invariants; for tests, after every step."""
+        pending = [one.entry for one in self._pending]
+        assert all(entry.assignment.phase is not Phase.ENDED for entry in pending)
+        if self.in_flight is not None:
+            pending += [one.entry for one in self.in_flight.handoffs]
+            pending += [one.entry for one in self.in_flight.publications]
+        assert len(set(pending)) == len(pending), "a message has two copies, or a copy and outputs"
+        for entry in pending:
+            tracker = entry.assignment.tracker
+            assert entry.assignment.phase is Phase.ENDED or (
+                tracker is not None and tracker.is_incomplete(entry.offset)
+            )
+
+
+def _offsets(entries: Iterable[Entry]) -> list[int]:
+    return [offset for entry in entries for offset in (entry.offset, *entry.others)]
+
+
+def _owner(progress: Progress) -> Assignment:
+    assignment = progress.token
+    assert isinstance(assignment, Assignment)
+    return assignment
+
+
+def _landed(progress: Progress) -> events.Event:
+    topic, partition = progress.place
+    units = len(progress.metadata)
+    _owner(progress).taken = progress.position, progress.metadata
+    return events.Committed(topic=topic, partition=partition, position=progress.position, map_units=units)

@@ -1,0 +1,296 @@
+"""Transactions: everything that one holds, committed as one. One thread of its own does it, since its calls block.
+
+The loop gives it one Transact at a time and takes one answer. Every answer is certain: where it is not known whether a
+commit came through, a new producer ends what the old one left, and then the group's offsets tell.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from retriable_kafka_client.cargo import Cargo
+from retriable_kafka_client.client import is_fatal, open_client, transaction_settings
+from retriable_kafka_client.config import Cluster
+from retriable_kafka_client.core.protocol import Place, Transact, Transacted
+from retriable_kafka_client.errors import ConsumerFailed, NotReachable
+from retriable_kafka_client.groups import SINGLE, Limits
+from retriable_kafka_client.transactional import TransactionalClient, reason_of
+from retriable_kafka_client.writable import Writable
+
+__all__ = ["Transactor"]
+
+log = logging.getLogger("retriable_kafka_client")
+
+OPEN_SECONDS = 5.0  # one try to initialise a producer
+PAUSE_SECONDS = 0.25  # until the next
+ABORT_SECONDS = 1.0  # then another producer takes over, which aborts it, too
+SHARE = 0.8  # of the transaction's time-out, for all that comes before its commit
+ASK_SECONDS = 2.0  # one try to read the group's positions
+IDLE_SECONDS = 0.2  # between looks at the clients' reports
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    transact: Transact
+    member: Any  # the group's metadata, as of when it was given
+
+
+class Transactor:
+    """``begin`` starts its thread; ``send`` and ``poll`` are the loop's and never block."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        group: str,
+        *,
+        member_settings: Mapping[str, Any],
+        limits: Limits,
+        admin: Callable[[], AdminClient],
+        wake: Callable[[], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.trouble: str | None = None  # why no transaction can begin at present
+        self._group = group
+        self._servers = cluster.bootstrap_servers
+        self._id = f"{group}-{secrets.token_hex(8)}"
+        settings = transaction_settings(cluster, self._id)
+        self._seconds = int(settings["transaction.timeout.ms"]) / 1000
+        self._clients = {
+            False: TransactionalClient(settings)
+        }  # by whether each record goes in a request of its own
+        self._single_settings = {**settings, **SINGLE, "transactional.id": f"{self._id}-large"}
+        self._member_settings = member_settings
+        self._reader: Any = None
+        self._limits = limits
+        self._writable = Writable(admin)
+        self._wake = wake
+        self._clock = clock
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._answers: deque[Transacted] = deque()
+        self._since: float | None = None  # monotonic; when the Transact in flight was given
+        self._closing = False
+        self._ready = threading.Event()
+        self._refused: KafkaError | None = None  # why the first producer could not be initialised
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="rkc-transactions", daemon=True)
+
+    # The loop's side ---------------------------------------------------------------------------------------------------
+
+    def begin(self, timeout: float, stopped: Callable[[], bool]) -> None:
+        """Start, and wait until transactions are possible. Raises ConsumerFailed: they are refused, or nobody answers."""
+        self._thread.start()
+        deadline = time.monotonic() + timeout
+        while not self._ready.wait(0.05) and not stopped():
+            self._raise()
+            refused = self._refused
+            if refused is not None and _is_refusal(refused):
+                raise ConsumerFailed(f"the brokers refuse transactional id {self._id!r}: {refused.name()}")
+            if time.monotonic() >= deadline:
+                code = "_TIMED_OUT" if refused is None else refused.name()
+                raise NotReachable(f"no transaction coordinator of {self._servers} answers: {code}")
+        self._raise()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a Transact is in flight."""
+        return self._since is not None
+
+    def unanswered_for(self, now: float) -> float:
+        """For how many seconds the Transact in flight has been so."""
+        return now - self._since if self._since is not None else 0.0
+
+    def send(self, transact: Transact, member: Any) -> None:
+        """Commit it; ``member`` is the consumer's fresh group metadata."""
+        self._since = time.monotonic()
+        self._jobs.put(_Job(transact, member))
+
+    def poll(self) -> Transacted | None:
+        """What has become of the Transact in flight; None while that is not known."""
+        self._raise()
+        if not self._answers:
+            return None
+        self._since = None
+        return self._answers.popleft()
+
+    def close(self, timeout: float) -> None:
+        """Begin nothing more, and wait at most ``timeout`` seconds for what is under way; the rest is left alone."""
+        self._closing = True
+        self._jobs.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def _raise(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # Its own thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._open(large=False)
+            self._ready.set()
+            while not self._closing:
+                try:
+                    job = self._jobs.get(timeout=IDLE_SECONDS)
+                except queue.Empty:
+                    self._tend()
+                    continue
+                answer = None if job is None else self._perform(job)
+                if answer is not None:
+                    self._answers.append(answer)
+                    self._wake()
+                    self._tend()
+        except BaseException as error:  # noqa: BLE001 - the loop raises it
+            self._failure = error
+            self._wake()
+        finally:
+            for client in self._clients.values():
+                client.discard()
+            if self._reader is not None:
+                self._reader.close()
+
+    def _tend(self) -> None:
+        """Serve the clients, and end what a discarded producer has left open: it would hide later records from readers."""
+        for large, client in list(self._clients.items()):
+            client.serve()
+            if client.wants_opening and not self._closing:
+                self._open(large=large)
+
+    def _open(self, *, large: bool) -> Producer | None:
+        """Initialise until it succeeds; None when closing."""
+        if large and large not in self._clients:
+            self._clients[large] = TransactionalClient(self._single_settings)
+        while not self._closing:
+            try:
+                producer = self._clients[large].open(OPEN_SECONDS)
+            except KafkaException as error:
+                reason = self._refused = reason_of(error)
+                if _is_refusal(reason):
+                    self.trouble = f"the brokers refuse transactional id {self._id!r}: {reason.name()}"
+                time.sleep(PAUSE_SECONDS)
+            else:
+                self.trouble = self._refused = None
+                return producer
+        return None
+
+    def _perform(self, job: _Job) -> Transacted | None:
+        transact = job.transact
+        cargo = Cargo(transact, self._limits, self._clock())
+        asked_again = False
+        while not self._closing:
+            unwritable = self._writable.refusals(cargo.topics)
+            if unwritable:
+                return Transacted(transact=transact, landed=False, refused=cargo.bound_for(unwritable))
+            while cargo.is_large and not cargo.is_ready() and not self._closing:
+                time.sleep(0.01)
+            large = cargo.is_large
+            producer = self._open(large=large)
+            if producer is None:
+                return None
+            client = self._clients[large]
+            problem = self._fill(producer, job, cargo)
+            if problem is None:
+                return self._commit(client, transact, large=large)
+            client.abort(time.monotonic() + ABORT_SECONDS)
+            if cargo.is_broken:
+                # The client goes on with the number after a refused record's, and the broker refuses that as a gap.
+                client.discard()
+            refused = cargo.refused()
+            if refused:
+                self._writable.forget(cargo.topics)
+                return Transacted(transact=transact, landed=False, refused=refused)
+            if cargo.make_smaller():
+                continue
+            if problem.name() == "TOPIC_AUTHORIZATION_FAILED" and not asked_again:
+                self._writable.forget(cargo.topics)
+                asked_again = True
+                continue
+            return Transacted(transact=transact, landed=False, code=str(problem.name()))
+        return None
+
+    def _fill(self, producer: Producer, job: _Job, cargo: Cargo) -> KafkaError | None:
+        """Put all of it into a transaction, up to its commit; the error if that failed."""
+        deadline = time.monotonic() + self._seconds * SHARE
+        try:
+            producer.begin_transaction()
+            problem = cargo.send(producer, deadline)
+            if problem is not None and problem.name() not in ("_PURGE_QUEUE", "_PURGE_INFLIGHT"):
+                return problem
+            # Where the client has purged its queue, this call says why.
+            self._send_offsets(producer, job, deadline)
+        except KafkaException as error:
+            return reason_of(error)
+        return problem
+
+    def _send_offsets(self, producer: Producer, job: _Job, deadline: float) -> None:
+        positions = [TopicPartition(*one.place, one.position, one.metadata) for one in job.transact.progress]
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                producer.send_offsets_to_transaction(positions, job.member, max(0.1, left))
+                return
+            except KafkaException as error:
+                if not error.args[0].retriable() or left <= 0:
+                    raise
+
+    def _commit(self, client: TransactionalClient, transact: Transact, *, large: bool) -> Transacted | None:
+        try:
+            client.commit(time.monotonic() + self._seconds)
+        except KafkaException as error:
+            code = str(reason_of(error).name())
+        else:
+            return Transacted(transact=transact, landed=True)
+        # Whatever it says: the brokers may have been told to commit, and may yet be.
+        log.warning(
+            "group %s: it is not known whether a transaction came through (%s); asking", self._group, code
+        )
+        client.discard()
+        if self._open(large=large) is None:
+            return None
+        landed = self._has_landed(transact)
+        return (
+            None
+            if landed is None
+            else Transacted(transact=transact, landed=landed, code=None if landed else code)
+        )
+
+    def _has_landed(self, transact: Transact) -> bool | None:
+        """Whether the group's positions are what it says, now that nothing is open; None when closing.
+
+        Those of partitions that others own by now may have gone on, so one is enough. Where none says anything new, the
+        effects are made again rather than lost.
+        """
+        wanted = {one.place: (one.position, one.metadata) for one in transact.progress if one.news}
+        if not wanted:
+            return False
+        if self._reader is None:
+            self._reader = open_client(KafkaConsumer, dict(self._member_settings))
+        while not self._closing:
+            with suppress(KafkaException):
+                answers: Sequence[Any] = self._reader.committed(
+                    [TopicPartition(*place) for place in wanted], ASK_SECONDS
+                )
+                if all(one.error is None for one in answers):
+                    return any(
+                        (one.offset, one.metadata or "") == wanted[Place(one.topic, one.partition)]
+                        for one in answers
+                    )
+            time.sleep(PAUSE_SECONDS)
+        return None
+
+
+def _is_refusal(error: KafkaError) -> bool:
+    return str(error.name()).endswith("AUTHORIZATION_FAILED") or is_fatal(error)

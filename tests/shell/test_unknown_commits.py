@@ -1,0 +1,102 @@
+"""Commits of which it is not known whether they came through, and requests that were sent twice."""
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import confluent_kafka
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from retriable_kafka_client import Message, transactional
+from retriable_kafka_client import events as ev
+from tests.shell.lab import Lab, Log, as_json
+from tests.shell.test_exactly_once import ONCE, numbers
+
+Handler = Callable[[Message[Any]], None]
+
+
+def passing(runs: Log, out: str) -> Handler:
+    def handler(message: Message[Any]) -> None:
+        i = message.value["i"]
+        runs.add((i, message.attempt))
+        message.send(out, {"i": i})
+        time.sleep(0.01)
+        if i % 10 == 0 and message.attempt == 1:
+            raise ValueError
+
+    return handler
+
+
+@pytest.mark.parametrize("came_through", [False, True])
+def test_an_unknown_commit_is_found_out(
+    real_lab: Lab, monkeypatch: pytest.MonkeyPatch, came_through: bool
+) -> None:
+    lab, runs, made = real_lab, Log(), Log()
+
+    class Unsure(confluent_kafka.Producer):
+        def __init__(self, settings: dict[str, Any]) -> None:
+            super().__init__(settings)
+            made.add(settings["transactional.id"])
+            self.commits = 0
+
+        def commit_transaction(self, *args: Any) -> None:
+            self.commits += 1
+            unknown = self.commits == 3
+            if came_through or not unknown:
+                super().commit_transaction(*args)
+            if unknown:
+                raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+    monkeypatch.setattr(transactional, "Producer", Unsure)
+    entry, out = lab.entry(max_attempts=2), lab.topic("out")
+    lab.fill(entry, [as_json({"i": i}) for i in range(300)])
+    lab.start(entry, passing(runs, out), **ONCE)
+    lab.caught_up(entry, timeout=60)
+    assert len(made) > 1
+    assert len(set(made.items)) == 1  # the same id, so that what the old one left is ended
+    assert numbers(lab.read(out)) == dict.fromkeys(range(300), 1)
+    assert runs.counts() == {(i, 1): 1 for i in range(300)} | {(i, 2): 1 for i in range(0, 300, 10)}
+    aborted = [one.code for one in lab.events.of(ev.TransactionAborted)]
+    assert bool(aborted) is not came_through
+
+
+@pytest.mark.parametrize("sign", ["EndTxn", "req_timeouts"])
+def test_a_request_that_was_sent_twice_costs_the_producer_its_trust(
+    real_lab: Lab, monkeypatch: pytest.MonkeyPatch, sign: str
+) -> None:
+    lab, runs, made = real_lab, Log(), Log()
+
+    class SentTwice(confluent_kafka.Producer):
+        def __init__(self, settings: dict[str, Any]) -> None:
+            self.commits = 0
+            told = settings["stats_cb"]
+
+            def doctored(text: str) -> None:
+                statistics = json.loads(text)
+                if self.commits >= 3 and len(made) == 1:
+                    for broker in statistics["brokers"].values():
+                        if sign == "req_timeouts":
+                            broker["req_timeouts"] = 1
+                        elif broker["req"].get("EndTxn"):
+                            broker["req"]["EndTxn"] += 1
+                told(json.dumps(statistics))
+
+            super().__init__(settings | {"stats_cb": doctored})
+            made.add(self)
+
+        def commit_transaction(self, *args: Any) -> None:
+            super().commit_transaction(*args)
+            self.commits += 1
+            time.sleep(0.02)  # as long as a second request would take
+
+    monkeypatch.setattr(transactional, "Producer", SentTwice)
+    entry, out = lab.entry(max_attempts=2), lab.topic("out")
+    lab.fill(entry, [as_json({"i": i}) for i in range(300)])
+    lab.start(entry, passing(runs, out), **ONCE)
+    lab.caught_up(entry, timeout=60)
+    assert len(made) == 2
+    assert made.items[0].commits == 3  # not one more
+    assert numbers(lab.read(out)) == dict.fromkeys(range(300), 1)
+    assert set(runs.counts().values()) == {1}

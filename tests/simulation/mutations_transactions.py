@@ -1,0 +1,256 @@
+"""Planted bugs in transactions: in the core, and in what the shell finds out and the brokers promise. See mutations.py."""
+# ruff: noqa: SLF001 - as in mutations
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
+
+from retriable_kafka_client import events
+from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.outcomes import Outcomes
+from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.transactions import Transactions
+from tests.simulation.broker import Broker
+from tests.simulation.mutations import Mutation
+from tests.simulation.transacting import Flight, Stage, Transactor
+
+__all__ = ["TRANSACTION_MUTATIONS"]
+
+# What goes into one --------------------------------------------------------------------------------------------------
+
+_begin = Transactions.begin
+_take = Transactions._take
+_forget = Transactions.forget
+_progress = Assignment.progress
+_publish = Outcomes._publish
+_send = Outcomes._send
+
+
+def _outputs_are_left_out(self: Transactions, assignments: Collection[Assignment]) -> p.Transact:
+    made = _take(self, assignments)
+    return p.Transact(made.handoffs, [], made.progress)
+
+
+def _copies_are_left_out(self: Transactions, assignments: Collection[Assignment]) -> p.Transact:
+    made = _take(self, assignments)
+    return p.Transact([], made.publications, made.progress)
+
+
+def _progress_is_for_the_next(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
+    self.dirty = self.dirty or bool(besides)
+    return _progress(self)
+
+
+def _progress_is_forgotten(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
+    made = _progress(self, besides)
+    return made if not besides or self.parks else None
+
+
+def _map_is_dropped(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
+    made = _progress(self, besides)
+    return replace(made, metadata="") if made is not None and besides else made
+
+
+def _position_goes_ahead(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
+    made = _progress(self, besides)
+    if made is None or self.tracker is None or not besides:
+        return made
+    return replace(made, position=max(made.position, max(besides) + 1), metadata="")
+
+
+def _two_in_flight(
+    self: Transactions, assignments: Collection[Assignment], now: p.Now, *, ticks: bool
+) -> None:
+    if self._publications or self._handoffs:
+        self.in_flight = None
+    _begin(self, assignments, now, ticks=ticks)
+
+
+def _ended_ones_go_too(
+    self: Transactions, assignments: Collection[Assignment], now: p.Now, *, ticks: bool
+) -> None:
+    ended = {part.entry.assignment for part in self._pending} - set(assignments)
+    _begin(self, [*assignments, *ended], now, ticks=ticks)
+
+
+def _nothing_is_forgotten(self: Transactions, assignment: Assignment) -> Sequence[p.HandOff | p.Publication]:
+    handoffs, publications = self._handoffs, self._publications
+    _forget(self, assignment)
+    self._handoffs, self._publications = handoffs, publications
+    return ()
+
+
+def _outputs_complete_at_once(self: Outcomes, publication: p.Publication) -> None:
+    _publish(self, publication)
+    self.complete(publication.entry)
+
+
+def _copies_complete_at_once(self: Outcomes, handoff: p.HandOff) -> None:
+    _send(self, handoff)
+    if not handoff.tries:
+        self.complete(handoff.entry)
+
+
+def _outputs_free_the_lane(self: Outcomes, publication: p.Publication) -> None:
+    _publish(self, publication)
+    publication.entry.assignment.step_on(publication.entry)
+
+
+def _all_can_be_told(self: Transactions, assignment: Assignment, entries: list[Entry]) -> list[Entry]:
+    return entries
+
+
+# What the answer says ------------------------------------------------------------------------------------------------
+
+_transacted = Outcomes.transacted
+_published = Outcomes.published
+_answered = Transactions.answered
+_on_transacted = Engine._on_transacted
+
+
+def _abort_forgets_outputs(self: Outcomes, event: p.Transacted, now: p.Now) -> None:
+    _transacted(self, event, now)
+    if not event.landed and self._transactions is not None:
+        self._transactions._publications.clear()
+
+
+def _abort_forgets_copies(self: Outcomes, event: p.Transacted, now: p.Now) -> None:
+    _transacted(self, event, now)
+    if not event.landed and self._transactions is not None:
+        self._transactions._handoffs.clear()
+
+
+def _abort_runs_again(self: Outcomes, event: p.Transacted, now: p.Now) -> None:
+    _transacted(self, event, now)
+    for publication in event.transact.publications if not event.landed else ():
+        entry = publication.entry
+        if entry.assignment.phase is Phase.RUNNING and publication not in event.refused:
+            assert self._transactions is not None
+            self._transactions._publications.remove(publication)
+            entry.assignment.sending -= 1
+            entry.assignment.active_bytes -= publication.size + entry.size
+            entry.assignment.enqueue(entry)
+
+
+def _refused_copies_count(self: Outcomes, event: p.Transacted, now: p.Now) -> None:
+    for part in list(event.refused):
+        if isinstance(part, p.HandOff):
+            self.answered(p.HandOffAnswered(part, None), now)
+    others = [handoff for handoff in event.transact.handoffs if handoff not in event.refused]
+    transact = p.Transact(others, event.transact.publications, event.transact.progress)
+    _transacted(self, replace(event, transact=transact), now)
+
+
+def _refused_outputs_count(self: Outcomes, event: p.Published, now: p.Now) -> None:
+    _published(self, replace(event, code=None), now)
+
+
+def _refused_outputs_stay(self: Outcomes, event: p.Published, now: p.Now) -> None:
+    _published(self, event, now)
+    publication = event.publication
+    ended = publication.entry.assignment.phase is Phase.ENDED
+    if event.code is not None and not ended and self._transactions is not None:
+        publication.entry.assignment.sending += 1
+        publication.entry.assignment.active_bytes += publication.size
+        self._transactions.publish(publication)
+
+
+def _abort_lands(self: Engine, event: p.Transacted, now: p.Now) -> None:
+    _on_transacted(self, replace(event, landed=True, refused={}), now)
+
+
+def _abort_is_progress(
+    self: Transactions, event: p.Transacted, assignments: Collection[Assignment], now: p.Now
+) -> list[events.Event]:
+    dirty = {
+        one.token: one.token.dirty for one in event.transact.progress if isinstance(one.token, Assignment)
+    }
+    told = _answered(self, event, assignments, now)
+    for assignment, before in dirty.items():
+        assignment.dirty = before
+    return told
+
+
+def _meanwhile_is_committed(self: Engine, event: p.Transacted, now: p.Now) -> None:
+    _on_transacted(self, event, now)
+    for one in event.transact.progress:
+        if event.landed and isinstance(one.token, Assignment):
+            one.token.dirty = False
+
+
+def _settled_at_once(self: Transactions, assignments: Iterable[Assignment]) -> bool:
+    return True
+
+
+def _settled_in_flight(self: Transactions, assignments: Iterable[Assignment]) -> bool:
+    return not any(assignment.owes for assignment in assignments)
+
+
+# What the shell finds out, and what the brokers do -------------------------------------------------------------------
+
+
+def _in_doubt_is_landed(self: Transactor, flight: Flight) -> bool:
+    return True
+
+
+def _in_doubt_is_aborted(self: Transactor, flight: Flight) -> bool:
+    return False
+
+
+def _open_ones_are_passed_over(self: Broker, place: p.Place, mono: float) -> bool:
+    return False
+
+
+_add_offsets = Transactor._add_offsets
+
+
+def _anybody_may_commit(self: Transactor, flight: Flight) -> None:
+    _add_offsets(self, flight)
+    if flight.code == "ILLEGAL_GENERATION":
+        flight.stage, flight.code = Stage.LOCKED, None
+        for one in flight.transact.progress:
+            flight.uids[one.place] = self._member.world.broker.logs[one.place].uid
+
+
+def _one(name: str, owner: object, attribute: str, wrong: object) -> Mutation:
+    return Mutation(name, ((owner, attribute, wrong),))
+
+
+TRANSACTION_MUTATIONS = (
+    _one("commit without the outputs", Transactions, "_take", _outputs_are_left_out),
+    _one("commit without the copies", Transactions, "_take", _copies_are_left_out),
+    _one("commit effects one transaction before their progress", Assignment, "progress", _progress_is_for_the_next),
+    _one("commit effects without their progress", Assignment, "progress", _progress_is_forgotten),
+    _one("drop the map in a transaction", Assignment, "progress", _map_is_dropped),
+    _one("commit past what the transaction does not hold", Assignment, "progress", _position_goes_ahead),
+    _one("have two transactions in flight", Transactions, "begin", _two_in_flight),
+    Mutation(
+        "commit for an assignment that has ended",
+        (
+            (Transactions, "forget", _nothing_is_forgotten),
+            (Transactions, "begin", _ended_ones_go_too),
+        ),
+    ),
+    _one("complete when outputs are handed to a transaction", Outcomes, "_publish", _outputs_complete_at_once),
+    _one("complete when a copy is handed to a transaction", Outcomes, "_send", _copies_complete_at_once),
+    _one("free the lane before the outputs are in", Outcomes, "_publish", _outputs_free_the_lane),
+    _one("send what the map cannot tell", Transactions, "_tellable", _all_can_be_told),
+    _one("forget outputs after an abort", Outcomes, "transacted", _abort_forgets_outputs),
+    _one("forget copies after an abort", Outcomes, "transacted", _abort_forgets_copies),
+    _one("run again after an abort", Outcomes, "transacted", _abort_runs_again),
+    _one("take refused copies for sent", Outcomes, "transacted", _refused_copies_count),
+    _one("take refused outputs for sent", Outcomes, "published", _refused_outputs_count),
+    _one("keep the outputs of a failed attempt", Outcomes, "published", _refused_outputs_stay),
+    _one("take an abort for landed", Engine, "_on_transacted", _abort_lands),
+    _one("take aborted progress for committed", Transactions, "answered", _abort_is_progress),
+    _one("take for committed what completed meanwhile", Engine, "_on_transacted", _meanwhile_is_committed),
+    _one("end a drain before its last transaction", Transactions, "settled", _settled_at_once),
+    _one("end a drain while its last transaction is in flight", Transactions, "settled", _settled_in_flight),
+    _one("take what is in doubt for landed", Transactor, "has_landed", _in_doubt_is_landed),
+    _one("take what is in doubt for aborted", Transactor, "has_landed", _in_doubt_is_aborted),
+    _one("begin beside an open transaction", Broker, "is_locked", _open_ones_are_passed_over),
+    _one("let a member commit that was thrown out", Transactor, "_add_offsets", _anybody_may_commit),
+)  # fmt: skip
