@@ -73,8 +73,10 @@ class ClientErrors:
             raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
         if code.endswith("AUTHORIZATION_FAILED"):
             self.refused(None, code)
-        elif code in ("_ALL_BROKERS_DOWN", "_AUTHENTICATION", "_SSL"):
+        elif code == "_ALL_BROKERS_DOWN":
             self._troubles.note("brokers", f"the brokers cannot be used: {code}")
+        elif code in ("_AUTHENTICATION", "_SSL"):
+            self._troubles.note("login", f"the brokers do not let us in: {code}: {error.str()}")
         if not self.assigned and time.monotonic() > self._began + BEFORE_ASSIGNMENT_SECONDS:
             raise NotReachable(f"no assignment from the brokers at {self._servers}: {code}: {error.str()}")
 
@@ -87,4 +89,4 @@ class ClientErrors:
 
     def group_is_well(self) -> None:
         """The group's coordinator answered."""
-        self._troubles.clear("brokers", f"group {self._group}")
+        self._troubles.clear("brokers", "login", f"group {self._group}")

@@ -440,7 +440,7 @@ class Loop:
             return False
         for place, (offsets, raws) in by_place(self._errors.sift(batch)).items():
             self._tell(p.Arrived(place, offsets, raws, raws[-1].timestamp()[1]))
-            self._troubles.clear("brokers", "poll", f"topic {place.topic}")
+            self._troubles.clear("brokers", "login", "poll", f"topic {place.topic}")
         return True
 
     def _waits_for_workers(self) -> bool:
@@ -549,7 +549,7 @@ class Loop:
     def _on_assign(self, given: Sequence[Any]) -> None:
         self._errors.assigned = True
         self._absence.end()
-        self._troubles.clear("brokers", "assignment")
+        self._troubles.clear("brokers", "login", "assignment")
         places = [p.Place(one.topic, one.partition) for one in given]
         self._assigner.accept(places)
         self._directory.expire(place.topic for place in places)

@@ -40,7 +40,7 @@ class Positions:
         ``renewed``: topics that were made anew; without a position, they are read from their beginning.
         """
         places = [place for place in self.pending if directory.facts(place.topic) is not None]
-        probing = not places and self._troubles.known("brokers") and now >= self._probe_at
+        probing = not places and self._troubles.known("brokers", "login") and now >= self._probe_at
         if probing:
             self._probe_at = now + 1.0
             places = list(assigned)[:1]

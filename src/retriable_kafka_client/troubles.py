@@ -29,8 +29,9 @@ class Troubles:
                 if self._known.pop(key, None) is not None:
                     log.warning("group %s: %s: well again", self._group, key)
 
-    def known(self, key: str) -> bool:
-        return key in self._known
+    def known(self, *keys: str) -> bool:
+        """Whether one of these is in trouble."""
+        return any(key in self._known for key in keys)
 
     def reasons(self) -> tuple[str, ...]:
         return tuple(self._known.values())

@@ -12,6 +12,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclPermissionType,
     ResourcePatternType,
     ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
 )
 
 from retriable_kafka_client import DISCARD, Cluster, Consumer, ConsumerFailed, Message, Retry, Topic
@@ -195,6 +198,43 @@ def test_a_right_that_is_taken_away_later_is_waited_for(lab: Lab, guarded: Kafka
         log.wait(2)
         wait_until(lambda: consumer.health().ready, what=repr(consumer.health()))
     assert log.items == [(1, 1), (1, 2)]
+
+
+def set_password(guarded: KafkaCluster, password: str) -> None:
+    change = UserScramCredentialUpsertion(
+        "alice", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), password.encode()
+    )
+    for answer in guarded.admin().alter_user_scram_credentials([change]).values():
+        answer.result(30)
+
+
+def test_a_password_that_is_changed_while_it_runs_is_one_error_line_and_not_ready(
+    lab: Lab, guarded: KafkaCluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic, log = lab.topic(), Log()
+    grant(guarded, *reads(lab, topic))
+    with consumer_of(lab, alice(guarded), Topic(topic, dead_letter=DISCARD), log) as consumer:
+        lab.send(topic, b"1")
+        log.wait(1)
+        set_password(guarded, "another one")
+        try:
+            guarded.broker(1).stop()  # who is connected is not asked again
+            guarded.broker(1).start()
+            wait_until(
+                lambda: any("_AUTHENTICATION" in one for one in consumer.health().reasons),
+                60,
+                repr(consumer.health()),
+            )
+            assert consumer.health().alive and not consumer.health().ready
+            errors = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+            assert sum("the brokers do not let us in: _AUTHENTICATION" in one for one in errors) == 1
+            assert PASSWORD not in caplog.text
+        finally:
+            guarded.broker(1).start()
+            set_password(guarded, PASSWORD)
+        lab.send(topic, b"2")
+        log.wait(2, timeout=60)
+        wait_until(lambda: consumer.health().ready, what=repr(consumer.health()))
 
 
 def test_a_retry_topic_that_keeps_its_settings_to_itself_is_warned_of(
