@@ -10,7 +10,7 @@ from tests.chaos.checker import check
 from tests.chaos.report import explained, memory
 from tests.chaos.run import Plan, run_chaos
 
-GUARANTEES = ("at_least_once",)
+GUARANTEES = ("at_least_once", "exactly_once")
 
 
 @pytest.mark.kafka

@@ -52,6 +52,21 @@ def says(bench: Bench, progress: p.Progress) -> tuple[int, OffsetMap]:
 # What goes into one --------------------------------------------------------------------------------------------------
 
 
+def test_one_transaction_takes_no_more_than_it_may() -> None:
+    bench = Bench(exactly_once=True, transaction_bytes=12)
+    bench.assign(BASE)
+    entries = bench.plain(BASE, 0, 1, 2, 3, 4)
+    first = transact(sends(bench, entries[0]))
+    sends(bench, *entries[1:])  # of 5 bytes each
+    second = transact(lands(bench, first))
+    assert [one.entry for one in second.publications] == entries[1:3]
+    assert says(bench, second.progress[0])[0] == 3
+    third = transact(lands(bench, second))
+    assert [one.entry for one in third.publications] == entries[3:5]
+    lands(bench, third)
+    assert bench.engine.counters.handled == 5 and bench.engine.active_bytes == 0
+
+
 def test_outputs_go_at_once_with_their_progress(bench: Bench) -> None:
     entries = bench.plain(BASE, 0, 1, 2)
     made = transact(sends(bench, entries[1]))

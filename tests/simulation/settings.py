@@ -107,9 +107,9 @@ def _exactly_once(settings: Settings, seed: int) -> Settings:
         evict=random.choice((settings.faults.evict, 0.08)),
         lose_answer=random.choice((settings.faults.lose_answer, 0.3, 0.7)),
     )
-    settings = replace(
-        settings, config=replace(settings.config, exactly_once=True), outcomes=outcomes, faults=faults
-    )
+    most = Random(f"in one transaction {seed}").choice((100, 500, 100_000))
+    config = replace(settings.config, exactly_once=True, transaction_bytes=most)
+    settings = replace(settings, config=config, outcomes=outcomes, faults=faults)
     if random.random() < 0.3:  # the broker takes short maps only, and what goes beyond is already under way
         config = replace(settings.config, map_units=30, window=20, in_flight=64, buffer_bytes=100_000)
         faults = replace(faults, slow=0.2)

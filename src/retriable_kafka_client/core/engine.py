@@ -60,7 +60,9 @@ class Engine:
         self._commits = Commits(config.commit_interval, config.map_units)
         self._transactions: Transactions | None = None
         if config.exactly_once:
-            self._transactions = Transactions(self._commits, config.commit_interval, self._out)
+            self._transactions = Transactions(
+                self._commits, config.commit_interval, config.transaction_bytes, self._out
+            )
         self._outcomes = Outcomes(config, self._load, self.counters, self._out, self._transactions)
         self._dispatch = Dispatch(config, self._load, self._outcomes, self.counters, self._out)
         self._parking = Parking(config)

@@ -368,16 +368,22 @@ class Tracker:
     def validate(self) -> None:
         """Check every invariant. O(what is tracked); for tests."""
         pages, frontier = self._pages, self._frontier
-        assert list(pages) == sorted(pages) and all(0 < mask <= _FULL for mask in pages.values())
-        bits = sum(mask.bit_count() for mask in pages.values())
-        assert bits == self._incomplete + sum(stop - first for first, stop in self._expected)
-        assert self._incomplete == self._count_below(self._next)
-        assert self._position == self._lowest() <= self._next
         assert self._known <= frontier <= max(self._known, self._next)
-        assert all(self._next <= first < stop <= self._known for first, stop in self._expected)
+        assert self._position == self._lowest() <= self._next
+        if not pages:
+            assert self._incomplete == self._open == self._open_pages == 0
+            assert not self._expected and not len(self._waiting) and not self._waiting_pages
+            return
+        masks = pages.values()
+        assert list(pages) == sorted(pages) and min(masks) > 0 and max(masks) <= _FULL
+        bits = sum([mask.bit_count() for mask in masks])
+        assert bits == self._incomplete + sum([stop - first for first, stop in self._expected])
+        assert self._incomplete == self._count_below(self._next)
+        for first, stop in self._expected:
+            assert self._next <= first < stop <= self._known
         assert self._open == self._count_below(frontier)
         assert self._open + len(self._waiting) == bits
-        assert self._open_pages == sum(page << PAGE_SHIFT < frontier for page in pages)
+        assert self._open_pages == len([page for page in pages if page << PAGE_SHIFT < frontier])
         assert self._open_pages + len(self._waiting_pages) == len(pages)
         if len(self._waiting):
             last = self._waiting[len(self._waiting) - 1]

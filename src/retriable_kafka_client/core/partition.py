@@ -558,7 +558,7 @@ class Assignment:
         self.tracker.validate()
         held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
         held += sum(map(len, self.batches)) + self.in_flight - self.overdue
-        held += sum(again is not None for again in self.lingering.values())
+        held += len(self.lingering) - list(self.lingering.values()).count(None)
         assert 0 <= self.withheld <= self.sending
         assert 0 <= len(self.lingering) <= self.overdue <= self.in_flight
         if self.phase is Phase.DRAINING:

@@ -39,6 +39,9 @@ class EngineConfig:
     ordering: Ordering = "unordered"
     message_bytes: int = 2**63 - 1  # the largest message that is put together of chunks
     chunk_wait: float = 900.0  # seconds of log time until a message of which chunks are missing is given up
+    transaction_bytes: int = (
+        8 * 1024 * 1024
+    )  # of copies and outputs in one: it must be sent within its time-out
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
     # Nothing is produced or committed but in transactions: Transact takes the place of Produce, Publish and Commit.
     exactly_once: bool = False

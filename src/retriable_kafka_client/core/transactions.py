@@ -42,8 +42,9 @@ DRAIN_PAUSE = 0.5  # the longest one while an assignment is to be given away
 class Transactions:
     """One in flight at a time. What is to be done goes to ``out``."""
 
-    def __init__(self, commits: Commits, interval: float, out: list[Command]) -> None:
+    def __init__(self, commits: Commits, interval: float, most_bytes: int, out: list[Command]) -> None:
         self._out = out
+        self._most_bytes = most_bytes  # of copies and outputs in one
         self.in_flight: Transact | None = None
         self._commits = commits  # for the length of offset maps
         self._interval = interval
@@ -86,18 +87,17 @@ class Transactions:
 
     def _take(self, assignments: Collection[Assignment], *, timely: bool) -> Transact:
         """``timely``: with the progress of all partitions, not only of those that have an effect: encoding maps costs."""
-        by_assignment: dict[Assignment, list[Entry]] = {}
-        for one in self._pending:
-            by_assignment.setdefault(one.entry.assignment, []).append(one.entry)
-        taken: set[Entry] = set()
+        for assignment in assignments:
+            assignment.withheld = 0
+        pending = self._pending
+        first = self._first(pending)
+        by_assignment = self._allowed(first)
+        if len(first) < len(pending) and not any(by_assignment.values()):
+            by_assignment = self._allowed(pending)
+        taken = {entry for entries in by_assignment.values() for entry in entries}
         progress: list[Progress] = []
         for assignment in assignments:
             entries = by_assignment.get(assignment)
-            if entries:
-                kept = self._tellable(assignment, entries)
-                assignment.withheld = len(entries) - len(kept)
-                taken.update(kept)
-                entries = kept
             made = None
             if entries or timely or _hastens(assignment):
                 made = assignment.progress(_offsets(entries or ()))
@@ -112,6 +112,25 @@ class Transactions:
         if publications:
             self._publications = [one for one in self._publications if one.entry not in taken]
         return Transact(handoffs, publications, progress)
+
+    def _first(self, pending: list[HandOff | Publication]) -> list[HandOff | Publication]:
+        """As many as one transaction takes, at least one."""
+        size = 0
+        for index, one in enumerate(pending):
+            size += one.size if isinstance(one, Publication) else one.entry.size
+            if size > self._most_bytes and index:
+                return pending[:index]
+        return pending
+
+    def _allowed(self, pending: Iterable[HandOff | Publication]) -> dict[Assignment, list[Entry]]:
+        """Their messages, by assignment, but for those that the map cannot tell."""
+        allowed: dict[Assignment, list[Entry]] = {}
+        for one in pending:
+            allowed.setdefault(one.entry.assignment, []).append(one.entry)
+        for assignment, entries in allowed.items():
+            allowed[assignment] = self._tellable(assignment, entries)
+            assignment.withheld = len(entries) - len(allowed[assignment])
+        return allowed
 
     def _tellable(self, assignment: Assignment, entries: list[Entry]) -> list[Entry]:
         """Those of the entries that the map can tell as complete.
