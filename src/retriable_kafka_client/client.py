@@ -132,10 +132,7 @@ def producer_settings(
     With ``hand_off`` a record never times out, because a time-out may mean "written".
     """
     settings = {
-        # A broker takes a client's first request for a partition whatever its sequence number. With several under way
-        # while leaders move, the second can be let in before the first, whose retry then counts as a duplicate: it is
-        # reported as delivered, without an offset, and stands nowhere.
-        **({} if _IN_FLIGHT & cluster.settings.keys() else {"max.in.flight": 1}),
+        **_in_flight(cluster),
         **_guarded(cluster, on_error),
         "enable.idempotence": True,  # brings acks=all and unlimited retries
         "queue.buffering.max.kbytes": _kbytes(max(limits.buffer_bytes, largest_record(cluster))),
@@ -143,6 +140,16 @@ def producer_settings(
     if hand_off:
         settings["message.timeout.ms"] = 0
     return settings
+
+
+def _in_flight(cluster: Cluster) -> dict[str, Any]:
+    """One request at a time to each broker, unless the cluster's settings say otherwise.
+
+    A broker takes a client's first request for a partition whatever its sequence number. With several under way while
+    leaders move, the second can be let in before the first, whose retry then counts as a duplicate: it is reported as
+    delivered, without an offset, and stands nowhere.
+    """
+    return {} if _IN_FLIGHT & cluster.settings.keys() else {"max.in.flight": 1}
 
 
 def transaction_settings(
@@ -157,6 +164,7 @@ def transaction_settings(
         "retry.backoff.ms": 10,
         "linger.ms": 0,
         "topic.metadata.propagation.max.ms": 1000,  # topics are asked for beforehand
+        **_in_flight(cluster),
         **_guarded(cluster, on_error),
         "enable.idempotence": True,
         "transactional.id": transactional_id,
