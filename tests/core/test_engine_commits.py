@@ -92,6 +92,18 @@ def test_the_last_commit_does_not_rely_on_one_in_flight() -> None:
     assert bench.engine.last_progress([p.Place("nowhere", 0)]) == []
 
 
+def test_an_answer_after_the_end_tells_nothing_of_it() -> None:
+    bench = Bench()
+    bench.assign(BASE, OTHER)
+    entries = bench.plain(BASE, 0) + bench.plain(OTHER, 0)
+    bench.tell(p.Finished(done=entries))
+    commit = bench.commit()
+    assert commit is not None
+    bench.tell(p.Ended((BASE,), "revoked"))
+    late = bench.tell(p.CommitAnswered(commit, {}))
+    assert [one.partition for one in told(late, events.Committed)] == [OTHER.partition]
+
+
 def test_markers_at_the_end_are_committed() -> None:
     bench = Bench()
     bench.assign(BASE)

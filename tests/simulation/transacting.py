@@ -189,12 +189,14 @@ class Transactor:
     def has_landed(self, flight: Flight) -> bool:
         """What the shell finds out once nothing is open any more: whether a partition stands where it would.
 
-        Where the map has no room to say anything new, that tells nothing, and the shell would make its effects again.
+        That tells nothing where the map has no room to say anything new, and where a topic that was made anew took its
+        positions along: there the shell would make the effects again.
         """
-        committed = self._member.world.broker.committed
+        broker = self._member.world.broker
         news = [one for one in flight.transact.progress if one.news]
-        if not news:
+        if not news or any(broker.logs[one.place].uid != flight.uids[one.place] for one in news):
             return flight.stage is Stage.COMMITTED
+        committed = broker.committed
         return any(committed.get(one.place) == Committed(one.position, one.metadata) for one in news)
 
     def _land(self, flight: Flight) -> None:

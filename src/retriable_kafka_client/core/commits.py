@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from retriable_kafka_client import events
-from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.protocol import Commit, CommitAnswered, Now, Progress
 
 __all__ = ["Commits"]
@@ -39,6 +39,8 @@ class Commits:
         for progress in event.commit.progress:
             assignment = progress.token
             assert isinstance(assignment, Assignment)
+            if assignment.phase is Phase.ENDED:
+                continue  # its last commit has said more, or its next owner will
             topic, partition = progress.place
             code = event.codes.get(progress.place)
             if code is None:

@@ -161,7 +161,7 @@ class Transactions:
         self._withheld = False
         if event.landed:
             self._failures = 0
-            return [_landed(one) for one in event.transact.progress]
+            return [_landed(one) for one in event.transact.progress if _owner(one).phase is not Phase.ENDED]
         for one in event.transact.progress:
             _owner(one).dirty = True
         code = event.code or next(iter(event.refused.values()), "")
