@@ -157,7 +157,11 @@ class Index:
         if tenure is None:
             return None
         again = self.tenure_of(second)
-        if again is tenure or tenure.ended is None:
+        if again is tenure:
+            return None
+        if again is not None and again.began < tenure.began and self._was_cut_off(again):
+            return "lost"  # until it learned of that, the old owner went on with what it had in hand
+        if tenure.ended is None:
             return None
         if tenure.reason == "lost" and self._lost_before(tenure, tenure.ended, first, second):
             return "lost"
@@ -177,6 +181,12 @@ class Index:
         if tenure.silent or self.outage(tenure.ended - DRAIN, tenure.ended):
             return "unanswered"
         return None
+
+    def _was_cut_off(self, tenure: Tenure) -> bool:
+        if tenure.ended is None or tenure.reason != "lost":
+            return False
+        paused = self.paused(tenure.member, tenure.began, tenure.ended) > 0
+        return paused or self.outage(tenure.began, tenure.ended)
 
     def _lost_before(self, tenure: Tenure, ended: float, first: Run, second: Run) -> bool:
         """Whether the group had taken it away by then: who is cut off learns of it late."""

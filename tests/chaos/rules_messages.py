@@ -103,10 +103,12 @@ def _double(index: Index, first: Run, second: Run) -> Violation | None:
     what = f"id {first.id}, attempt {first.attempt}, at {spot}: run by {first.member} at {first.began:.3f}"
     what += f" ({first.end or 'cut off'}) and by {second.member} at {second.began:.3f}"
     covered = index.covered(first.spot)
-    if covered is not None and covered + CLOCK < second.began:
+    tenure, again = index.tenure_of(first), index.tenure_of(second)
+    # What somebody else committed after it began to own the partition, its owner could not know.
+    knew = second.began if again is None or again is tenure else again.began
+    if covered is not None and covered + CLOCK < knew:
         return Violation("D", "duplicate", f"{what}, committed as done at {covered:.3f}")
-    tenure = index.tenure_of(first)
-    if tenure is not None and tenure is index.tenure_of(second):
+    if tenure is not None and tenure is again:
         order = index.order(first.id)
         if order is not None and order.split and first.attempt == 1:
             return Violation("G", "group-run-twice", f"{what}, in one assignment")
