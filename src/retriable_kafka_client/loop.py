@@ -23,7 +23,7 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client import events, topics
 from retriable_kafka_client.absence import Absence, Reach, ask_brokers
 from retriable_kafka_client.assigning import Assigner, is_eager
-from retriable_kafka_client.batches import by_place
+from retriable_kafka_client.batches import arrivals
 from retriable_kafka_client.client import (
     admin_settings,
     close_in_time,
@@ -438,9 +438,9 @@ class Loop:
             ) from error
         if not batch:
             return False
-        for place, (offsets, raws) in by_place(self._errors.sift(batch)).items():
-            self._tell(p.Arrived(place, offsets, raws, raws[-1].timestamp()[1]))
-            self._troubles.clear("brokers", "login", "poll", f"topic {place.topic}")
+        for arrived in arrivals(self._errors.sift(batch)):
+            self._tell(arrived)
+            self._troubles.clear("brokers", "login", "poll", f"topic {arrived.place.topic}")
         return True
 
     def _waits_for_workers(self) -> bool:

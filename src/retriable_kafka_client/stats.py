@@ -38,7 +38,9 @@ class Stats:
     foreign: int = 0  # retry copies of other groups, passed over
     assembled: int = 0  # messages that came in chunks, and became whole
     given_up: int = 0  # messages that came in chunks, and never become whole
-    duplicates: int = 0  # chunks that were there before
+    duplicates: int = (
+        0  # records that were there before: chunks that stand twice, and what the client read twice
+    )
     recalled: int = 0  # chunks that were read again, for want of memory the first time
     parked: int = 0  # re-published because they are due far off
     restored: int = 0  # passed over because the offset map says that they are done

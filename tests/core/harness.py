@@ -135,8 +135,9 @@ class Bench:
             commands += self.tell(restored)
         return commands
 
-    def arrive(self, place: p.Place, *records: tuple[int, Raw]) -> list[p.Command]:
-        return self.tell(p.Arrived(place, [offset for offset, _ in records], [raw for _, raw in records]))
+    def arrive(self, place: p.Place, *records: tuple[int, Raw], first_ms: int = 0) -> list[p.Command]:
+        offsets, raws = [offset for offset, _ in records], [raw for _, raw in records]
+        return self.tell(p.Arrived(place, offsets, raws, first_ms))
 
     def plain(self, place: p.Place, *offsets: int) -> list[Entry]:
         """Let plain records arrive, and return what is to be run."""

@@ -93,7 +93,8 @@ class ChunkBench(Bench):
 
     def chunks(self, place: p.Place, *records: tuple[int, Raw]) -> list[p.Command]:
         offsets, raws = [offset for offset, _ in records], [raw for _, raw in records]
-        return self.tell(p.Arrived(place, offsets, raws, round(raws[-1].stamp * 1000)))
+        first, last = round(raws[0].stamp * 1000), round(raws[-1].stamp * 1000)
+        return self.tell(p.Arrived(place, offsets, raws, first, last))
 
     @property
     def position(self) -> int:

@@ -187,7 +187,7 @@ def test_after_stopping_nothing_begins() -> None:
 def test_a_log_that_was_cut_back_is_read_anew() -> None:
     bench = Bench()
     bench.assign(BASE)
-    old = bench.plain(BASE, 0, 1, 2)
+    old = bench.plain(BASE, 3, 4, 5)
     commands = bench.arrive(BASE, (1, Raw()), (2, Raw()))
     assert told(commands, events.TopicReset) == [events.TopicReset(topic=BASE.topic, partition=0, position=1)]
     assert [one.offset for one in run(commands)] == [1, 2]
@@ -195,10 +195,42 @@ def test_a_log_that_was_cut_back_is_read_anew() -> None:
     assert positions(bench.commit()) == {BASE: 1}
 
 
-def test_a_log_that_was_cut_back_within_one_poll() -> None:
+def test_a_log_made_anew_begins_with_another_record() -> None:
     bench = Bench()
     bench.assign(BASE)
-    assert [one.offset for one in bench.plain(BASE, 5, 6, 0, 1)] == [0, 1]
+    bench.arrive(BASE, (0, Raw()), (1, Raw()), first_ms=70)
+    commands = bench.arrive(BASE, (0, Raw()), first_ms=71)
+    assert told(commands, events.TopicReset) == [events.TopicReset(topic=BASE.topic, partition=0, position=0)]
+    assert [one.offset for one in run(commands)] == [0]
+
+
+def test_what_the_client_reads_again_is_passed_over() -> None:
+    bench = Bench()
+    bench.assign(BASE)
+    first = run(bench.arrive(BASE, (0, Raw()), (1, Raw()), first_ms=70))
+    second = run(bench.arrive(BASE, (2, Raw()), (3, Raw()), first_ms=80))
+    bench.tell(p.Finished(done=[first[0], *second]))
+    again = bench.arrive(BASE, (2, Raw()), (3, Raw()), (4, Raw()), first_ms=80)
+    assert told(again, events.TopicReset) == []
+    assert [one.offset for one in run(again)] == [4]
+    assert positions(bench.commit()) == {BASE: 1}
+    assert bench.engine.counters.duplicates == 2
+
+
+def test_what_the_client_reads_again_may_be_complete() -> None:
+    bench = Bench()
+    bench.assign(BASE)
+    bench.tell(p.Finished(done=run(bench.arrive(BASE, (0, Raw()), (1, Raw()), first_ms=70))))
+    assert bench.arrive(BASE, (0, Raw()), (1, Raw()), first_ms=70) == []
+    assert positions(bench.commit()) == {BASE: 2}
+
+
+def test_nothing_incomplete_is_passed_over_wherever_the_client_goes_back_to() -> None:
+    bench = Bench()
+    bench.assign(BASE)
+    bench.plain(BASE, 0, 1, 2, 3)
+    assert bench.arrive(BASE, (2, Raw()), (3, Raw()), first_ms=90) == []
+    assert positions(bench.commit()) == {BASE: 0}
 
 
 def test_a_topic_that_was_made_anew_is_read_from_its_beginning() -> None:

@@ -137,7 +137,8 @@ class Member:
         if there:
             self._ends[place] = there[-1][0] + 1
             raws = [record for _, record in there]
-            self.tell(p.Arrived(place, [offset for offset, _ in there], raws, raws[-1].timestamp()[1]))
+            offsets = [offset for offset, _ in there]
+            self.tell(p.Arrived(place, offsets, raws, raws[0].timestamp()[1], raws[-1].timestamp()[1]))
             self.most_assembling = max(self.most_assembling, self.engine.assembling_bytes)
         return len(there)
 

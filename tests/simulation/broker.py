@@ -55,6 +55,11 @@ class Log:
         """Where the first record at or behind the offset stands among the records."""
         return min(bisect_left(self._offsets, offset), len(self._offsets) - 1)
 
+    def holds(self, offset: int) -> bool:
+        """Whether a record stands there."""
+        index = bisect_left(self._offsets, offset)
+        return index < len(self._offsets) and self._offsets[index] == offset
+
     def read(self, position: int, most: int) -> list[Record]:
         first = bisect_left(self._offsets, position)
         return self._records[first : first + most]

@@ -117,5 +117,6 @@ class Group:
             given.setdefault(poorest.name, []).append(place)
         for member in self._members:
             member.generation = self.generation
+            member.rebalanced()
             if member.name in given:
                 member.assign(given[member.name])

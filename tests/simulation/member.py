@@ -14,7 +14,7 @@ from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.message import Message
-from tests.simulation.broker import Committed
+from tests.simulation.broker import Committed, Log
 from tests.simulation.letters import WatchedJoiner
 from tests.simulation.records import Record, Whole
 from tests.simulation.sends import Sends
@@ -224,19 +224,20 @@ class Member:
             if world.broker.down or most <= 0:
                 break
             cursor, log = self.cursors[place], world.broker.logs[place]
+            self._go_back(cursor, log)
             if cursor.position is None or cursor.position > log.end:
                 cursor.position = 0
             records = log.read(cursor.position, most)
             if not records:
                 cursor.position = log.end
                 continue
-            cursor.position = records[-1].offset_ + 1
+            cursor.before, cursor.position = records[0].offset_, records[-1].offset_ + 1
             most -= len(records)
             for record in records:
                 self._sizes[record] = size_of(record)
                 batch += self._sizes[record]
             offsets = [record.offset_ for record in records]
-            arrivals.append(p.Arrived(place, offsets, records, records[-1].stamp_ms))
+            arrivals.append(p.Arrived(place, offsets, records, records[0].stamp_ms, records[-1].stamp_ms))
         world.watch.largest_batch = max(world.watch.largest_batch, batch)
         if lost and arrivals:
             self._begin_again()
@@ -279,6 +280,18 @@ class Member:
         else:
             self.rereading = None
             self.step(p.RecallEnded(under_way.recall))
+
+    def rebalanced(self) -> None:
+        """The client was paused while a poll came back, and goes on where that poll began."""
+        for place, cursor in self.cursors.items():
+            same = self.world.broker.logs[place].uid == self.tenures[place].uid
+            cursor.goes_back |= cursor.before is not None and same and self.world.goes_back()
+
+    def _go_back(self, cursor: Cursor, log: Log) -> None:
+        """Not where the record is compacted away meanwhile: by it alone the engine knows that the log is the same."""
+        if cursor.goes_back and cursor.before is not None and log.holds(cursor.before):
+            cursor.position = cursor.before
+        cursor.goes_back = False
 
     def _begin_again(self) -> None:
         """A batch was lost on its way to us: every partition is read again from its next offset."""

@@ -409,6 +409,17 @@ def _one(name: str, owner: object, attribute: str, wrong: Callable[..., Any] | p
     return Mutation(name, ((owner, attribute, wrong),))
 
 
+# What is read again ---------------------------------------------------------------------------------------------------
+
+
+def _never_comes_again(self: Assignment, first: int, first_ms: int) -> bool:
+    return False
+
+
+def _comes_again_above_the_position(self: Assignment, first: int, first_ms: int) -> bool:
+    return self.tracker is not None and first > self.tracker.position
+
+
 # Routes by pattern ---------------------------------------------------------------------------------------------------
 
 _role = Routing.role
@@ -490,6 +501,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("never park", DueQueue, "take_furthest", _parks_nearest),
     _one("park again and again", ParkingRule, "allows", _parks_always),
     _one("park what is not admitted", DueQueue, "take_furthest", _parks_what_is_not_admitted),
+    _one("take what is read again for a new log", Assignment, "comes_again", _never_comes_again),
+    _one(
+        "know what is read again above the position only",
+        Assignment,
+        "comes_again",
+        _comes_again_above_the_position,
+    ),
     _one("know no entry by pattern from a copy's origin", Routing, "of_origin", _origins_by_text),
     _one("take every copy for the first entry's", Routing, "of_origin", _origins_are_the_first),
     _one("send copies to the pattern", Routing, "retry_target", _target_is_the_pattern),

@@ -52,6 +52,7 @@ class Faults:
     hold: float  # everything is paused for a while
     refuse_output: float
     abort: float  # a transaction, for a reason that passes
+    go_back: float  # per partition and rebalance: the last poll is read again
     meddle: float  # a tool rewrites what is committed, when it is asked for
 
 
@@ -87,7 +88,9 @@ class Settings:
 
 def draw(seed: int, random: Random) -> Settings:
     """Make up a world."""
-    return _exactly_once(_draw(seed, random), seed)
+    settings = _exactly_once(_draw(seed, random), seed)
+    go_back = Random(f"go back {seed}").choice((0.0, 0.1, 0.5))
+    return replace(settings, faults=replace(settings.faults, go_back=go_back))
 
 
 def _exactly_once(settings: Settings, seed: int) -> Settings:
@@ -299,4 +302,5 @@ def _faults(random: Random) -> Faults:
         hold=0.0,
         refuse_output=0.0,
         abort=0.0,
+        go_back=0.0,
     )

@@ -18,6 +18,8 @@ class Cursor:
 
     position: int | None  # None: the reset rule decides, which is "earliest"
     paused: bool = False
+    before: int | None = None  # where the last poll that brought something began
+    goes_back: bool = False  # and the next one begins there, too
 
 
 @dataclass(slots=True)

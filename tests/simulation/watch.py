@@ -61,7 +61,10 @@ class Watch:
                 allowed = event.place == place and event.uid != tenure.uid
             else:
                 allowed = (
-                    isinstance(event, p.Arrived) and event.place == place and event.offsets[0] < tenure.next
+                    isinstance(event, p.Arrived)
+                    and event.place == place
+                    and event.offsets[0] < tenure.next
+                    and self.broker.logs[place].uid != tenure.uid
                 )
             if not allowed:
                 raise Violation("C", f"{tenure}: the assignment ended at {type(event).__name__}")
@@ -146,6 +149,8 @@ class Watch:
     def arrived(self, tenure: Tenure, records: Sequence[Record], now: p.Now) -> None:
         for record in records:
             offset = record.offset_
+            if offset < tenure.next:
+                continue  # it came before
             tenure.next = offset + 1
             if tenure.begin < 0:
                 tenure.begin = offset
@@ -362,13 +367,13 @@ class Watch:
             one.index for one in tenure.held.values() if isinstance(one, PartRecord) and one.letter is letter
         }
         chunks = tenure.assignment.chunks
+        gone = any(part.gone for part in letter.parts())
         was_cut = chunks.recalls or chunks.cut  # then a group may have lost its beginning to that
         if (event.reason == retry.REASON_ORPHAN) != (letter in tenure.orphans) and not (
-            was_cut and letter in tenure.orphans
+            was_cut and (letter in tenure.orphans or gone)
         ):
             raise Violation("G", f"{record} is given up as {event.reason}")
         if event.reason == retry.REASON_INCOMPLETE:
-            gone = any(part.gone for part in letter.parts())
             if len(there) == len(letter.bodies) and not gone:
                 raise Violation("G", f"{record} is given up, and the message is there")
             if now.mono < tenure.came[letter] + min(60.0, config.chunk_wait):

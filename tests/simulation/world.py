@@ -34,6 +34,9 @@ class World:
         self.seed = seed
         self.trace = trace
         self.random = Random(seed)
+        self._backward = Random(
+            f"backward {seed}"
+        )  # apart, so that worlds where nobody goes back stay what they are
         self.settings: Settings = draw(seed, self.random)
         self.faults: Faults = self.settings.faults
         self.mono = 1_000.0
@@ -67,6 +70,10 @@ class World:
 
     def often(self, likelihood: float) -> bool:
         return not self.calm and likelihood > 0.0 and self.random.random() < likelihood
+
+    def goes_back(self) -> bool:
+        """Whether a client reads its last poll again, after a rebalance."""
+        return not self.calm and self._backward.random() < self.faults.go_back
 
     def soon(self, after: float | None = None) -> float:
         """When the broker has done something: at once, or in a while."""

@@ -8,8 +8,8 @@ commands in order and reports what came of them as further events.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from retriable_kafka_client import events
@@ -268,14 +268,18 @@ class Engine:
         if assignment is None or assignment.phase is not Phase.RUNNING:
             return  # polled before it was taken away
         offsets, raws = event.offsets, event.raws
-        for index in range(1, len(offsets)):
-            if offsets[index] <= offsets[index - 1]:  # the log was cut back within one poll
-                self._on_arrived(replace(event, offsets=offsets[:index], raws=raws[:index]), now)
-                self._on_arrived(replace(event, offsets=offsets[index:], raws=raws[index:]), now)
+        first, tracker, known = offsets[0], assignment.tracker, 0
+        if tracker is not None and first < tracker.next_offset:
+            if assignment.comes_again(first, event.first_ms):
+                known = bisect_left(offsets, tracker.next_offset)
+            else:
+                assignment = self._reset(assignment, assignment.uid, assignment.retention_ms, first)
+        assignment.note_poll(first, event.first_ms, offsets[-1] + 1)
+        if known:
+            self.counters.duplicates += known
+            offsets, raws = offsets[known:], raws[known:]
+            if not offsets:
                 return
-        first = offsets[0]
-        if assignment.tracker is not None and first < assignment.tracker.next_offset:
-            assignment = self._reset(assignment, assignment.uid, assignment.retention_ms, first)
         fresh = assignment.register(offsets)
         self.counters.arrived += len(offsets)
         if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
@@ -285,7 +289,7 @@ class Engine:
             self.counters.restored += len(offsets) - len(kept)
             taken = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
         if assignment.chunks.begin is None:
-            assignment.chunks.begin = first
+            assignment.chunks.begin = offsets[0]
         wall_ms = math.floor(now.wall * 1000)
         if isinstance(taken, Batch):
             assignment.take_in_batch(taken)

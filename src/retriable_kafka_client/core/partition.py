@@ -27,6 +27,7 @@ __all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase"]
 
 YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
 LEAST_MAP_UNITS = 100  # with less room than this for its map, a partition goes without
+HEADS = 4  # polls that may be read again from their beginning
 MOST_SEATS = 2_000  # unfinished chunk groups that may keep a place, in order: cut ones cost memory there
 NO_MAP = 2**31  # a budget that holds nothing up
 
@@ -44,7 +45,9 @@ class Assignment:
     """State of one partition. Only the engine calls it, on the loop's thread."""
 
     __slots__ = (
+        "_heads",
         "_least_units",
+        "_read_to",
         "active_bytes",
         "batches",
         "begin",
@@ -98,6 +101,10 @@ class Assignment:
         self.uid = ""  # names the topic's incarnation
         self.retention_ms: int | None = None
         self.tracker: Tracker | None = None  # None until the first offset is known
+        self._read_to: int | None = None  # where the last poll ended
+        self._heads: deque[tuple[int, int]] = deque(
+            maxlen=HEADS
+        )  # offset and timestamp of what polls began with
         self.budget_units = budget_units  # of the offset map
         self._least_units = least_units  # with a smaller budget there is no map
         self.ready: deque[Entry] = deque()  # may be handed out as soon as there is room
@@ -218,6 +225,21 @@ class Assignment:
         self.begin = position
         self.tracker = Tracker(position, restored, budget_units=self._map_room)
         self.restored = restored.completed if restored is not None else 0
+
+    def comes_again(self, first: int, first_ms: int) -> bool:
+        """Whether records below the next offset are those that came before, and not another log's.
+
+        In a rebalance the client may go back to where its last poll began, and reads on from there (DESIGN.md). A log that
+        was made anew or cut back is read from its beginning, which does not lie above the commit position.
+        """
+        assert self.tracker is not None
+        goes_on = self._read_to is not None and first >= self._read_to
+        return goes_on or first > self.tracker.position or (first, first_ms) in self._heads
+
+    def note_poll(self, first: int, first_ms: int, stop: int) -> None:
+        """A poll brought what stands from ``first`` up to ``stop``."""
+        self._heads.append((first, first_ms))
+        self._read_to = stop
 
     def register(self, offsets: Sequence[int]) -> list[tuple[int, int]]:
         """Take note of delivered offsets (increasing) and return the runs of them that are not done already."""

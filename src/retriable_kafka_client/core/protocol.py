@@ -97,12 +97,13 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """Records that were polled from one partition, in log order. ``raws[i]`` stands at ``offsets[i]``."""
+    """Records that were polled from one partition, in log order: ``raws[i]`` at ``offsets[i]``, which increase."""
 
     place: Place
     offsets: Sequence[int]
     raws: Sequence[Any]
-    stamp_ms: int = 0  # the last one's timestamp; 0: it has none
+    first_ms: int = 0  # the first one's timestamp; 0: it has none
+    stamp_ms: int = 0  # the last one's, likewise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,7 +75,9 @@ class Counters:
     foreign: int = 0  # another group's retry copies
     assembled: int = 0  # messages that came in chunks, and are whole
     given_up: int = 0  # messages that came in chunks, and will never be whole
-    duplicates: int = 0  # chunks that were there before
+    duplicates: int = (
+        0  # records that were there before: chunks that stand twice, and what the client read twice
+    )
     recalled: int = 0  # chunks that were read again, for want of memory the first time
     parked: int = 0
     restored: int = 0  # done before, as the offset map told
