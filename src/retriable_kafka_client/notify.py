@@ -6,7 +6,9 @@ import logging
 import queue
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from retriable_kafka_client import events
 
@@ -15,8 +17,15 @@ __all__ = ["Notifier"]
 log = logging.getLogger("retriable_kafka_client")
 
 CAPACITY = 10_000  # events that may wait for a slow `on_event`; later ones are dropped and counted
-GIVEN_UP_SECONDS = (
-    10.0  # between two lines about messages that will never be whole: a sender could make a million
+# Lines about single messages, of which a sender or a handler could make a million: so many of each kind in so many seconds.
+MOST_LINES = 10
+LINES_SECONDS = 10.0
+SINGLE_MESSAGES = (
+    events.ChunksGivenUp,
+    events.HandlerTimedOut,
+    events.NoRetryTopic,
+    events.OffsetMapOverflow,
+    events.WorkerDied,
 )
 
 
@@ -30,8 +39,7 @@ class Notifier:
         self._thread: threading.Thread | None = None
         self._refusing: set[str] = set()  # targets whose refusal has been logged
         self._unclear: set[str] = set()  # topics of which that has been logged
-        self._given_up_again = 0.0  # monotonic; when the next one is logged
-        self._given_up_unsaid = 0
+        self._quotas: defaultdict[type[events.Event], _Quota] = defaultdict(_Quota)
         self.lost = 0  # written by the loop's thread
 
     def start(self) -> None:
@@ -81,6 +89,12 @@ class Notifier:
     def _log(self, event: events.Event) -> None:
         group, place = self._group, f"{event.topic}/{event.partition}"
         match event:
+            case events.HandlerTimedOut(running=False):
+                pass
+            case _ if isinstance(event, SINGLE_MESSAGES):
+                quota = self._quotas[type(event)]
+                if quota.take(time.monotonic()):
+                    self._log_message(event, place, quota.unsaid())
             case events.AssignmentStarted():
                 start = "auto.offset.reset" if event.position is None else str(event.position)
                 log.info(
@@ -110,8 +124,6 @@ class Notifier:
                     place,
                     event.position,
                 )
-            case events.OffsetMapOverflow() | events.ChunksGivenUp():
-                self._log_chunks(event, place)
             case events.TopicReset():
                 log.warning(
                     "group %s: the log of %s is a new one; it is read from its beginning", group, place
@@ -128,31 +140,6 @@ class Notifier:
             case events.TopicUnclear() if event.topic not in self._unclear:
                 self._unclear.add(event.topic)
                 log.error("group %s: topic %s is not read: %s", group, event.topic, event.reason)
-            case events.NoRetryTopic():
-                log.error(
-                    "group %s: %s/%d failed and is not retried: its retry topic is a pattern, which names no topic for"
-                    " the copy",
-                    group,
-                    place,
-                    event.offset,
-                )
-            case events.WorkerDied():
-                log.warning(
-                    "group %s: a worker process died while it ran %s/%d, attempt %d",
-                    group,
-                    place,
-                    event.offset,
-                    event.attempt,
-                )
-            case events.HandlerTimedOut() if event.running:
-                log.warning(
-                    "group %s: the handler of %s/%d, attempt %d, is beyond its time limit and still runs; it keeps its"
-                    " place with the workers until it returns",
-                    group,
-                    place,
-                    event.offset,
-                    event.attempt,
-                )
             case events.DrainOverrun():
                 log.warning(
                     "group %s: %d handlers of %s ran on when it was given away; their messages will run again",
@@ -163,27 +150,80 @@ class Notifier:
             case _:
                 pass
 
-    def _log_chunks(self, event: events.OffsetMapOverflow | events.ChunksGivenUp, place: str) -> None:
+    def _log_message(self, event: events.Event, place: str, others: str) -> None:
+        group = self._group
         match event:
-            case events.OffsetMapOverflow():
-                log.warning(
-                    "group %s: the chunks of a message at offset %d of %s lie too far apart for the offset map;"
-                    " messages behind it may run again",
-                    self._group,
-                    event.position,
-                    place,
-                )
-            case events.ChunksGivenUp() if time.monotonic() < self._given_up_again:
-                self._given_up_unsaid += 1
             case events.ChunksGivenUp():
                 log.warning(
                     "group %s: the message at %s/%d will never run (%s): %d of its %d chunks were read%s",
-                    self._group,
+                    group,
                     place,
                     event.offset,
                     event.reason,
                     event.chunks,
                     event.expected,
-                    f"; {self._given_up_unsaid} others before it" if self._given_up_unsaid else "",
+                    others,
                 )
-                self._given_up_again, self._given_up_unsaid = time.monotonic() + GIVEN_UP_SECONDS, 0
+            case events.HandlerTimedOut():
+                log.warning(
+                    "group %s: the handler of %s/%d, attempt %d, is beyond its time limit and still runs; it keeps its"
+                    " place with the workers until it returns%s",
+                    group,
+                    place,
+                    event.offset,
+                    event.attempt,
+                    others,
+                )
+            case events.NoRetryTopic():
+                log.error(
+                    "group %s: %s/%d failed and is not retried: its retry topic is a pattern, which names no topic for"
+                    " the copy%s",
+                    group,
+                    place,
+                    event.offset,
+                    others,
+                )
+            case events.OffsetMapOverflow():
+                log.warning(
+                    "group %s: the chunks of a message at offset %d of %s lie too far apart for the offset map;"
+                    " messages behind it may run again%s",
+                    group,
+                    event.position,
+                    place,
+                    others,
+                )
+            case events.WorkerDied():
+                log.warning(
+                    "group %s: a worker process died while it ran %s/%d, attempt %d%s",
+                    group,
+                    place,
+                    event.offset,
+                    event.attempt,
+                    others,
+                )
+            case _:
+                raise AssertionError(event)
+
+
+@dataclass(slots=True)
+class _Quota:
+    """How many lines of one kind may still be written, and how many were not."""
+
+    left: int = MOST_LINES
+    full_at: float = 0.0  # monotonic; when there are as many again
+    skipped: int = 0
+
+    def take(self, now: float) -> bool:
+        """Whether another one may be written."""
+        if now >= self.full_at:
+            self.left, self.full_at = MOST_LINES, now + LINES_SECONDS
+        if self.left == 0:
+            self.skipped += 1
+            return False
+        self.left -= 1
+        return True
+
+    def unsaid(self) -> str:
+        """What a line adds about those that were not written before it."""
+        skipped, self.skipped = self.skipped, 0
+        return f"; {skipped} like it before were not logged" if skipped else ""
