@@ -4,6 +4,7 @@
 
 SEEDS ?= 2000
 MINUTES ?= 3
+RATE ?= 150
 GUARANTEE ?= at_least_once
 python := .venv/bin/python
 
@@ -31,9 +32,9 @@ format: setup ## let ruff order imports and format the code
 simulate: setup ## the simulation of whole consumers: make simulate SEEDS=50000
 	@$(python) -m tests.simulation --seeds $(SEEDS)
 
-chaos: setup ## minutes of faults on three brokers, judged: make chaos MINUTES=30 SEED=7 GUARANTEE=at_least_once
+chaos: setup ## minutes of faults on three brokers, judged: make chaos MINUTES=30 RATE=600 SEED=7 GUARANTEE=exactly_once
 	@scripts/java.sh
-	@$(python) -m tests.chaos --minutes $(MINUTES) --guarantee $(GUARANTEE) $(if $(SEED),--seed $(SEED))
+	@$(python) -m tests.chaos --minutes $(MINUTES) --guarantee $(GUARANTEE) --rate $(RATE) $(if $(SEED),--seed $(SEED))
 
 fuzz: ## any bytes for what parses them: make fuzz RUNS=1000000 TARGET=headers
 	@scripts/fuzz.sh

@@ -1,4 +1,4 @@
-"""A file of 50 MB through a topic that takes 1 MB: sent piece by piece with progress, received whole.
+"""A file of 50 MB (4 MB on the embedded broker) through a topic that takes 1 MB: sent with progress, received whole.
 
 python examples/big_file.py [--bootstrap-servers HOST:PORT]
 """

@@ -12,7 +12,10 @@ from tests.chaos.facts import Facts
 from tests.chaos.index import Index
 from tests.chaos.run import Outcome
 
-__all__ = ["explained", "memory", "report"]
+__all__ = ["explained", "grown", "keep", "memory", "report"]
+
+
+MOST_GROWTH = 1.15
 
 
 def machine() -> str:
@@ -53,6 +56,15 @@ def memory(facts: Facts) -> dict[str, tuple[float, float]]:
     return peaks
 
 
+def grown(facts: Facts) -> list[str]:
+    """Kinds of processes whose memory was more in the second half than it may be."""
+    return [
+        f"{kind}: {first:.0f} MiB in the first half, {second:.0f} MiB in the second"
+        for kind, (first, second) in sorted(memory(facts).items())
+        if second > MOST_GROWTH * first
+    ]
+
+
 def report(outcome: Outcome) -> str:
     """The whole report."""
     plan, facts = outcome.plan, outcome.facts
@@ -81,10 +93,10 @@ def report(outcome: Outcome) -> str:
         "",
         outcome.verdict.table(),
         "",
-        "| process | peak memory, first half | second half |",
-        "|---|---|---|",
+        "| process | peak memory, first half | second half | ratio |",
+        "|---|---|---|---|",
         *(
-            f"| {kind} | {first:.0f} MiB | {second:.0f} MiB |"
+            f"| {kind} | {first:.0f} MiB | {second:.0f} MiB | {second / first if first else 0:.2f} |"
             for kind, (first, second) in sorted(memory(facts).items())
         ),
         "",

@@ -141,7 +141,7 @@ def test_a_long_handler_keeps_its_membership(real_lab: Lab) -> None:
 
     def handler(m: Message[Any]) -> None:
         runs.add(number_of(m))
-        pause.wait(9 if number_of(m) == 7 else 0)  # nobody sets it: this is the work
+        pause.wait(15 if number_of(m) == 7 else 0)  # nobody sets it: this is the work
 
     consumer = lab.start(entry, handler, settings=settings, limits=Limits(drain_timeout=15.0))
     lab.caught_up(entry)
