@@ -92,10 +92,15 @@ class Index:
         return self.facts.members.get(run.member)
 
     def tenure(self, member: int, topic: str, partition: int, at: float) -> Tenure | None:
-        """The latest period of that member with that partition which had begun by then."""
+        """The latest period of that member with that partition which had begun by then, or a little later if none lasted."""
         tenures = self._tenures.get((member, topic, partition), [])
-        index = bisect_right(tenures, at + TOLD / 2, key=lambda tenure: tenure.began)
-        return tenures[index - 1] if index else None
+        index = bisect_right(tenures, at, key=lambda tenure: tenure.began)
+        before = tenures[index - 1] if index else None
+        if before is not None and (before.ended is None or at <= before.ended):
+            return before
+        if index < len(tenures) and tenures[index].began <= at + TOLD / 2:
+            return tenures[index]
+        return before
 
     def tenure_of(self, run: Run) -> Tenure | None:
         """The period of ownership in which it began."""

@@ -103,7 +103,9 @@ def _outputs_free_the_lane(self: Outcomes, publication: p.Publication) -> None:
     publication.entry.assignment.step_on(publication.entry)
 
 
-def _all_can_be_told(self: Transactions, assignment: Assignment, entries: list[Entry]) -> list[Entry]:
+def _all_can_be_told(
+    self: Transactions, assignment: Assignment, entries: list[Entry], *, holds_up: bool
+) -> list[Entry]:
     return entries
 
 

@@ -185,7 +185,8 @@ def is_jammed(assignment: Assignment, *, holds_up: bool) -> bool:
     under_way = one.in_flight or one.sending > one.withheld or one.refused or one.ready or one.due
     if not one.blocked or under_way or one.phase is not Phase.RUNNING or one.on_hold:
         return False
-    if not one.chunks and not any(entry.others for entry in one.blocked):
+    if not one.chunks and not one.behind and not any(entry.others for entry in one.blocked):
         return False
     assert one.tracker is not None
-    return holds_up or any(entry.offset == one.tracker.position for entry in one.blocked)
+    # In order, the lowest one may stand behind another that came whole before it, and is blocked.
+    return holds_up or one.behind > 0 or any(entry.offset == one.tracker.position for entry in one.blocked)

@@ -195,6 +195,14 @@ class Assignment:
         return self.lanes.waiting if self.lanes is not None else 0
 
     @property
+    def is_still(self) -> bool:
+        """Whether nothing is with the workers, to be run, or to be sent again: what is left is being sent, or waits."""
+        moves = (
+            self.in_flight or self.is_ready or self.due or self.blocked or self.refused or len(self.waiting)
+        )
+        return not moves
+
+    @property
     def drained(self) -> bool:
         """Whether nothing is under way. An overdue run changes nothing any more, but in order: the next owner must wait."""
         running = self.in_flight if self.lanes is not None else self.in_flight - self.overdue

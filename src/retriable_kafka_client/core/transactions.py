@@ -91,9 +91,10 @@ class Transactions:
             assignment.withheld = 0
         pending = self._pending
         first = self._first(pending)
-        by_assignment = self._allowed(first)
+        holds_up = any(assignment.paused for assignment in assignments)
+        by_assignment = self._allowed(first, holds_up=holds_up)
         if len(first) < len(pending) and not any(by_assignment.values()):
-            by_assignment = self._allowed(pending)
+            by_assignment = self._allowed(pending, holds_up=holds_up)
         taken = {entry for entries in by_assignment.values() for entry in entries}
         progress: list[Progress] = []
         for assignment in assignments:
@@ -122,20 +123,22 @@ class Transactions:
                 return pending[:index]
         return pending
 
-    def _allowed(self, pending: Iterable[HandOff | Publication]) -> dict[Assignment, list[Entry]]:
-        """Their messages, by assignment, but for those that the map cannot tell."""
+    def _allowed(
+        self, pending: Iterable[HandOff | Publication], *, holds_up: bool
+    ) -> dict[Assignment, list[Entry]]:
+        """Their messages, by assignment, but for those that the map cannot tell. ``holds_up``: a partition is paused."""
         allowed: dict[Assignment, list[Entry]] = {}
         for one in pending:
             allowed.setdefault(one.entry.assignment, []).append(one.entry)
         for assignment, entries in allowed.items():
-            allowed[assignment] = self._tellable(assignment, entries)
+            allowed[assignment] = self._tellable(assignment, entries, holds_up=holds_up)
             assignment.withheld = len(entries) - len(allowed[assignment])
         return allowed
 
-    def _tellable(self, assignment: Assignment, entries: list[Entry]) -> list[Entry]:
+    def _tellable(self, assignment: Assignment, entries: list[Entry], *, holds_up: bool) -> list[Entry]:
         """Those of the entries that the map can tell as complete.
 
-        Where they hold up the chunks that would make room in it, all of them go.
+        Where they hold up the chunks, or in order the message, that would make room in it, all of them go.
         """
         tracker = assignment.tracker
         assert tracker is not None
@@ -146,7 +149,7 @@ class Transactions:
             if len(fit) == len(kept):
                 break
             kept = fit
-        if len(kept) < len(entries) and assignment.paused and assignment.chunks:
+        if len(kept) < len(entries) and _jams(assignment, entries, kept, holds_up=holds_up):
             self._out.append(Notify(notices.map_overflow(assignment)))
             return entries
         return kept
@@ -221,6 +224,14 @@ class Transactions:
             assert entry.assignment.phase is Phase.ENDED or (
                 tracker is not None and tracker.is_incomplete(entry.offset)
             )
+
+
+def _jams(assignment: Assignment, entries: list[Entry], kept: list[Entry], *, holds_up: bool) -> bool:
+    """Whether what would be withheld is what keeps the lowest incomplete offset from completing."""
+    if assignment.paused and assignment.chunks:
+        return True
+    nothing_goes = not kept and len(entries) == assignment.sending and assignment.is_still
+    return nothing_goes and (assignment.behind > 0 or (holds_up and bool(assignment.chunks)))
 
 
 def _hastens(assignment: Assignment) -> bool:
