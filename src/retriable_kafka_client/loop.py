@@ -21,7 +21,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
-from retriable_kafka_client.absence import Absence, Reach, ask_brokers
+from retriable_kafka_client.absence import ask_brokers
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import arrivals
 from retriable_kafka_client.client import (
@@ -48,6 +48,7 @@ from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready
+from retriable_kafka_client.standing import Standing
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
 from retriable_kafka_client.transacting import Transacting
@@ -126,9 +127,7 @@ class Loop:
         self._committer: Committer
         self._admin: AdminClient
         ask = partial(ask_brokers, admin_settings(config.cluster))
-        self._absence = Absence(ask)
-        self._reach = Reach(ask)  # the consumer's
-        self._admin_reach = Reach(ask)
+        self._standing = Standing(config.engine.group, ask, self._errors, self._troubles)
         self._ask = ask
         self._sender: Sender
         self._transacting: Transacting | None = None  # exactly once: instead of the sender and of commits
@@ -228,12 +227,13 @@ class Loop:
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(self._consumer, eager=is_eager(settings))
         self._committer = Committer(self._consumer, lambda: self._control.hard)
-        self._errors.begin()
+        protocol = str(settings["group.protocol"])
+        self._standing.begin(protocol=protocol)
         self._closing = False
         failed = True
         try:
             self._consumer.subscribe(
-                subscription(config.topics, str(settings["group.protocol"])),
+                subscription(config.topics, protocol),
                 on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
                 on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
                 on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
@@ -248,7 +248,7 @@ class Loop:
         self._serve()
         self._restore()
         self._refresh_topics()
-        self._replace_lost_clients(time.monotonic())
+        self._look_around(time.monotonic())
         if self._reopen:
             return  # what this client would still read, and where it stands, is of the log that is gone
         self._start()
@@ -260,20 +260,13 @@ class Loop:
             self._tell(idle)
         self._reread()
 
-    def _replace_lost_clients(self, now: float) -> None:
-        """See `absence`."""
+    def _look_around(self, now: float) -> None:
+        """How we stand with the group and the brokers, and whether a client must be replaced."""
         topic = next((place.topic for place in self._engine.assignments), None)
-        vain = "did not find back into it" if self._absence.is_vain(now) else None
-        if self._reach.is_vain(self._consumer, topic, now):
-            vain = "does not find the brokers"
-        if vain is not None:
-            self._reopen = True
-            log.warning(
-                "group %s: the client %s, though they answer; another one takes its place",
-                self._config.engine.group,
-                vain,
-            )
-        if self._admin_reach.is_vain(self._admin, topic, now):
+        if not self._directory.is_mock:  # which cannot describe groups
+            self._standing.look(self._admin, self._consumer)
+        self._reopen |= self._standing.is_vain(self._consumer, topic, now)
+        if self._standing.is_admin_vain(self._admin, topic, now):
             self._admin = self._directory.admin = open_client(
                 AdminClient, admin_settings(self._config.cluster)
             )
@@ -547,9 +540,7 @@ class Loop:
         return call
 
     def _on_assign(self, given: Sequence[Any]) -> None:
-        self._errors.assigned = True
-        self._absence.end()
-        self._troubles.clear("brokers", "login", "assignment")
+        self._standing.belong()
         places = [p.Place(one.topic, one.partition) for one in given]
         self._assigner.accept(places)
         self._directory.expire(place.topic for place in places)
@@ -571,10 +562,7 @@ class Loop:
 
     def _on_lost(self, taken: Sequence[Any]) -> None:
         places = [p.Place(one.topic, one.partition) for one in taken]
-        self._troubles.note(
-            "assignment", "partitions were lost: the group heard nothing of us in time, or nothing of it"
-        )
-        self._absence.begin(time.monotonic())
+        self._standing.lost()
         self._end(places, "lost")
         self._assigner.give_up(places)
 

@@ -29,6 +29,10 @@ class Troubles:
                 if self._known.pop(key, None) is not None:
                     log.warning("group %s: %s: well again", self._group, key)
 
+    def say(self, what: str) -> None:
+        """One line about what was done against it."""
+        log.warning("group %s: %s", self._group, what)
+
     def known(self, *keys: str) -> bool:
         """Whether one of these is in trouble."""
         return any(key in self._known for key in keys)
