@@ -84,9 +84,7 @@ class Running(GuardedProcess):
 
     def __init__(self, folder: Path, servers: str, *arguments: str) -> None:
         self.folder = folder
-        super().__init__(
-            [*RKC, "run", *arguments], log=folder / "log", env=environment(SERVERS=servers), cwd=folder
-        )
+        super().__init__([*RKC, *arguments], log=folder / "log", env=environment(SERVERS=servers), cwd=folder)
 
     @property
     def output(self) -> str:
@@ -225,13 +223,18 @@ def test_what_a_module_misses_is_not_taken_for_the_module(tmp_path: Path) -> Non
 # Running ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "billing:consumer", "--json"), ("--json", "run", "billing:consumer")],
+    ids=["for-the-command", "for-all"],
+)
 def test_a_signal_drains_and_ends_with_0(
-    mock_kafka: Mock, running: Callable[..., Running], tmp_path: Path
+    mock_kafka: Mock, running: Callable[..., Running], tmp_path: Path, arguments: tuple[str, ...]
 ) -> None:
     servers = mock_kafka({"orders": 2, "dead-letters": 1}).bootstrap_servers
     write(tmp_path, BILLING)
     send(servers, "orders", [{"seconds": 0.0}] * 20 + [{"seconds": 1.5}])
-    process = running(servers, "billing:consumer", "--json")
+    process = running(servers, *arguments)
     wait_until(lambda: "begin {'seconds': 1.5}" in process.evidence(), what="the slow message has begun")
     process.terminate()
     assert process.wait() == 0, process.output
@@ -261,7 +264,7 @@ def test_several_consumers_and_processes(
     write(tmp_path, more, "shop")
     send(servers, "orders", [{"seconds": 0.0, "order": 1}])
     send(servers, "refunds", [{"seconds": 0.0, "refund": 1}])
-    process = running(servers, "shop:Shop.billing", "shop:Shop.refunding")
+    process = running(servers, "run", "shop:Shop.billing", "shop:Shop.refunding")
     wait_until(lambda: sum(line.startswith("end") for line in process.evidence()) == 2, what="both handled")
     process.terminate()
     assert process.wait() == 0, process.output
@@ -273,7 +276,7 @@ def test_a_missing_topic_is_a_config_error_and_stops_the_others(
 ) -> None:
     servers = mock_kafka({"orders": 2, "dead-letters": 1}).bootstrap_servers
     write(tmp_path, BILLING + "    lost = make('not-there', 'lost')\n")
-    process = running(servers, "billing:consumer", "billing:lost")
+    process = running(servers, "run", "billing:consumer", "billing:lost")
     assert process.wait(60) == 2
     assert "rkc: topic = 'not-there': does not exist" in process.output
     assert "--create --topic not-there" in process.output
@@ -282,7 +285,7 @@ def test_a_missing_topic_is_a_config_error_and_stops_the_others(
 
 def test_brokers_that_do_not_answer(running: Callable[..., Running], tmp_path: Path) -> None:
     write(tmp_path, BILLING)
-    process = running(NOBODY, "billing:consumer")
+    process = running(NOBODY, "run", "billing:consumer")
     assert process.wait(40) == 3
     assert "rkc: the brokers at 127.0.0.1" in process.output
     assert "Traceback" not in process.output

@@ -36,7 +36,16 @@ def test_values_are_frozen_and_pickle_and_hash_by_content(value: Any) -> None:
     field = next(iter(value.__dataclass_fields__))
     with pytest.raises(FrozenInstanceError):
         setattr(value, field, None)
+    with pytest.raises(FrozenInstanceError):
+        value.another = None
+    with pytest.raises(FrozenInstanceError):
+        delattr(value, field)
     assert not hasattr(value, "__dict__")
+
+
+def test_a_cluster_can_be_changed_in_a_copy() -> None:
+    given = Cluster("a", username="u", password="p", settings={"security.protocol": "SASL_PLAINTEXT"})
+    assert replace(given, password="other").connection()["sasl.password"] == "other"
 
 
 def test_values_that_differ_are_not_equal() -> None:
@@ -119,7 +128,10 @@ def test_settings_win_over_defaults() -> None:
         ),
         ({"security_protocol": "TLS"}, "Cluster.security_protocol"),
         ({"security_protocol": 5}, "Cluster.security_protocol"),
-        ({"security_protocol": "SSL", "settings": {"security.protocol": "SSL"}}, "Cluster.security_protocol"),
+        (
+            {"security_protocol": "SSL", "settings": {"security.protocol": "PLAINTEXT"}},
+            "Cluster.security_protocol",
+        ),
         ({"sasl_mechanism": ""}, "Cluster.sasl_mechanism"),
         ({"username": "u", "password": SECRET, "settings": {"sasl.password": SECRET}}, "Cluster.password"),
         ({"settings": [("sasl.password", SECRET)]}, "Cluster.settings"),

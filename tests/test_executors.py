@@ -295,7 +295,7 @@ def test_coroutine_functions_are_refused_and_coroutines_fail(kinds: Kinds, kind:
 def test_what_does_not_pickle_is_named_at_the_start(kinds: Kinds, kind: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Driven(kinds.get(kind), spec(lambda message: None))
-    assert caught.value.field == "handler"
+    assert caught.value.field == "Consumer.handler"
 
 
 def test_an_unknown_executor_says_so_when_it_pickles(kinds: Kinds) -> None:
@@ -362,7 +362,7 @@ def test_submit_and_shutdown_work_as_with_any_executor(kind: str) -> None:
 @pytest.mark.parametrize("wrong", [0, -1, True, 1.5, "4", None, object()])
 def test_a_wrong_executor_is_a_config_error(wrong: object) -> None:
     with pytest.raises(ConfigError) as caught:
-        check_executor(wrong)
+        check_executor(wrong, print)
     assert caught.value.field == "Consumer.executor"
 
 

@@ -1,6 +1,7 @@
 """Which events become log lines, and how many."""
 
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -41,3 +42,40 @@ def test_a_run_that_was_cancelled_in_time_is_no_line(caplog: pytest.LogCaptureFi
     notifier = Notifier(None, group="billing")
     notifier.tell(ev.HandlerTimedOut(topic="orders", partition=0, offset=7, attempt=1, running=False))
     assert not caplog.records
+
+
+FAILURES = [
+    ev.MessageRetried(
+        topic="orders", partition=0, offset=7, attempt=1, error="ValueError", delay=1.0, retry_topic=None
+    ),
+    ev.MessageDeadLettered(
+        topic="orders",
+        partition=0,
+        offset=7,
+        attempts=2,
+        reason="exhausted",
+        error="ValueError",
+        dead_letter_topic="dead",
+    ),
+    ev.MessageDropped(
+        topic="orders", partition=0, offset=7, attempts=2, reason="exhausted", error="ValueError"
+    ),
+]
+
+
+@pytest.mark.parametrize("event", FAILURES, ids=lambda event: type(event).__name__)
+def test_what_exceptions_say_is_logged_only_where_that_is_wanted(
+    event: ev.Event, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    told = replace(event, text="card 4711\n\x1b[31mred")  # type: ignore[call-arg]
+    Notifier(None, group="billing").tell(told)
+    Notifier(None, group="billing", error_text=True).tell(event)  # it says nothing
+    assert not caplog.records
+    notifier = Notifier(None, group="billing", error_text=True)
+    for _ in range(1_000):
+        notifier.tell(told)
+    assert 1 <= len(caplog.records) <= 20
+    line = caplog.records[0].getMessage()
+    assert "orders/0/7" in line and "card 4711" in line
+    assert line.isprintable()

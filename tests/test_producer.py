@@ -5,9 +5,11 @@ import logging
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, as_completed
 from datetime import UTC, datetime, timedelta
+from mmap import mmap
 from typing import Any
 
 import pytest
@@ -66,12 +68,21 @@ def test_a_record_is_acknowledged_where_it_stands(mock: MockKafka, producer: Pro
     assert (two.value, two.key, list(two.headers)) == (b'{"id":2}', None, [])
 
 
+def mapped(body: bytes) -> mmap:
+    made = mmap(-1, len(body))
+    made.write(body)
+    made.seek(0)
+    return made
+
+
 @pytest.mark.parametrize(
     ("value", "body"),
     [
         (b"raw", b"raw"),
         (bytearray(b"raw"), b"raw"),
         (memoryview(b"raw")[1:], b"aw"),
+        (array("h", [1, 2]), array("h", [1, 2]).tobytes()),
+        (mapped(b"raw"), b"raw"),
         (b"", b""),
         (None, None),
         ("text", b'"text"'),
@@ -485,6 +496,13 @@ def test_the_constructor_starts_nothing() -> None:
     assert producer.flush(1) == 0
     producer.close()
     assert set(threading.enumerate()) == threads
+
+
+def test_a_closed_one_cannot_be_entered(orders: str) -> None:
+    made = Producer(Cluster("127.0.0.1:1"))
+    made.close()
+    with pytest.raises(RetriableKafkaError, match="closed"), made:
+        pass
 
 
 def test_close_waits_for_what_is_on_its_way_and_ends_its_thread(mock: MockKafka, orders: str) -> None:

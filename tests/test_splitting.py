@@ -101,8 +101,8 @@ def test_no_record_is_above_a_limit_and_together_they_are_the_message(
 def test_the_chunks_of_every_kind_of_source_are_the_message(body: bytes, most: int) -> None:
     planned = Plan(len(body), most, False)
     sources: list[Source] = [
-        MemorySource(view_of(body)),
-        MemorySource(view_of(bytearray(body))),
+        MemorySource(view_of(memoryview(body))),
+        MemorySource(view_of(memoryview(bytearray(body)))),
         MemorySource(view_of(memoryview(body * 2)[::2])) if len(set(body)) < 2 else MemorySource(body),
         PiecesSource([body[:7], b"", body[7:100], body[100:]]),
         FileSource(io.BytesIO(body)),

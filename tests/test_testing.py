@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from confluent_kafka import KafkaError
@@ -106,7 +106,8 @@ def test_a_made_message_gives_its_value_back(value: object) -> None:
 def test_a_made_message_is_a_first_run_by_default() -> None:
     one, two = make_message({}), make_message({})
     assert (one.topic, one.partition, one.attempt, one.key, one.headers) == ("test", 0, 1, None, ())
-    assert one.timestamp is None
+    assert one.timestamp is not None
+    assert abs(one.timestamp - datetime.now(UTC)) < timedelta(minutes=1)
     assert one.id != two.id
 
 
@@ -121,7 +122,7 @@ def test_a_made_message_has_what_it_is_given() -> None:
         offset=17,
         timestamp=when,
         attempt=3,
-        message_id="job-1",
+        id="job-1",
     )
     assert (made.value, made.body, made.key) == ([1], b"[1]", b"k")
     assert made.headers == (("a", b"text"), ("b", b"bytes"), ("c", None))
@@ -136,7 +137,14 @@ def test_a_made_message_may_be_undecodable() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [{"topic": "a b"}, {"attempt": 0}, {"attempt": True}, {"timestamp": datetime(2024, 1, 1)}],  # noqa: DTZ001
+    [
+        {"topic": "a b"},
+        {"attempt": 0},
+        {"attempt": True},
+        {"timestamp": datetime(2024, 1, 1)},  # noqa: DTZ001
+        {"headers": {"a": 1}},
+        {"key": 5},
+    ],
 )
 def test_a_made_message_checks_its_arguments(arguments: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="make_message"):

@@ -5,6 +5,8 @@ names.
 from __future__ import annotations
 
 import re
+from dataclasses import FrozenInstanceError
+from typing import TypeVar
 
 from retriable_kafka_client.errors import ConfigError
 
@@ -15,6 +17,7 @@ __all__ = [
     "instance",
     "integer",
     "number",
+    "sealed",
     "set_fields",
     "text",
 ]
@@ -63,6 +66,23 @@ def check_topic(field_name: str, name: object) -> str:
 def _in_brackets(pattern: str, at: int) -> bool:
     start = pattern.rfind("[", 0, at)
     return start >= 0 and "]" not in pattern[start + 2 : at]
+
+
+Kind = TypeVar("Kind", bound=type)
+
+
+def sealed(kind: Kind) -> Kind:
+    """Let a frozen, slotted dataclass refuse names that are no fields of it as it refuses its fields.
+
+    Its own check calls ``super()`` of the class that ``slots=True`` has replaced, which is a TypeError.
+    """
+
+    def refuse(_self: object, name: str, *_value: object) -> None:
+        raise FrozenInstanceError(f"cannot change {name!r}: a {kind.__name__} never changes")
+
+    for name in ("__setattr__", "__delattr__"):
+        setattr(kind, name, refuse)
+    return kind
 
 
 def set_fields(target: object, **values: object) -> None:

@@ -21,6 +21,7 @@ from retriable_kafka_client.checks import (
     instance,
     integer,
     number,
+    sealed,
     set_fields,
     text,
 )
@@ -61,6 +62,7 @@ DISCARD: Final = Discard.DISCARD
 """In place of a dead-letter topic: what cannot be handled is dropped, counted and told to ``on_event``."""
 
 
+@sealed
 @dataclass(frozen=True, slots=True, init=False)
 class Cluster:
     """Where the brokers are, and how to be let in.
@@ -132,6 +134,7 @@ class Cluster:
         return check_cluster(self, seconds("Cluster.check.timeout", timeout, positive=True))
 
 
+@sealed
 @dataclass(frozen=True, slots=True, init=False)
 class Exponential:
     """Delays that grow: ``first``, then ``factor`` times the one before, up to ``maximum``.
@@ -176,6 +179,7 @@ class Exponential:
         return low + (high - low) * chance
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class Steps:
     """Fixed delays, the last repeated; what ``Retry.delay`` becomes where durations were given."""
@@ -187,6 +191,7 @@ class Steps:
         return self.seconds[min(attempt, len(self.seconds)) - 1]
 
 
+@sealed
 @dataclass(frozen=True, slots=True, init=False)
 class Retry:
     """What follows a failed run: a copy in ``topic``, run again after ``delay``, up to ``max_attempts`` runs
@@ -219,6 +224,7 @@ class Retry:
         )
 
 
+@sealed
 @dataclass(frozen=True, slots=True, init=False)
 class Topic:
     """A topic to handle, what follows failures, and where what cannot be handled goes.
@@ -257,6 +263,7 @@ def names_of(topic: Topic) -> EntryNames:
     )
 
 
+@sealed
 @dataclass(frozen=True, slots=True, init=False, kw_only=True)
 class Limits:
     """What bounds a consumer: messages, bytes and times. Memory follows from these and never from the
@@ -350,7 +357,7 @@ def _check_credentials(username: object, password: object, settings: Settings) -
 def _protocol(given: object, settings: Settings, named_user: bool) -> str:
     name = "Cluster.security_protocol"
     if "security.protocol" in settings:
-        if given is not None:
+        if given is not None and given != str(settings["security.protocol"]).upper():
             remedy = "is given twice: leave out either `security_protocol` or the one in `settings`"
             raise ConfigError(name, given, remedy)
         given = settings["security.protocol"]

@@ -29,7 +29,7 @@ from retriable_kafka_client.message import JSON, Deserializer, Message
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.wiring import check_ordering, check_topics
-from retriable_kafka_client.workers.job import HandlerSpec
+from retriable_kafka_client.workers.job import HandlerSpec, is_async
 
 __all__ = ["Consumer", "run_consumers"]
 
@@ -57,7 +57,7 @@ class Consumer:
       cannot be ended: it keeps its place until it returns, and nothing that comes of it counts. Such a pool does not say
       when a handler begins, so starting a process and importing its modules counts too.
     - ``commit_interval``: seconds between commits.
-    - ``error_text``: put exception texts into dead letters; they may hold payload.
+    - ``error_text``: put exception texts into dead letters, events and the log (a few lines); they may hold payload.
     - ``on_event``: called with each event (module ``events``) on a thread of its own.
     """
 
@@ -78,7 +78,6 @@ class Consumer:
         limits: Limits = Limits(),  # noqa: B008 - it is immutable
         error_text: bool = False,
         on_event: Callable[[Event], object] | None = None,
-        _raw_filter: Callable[[KafkaMessage], bool] | None = None,
     ) -> None:
         _instance("cluster", cluster, Cluster)
         _instance("limits", limits, Limits)
@@ -87,10 +86,9 @@ class Consumer:
         if not group_id:
             raise ConfigError("Consumer.group_id", group_id, "must be a text that is not empty")
         _callable("handler", handler)
-        _callable("deserializer", deserializer)
-        _callable("filter", filter, optional=True)
-        _callable("on_event", on_event, optional=True)
-        _callable("_raw_filter", _raw_filter, optional=True)
+        _plain_function("deserializer", deserializer)
+        _plain_function("filter", filter, optional=True)
+        _plain_function("on_event", on_event, optional=True)
         if guarantee not in ("at_least_once", "exactly_once"):
             raise ConfigError("Consumer.guarantee", guarantee, "must be 'at_least_once' or 'exactly_once'")
         self._exactly_once = guarantee == "exactly_once"
@@ -100,11 +98,10 @@ class Consumer:
         self._ordering: Ordering = ordering
         self._cluster = cluster
         self._handler = handler
-        self._executor = check_executor(executor)
+        self._executor = check_executor(executor, handler)
         self._filter = filter
-        self._raw_filter = (
-            _raw_filter  # for `compat`: sees each record as the client gives it, before anything else
-        )
+        # For `compat`, which sets it: sees each record as the client gives it, before anything else.
+        self.raw_filter: Callable[[KafkaMessage], bool] | None = None
         self._deserializer = deserializer
         self._timeout = None if timeout is None else seconds("Consumer.timeout", timeout, positive=True)
         self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
@@ -175,16 +172,17 @@ class Consumer:
         """
         self._control.stop = True
 
-    def join(self, timeout: float | None = None) -> bool:
-        """Wait at most ``timeout`` seconds for the end; whether it has ended. Raises what made it fail.
+    def join(self, timeout: float | timedelta | None = None) -> bool:
+        """Wait for the end, at most for ``timeout`` (seconds or timedelta); whether it has ended. Raises what made it fail.
 
         Not from a handler: the consumer waits for that. True for one that never started and was asked to stop.
         """
+        wait = None if timeout is None else seconds("Consumer.join.timeout", timeout)
         with self._lock:
-            started = self._loop is not None
+            started = self._loop is not None or self._done.is_set()
         if not started and self._control.stop:
             return True
-        if not self._done.wait(timeout):
+        if not self._done.wait(wait):
             return False
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -246,61 +244,69 @@ class Consumer:
     # Inside ------------------------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """Make everything that must exist before the first Kafka client of the process."""
+        """Make everything that must exist before the first Kafka client of the process. A failure is the consumer's."""
         with self._lock:
-            if self._loop is not None:
+            if self._loop is not None or self._done.is_set():
                 raise RuntimeError("a Consumer runs once; make a new one to run again")
-            routes = tuple(_route(topic) for topic in self.topics)
-            policies = tuple(route.policy for route in routes)
-            spec = HandlerSpec(
-                handler=self._handler,
-                deserializer=self._deserializer,
-                policies=policies,
-                error_text=self._error_text,
-                timeout=self._timeout,
-                group=self.group_id,
-            )
-            engine = EngineConfig(
-                group=self.group_id,
-                routes=routes,
-                in_flight=self._limits.in_flight,
-                window=self._limits.window,
-                buffer_bytes=self._limits.buffer_bytes,
-                message_bytes=self._limits.largest_message,
-                chunk_wait=self._limits.chunk_wait,
-                commit_interval=self._commit_interval,
-                parking_interval=self._limits.parking_interval,
-                ordering=self._ordering,
-                exactly_once=self._exactly_once,
-            )
-            intake = Intake(
-                engine.routing,
-                group=self.group_id,
-                message_bytes=self._limits.largest_message,
-                deserializer=self._deserializer,
-                keep=self._filter,
-                error_text=self._error_text,
-                keyed=self._ordering == "key",
-                raw_filter=self._raw_filter,
-            )
-            config = LoopConfig(
-                engine=engine,
-                topics=tuple(
-                    sorted({name for route in routes for name in (route.topic, route.retry_topic) if name})
-                ),
-                cluster=self._cluster,
-                limits=self._limits,
-            )
-            loop = Loop(
-                config,
-                intake,
-                make_runner(self._executor, spec),
-                Notifier(self._on_event, group=self.group_id),
-                self._control,
-            )
-            if not self._control.stop:
-                loop.prepare()
+            try:
+                loop = self._make_loop()
+                if not self._control.stop:
+                    loop.prepare()
+            except BaseException as error:
+                self._failure = error
+                self._done.set()
+                raise
             self._loop = loop
+
+    def _make_loop(self) -> Loop:
+        routes = tuple(_route(topic) for topic in self.topics)
+        policies = tuple(route.policy for route in routes)
+        spec = HandlerSpec(
+            handler=self._handler,
+            deserializer=self._deserializer,
+            policies=policies,
+            error_text=self._error_text,
+            timeout=self._timeout,
+            group=self.group_id,
+        )
+        engine = EngineConfig(
+            group=self.group_id,
+            routes=routes,
+            in_flight=self._limits.in_flight,
+            window=self._limits.window,
+            buffer_bytes=self._limits.buffer_bytes,
+            message_bytes=self._limits.largest_message,
+            chunk_wait=self._limits.chunk_wait,
+            commit_interval=self._commit_interval,
+            parking_interval=self._limits.parking_interval,
+            ordering=self._ordering,
+            exactly_once=self._exactly_once,
+        )
+        intake = Intake(
+            engine.routing,
+            group=self.group_id,
+            message_bytes=self._limits.largest_message,
+            deserializer=self._deserializer,
+            keep=self._filter,
+            error_text=self._error_text,
+            keyed=self._ordering == "key",
+            raw_filter=self.raw_filter,
+        )
+        config = LoopConfig(
+            engine=engine,
+            topics=tuple(
+                sorted({name for route in routes for name in (route.topic, route.retry_topic) if name})
+            ),
+            cluster=self._cluster,
+            limits=self._limits,
+        )
+        return Loop(
+            config,
+            intake,
+            make_runner(self._executor, spec),
+            Notifier(self._on_event, group=self.group_id, error_text=self._error_text),
+            self._control,
+        )
 
     def _start_thread(self) -> None:
         self._thread = threading.Thread(target=self._work, name=f"rkc-{self.group_id}")
@@ -328,10 +334,11 @@ def run_consumers(*consumers: Consumer, signals: bool = True) -> None:
 
     The first failure stops the others and is raised once they have ended. Signals as in ``Consumer.run``.
     """
-    if not consumers:
-        raise ConfigError("consumers", consumers, "give at least one Consumer")
-    for consumer in consumers:
-        consumer._prepare()  # all pools before the first client: a pool may fork
+    if not consumers or not all(isinstance(consumer, Consumer) for consumer in consumers):
+        raise ConfigError(
+            "run_consumers.consumers", consumers, "give at least one Consumer, and nothing else"
+        )
+    _prepare_all(consumers)
     with _signals(consumers) if signals else _nothing():
         for consumer in consumers:
             consumer._start_thread()
@@ -345,6 +352,20 @@ def run_consumers(*consumers: Consumer, signals: bool = True) -> None:
                             other.stop()
     for consumer in consumers:
         consumer.join()
+
+
+def _prepare_all(consumers: Sequence[Consumer]) -> None:
+    """All pools before the first client: a pool may fork. Where one consumer fails, the others end."""
+    prepared: list[Consumer] = []
+    try:
+        for consumer in consumers:
+            consumer._prepare()
+            prepared.append(consumer)
+    except BaseException:
+        for consumer in prepared:
+            consumer.stop()
+            consumer._start_thread()
+        raise
 
 
 @contextmanager
@@ -393,6 +414,14 @@ def _instance(name: str, value: object, kind: type) -> None:
 def _callable(name: str, value: object, *, optional: bool = False) -> None:
     if not callable(value) and not (optional and value is None):
         raise ConfigError(f"Consumer.{name}", value, "must be callable")
+
+
+def _plain_function(name: str, value: object, *, optional: bool = False) -> None:
+    _callable(name, value, optional=optional)
+    if callable(value) and is_async(value):
+        raise ConfigError(
+            f"Consumer.{name}", value, "must be a plain function: nobody awaits what it returns"
+        )
 
 
 def _told(failure: BaseException) -> str:

@@ -115,11 +115,9 @@ class Reject(Exception):
     """
 
     def __init__(self, reason: str) -> None:
-        text: object = reason  # a handler's code need not be type-checked
-        if not isinstance(text, str) or not text:
-            raise ConfigError("Reject.reason", text, "must be a text that is not empty")
-        self.reason = reason
-        super().__init__(reason)
+        # A handler's code need not be type-checked, and what it wants to reject must not be retried for a wrong text.
+        self.reason = str(reason)
+        super().__init__(self.reason)
 
 
 # Here and not in config because RetryAfter needs it, and because it needs ConfigError.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.workers.coroutines import AsyncExecutor, AsyncRunner
 from retriable_kafka_client.workers.futures import FuturesRunner
-from retriable_kafka_client.workers.job import HandlerSpec
+from retriable_kafka_client.workers.job import HandlerSpec, check_async, check_sync
 from retriable_kafka_client.workers.processes import ProcessExecutor, ProcessRunner
 from retriable_kafka_client.workers.runner import Harvest, Runner, Running
 from retriable_kafka_client.workers.threads import DaemonThreads
@@ -24,12 +25,13 @@ __all__ = [
 ]
 
 
-def check_executor(executor: object) -> int | Executor:
-    """Return a Consumer's ``executor`` if it can be one. Raises ConfigError; starts nothing."""
-    if isinstance(executor, Executor):
-        return executor
-    if isinstance(executor, int) and not isinstance(executor, bool) and executor >= 1:
-        return executor
+def check_executor(executor: object, handler: Callable[..., object]) -> int | Executor:
+    """Return a Consumer's ``executor`` if it can be one, and can run ``handler``. Raises ConfigError; starts nothing."""
+    is_number = isinstance(executor, int) and not isinstance(executor, bool) and executor >= 1
+    if isinstance(executor, Executor) or is_number:
+        check = check_async if isinstance(executor, AsyncExecutor) else check_sync
+        check(handler)
+        return executor  # type: ignore[return-value]
     raise ConfigError(
         "Consumer.executor",
         executor,

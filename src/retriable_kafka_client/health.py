@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from retriable_kafka_client.checks import sealed
+
 __all__ = ["Health"]
 
 
+@sealed
 @dataclass(frozen=True, slots=True)
 class Health:
     """``alive``: it works, or will again by itself. ``ready``: it can do its work now.

@@ -20,9 +20,13 @@ CAPACITY = 10_000  # events that may wait for a slow `on_event`; later ones are 
 # Lines about single messages, of which a sender or a handler could make a million: so many of each kind in so many seconds.
 MOST_LINES = 10
 LINES_SECONDS = 10.0
+MOST_TEXT = 1_000  # characters of an exception's text
 SINGLE_MESSAGES = (
     events.ChunksGivenUp,
     events.HandlerTimedOut,
+    events.MessageDeadLettered,
+    events.MessageDropped,
+    events.MessageRetried,
     events.NoRetryTopic,
     events.OffsetMapOverflow,
     events.WorkerDied,
@@ -32,9 +36,12 @@ SINGLE_MESSAGES = (
 class Notifier:
     """Hands events over on a thread of its own, so that neither a slow nor a failing ``on_event`` reaches the loop."""
 
-    def __init__(self, on_event: Callable[[events.Event], object] | None, *, group: str) -> None:
+    def __init__(
+        self, on_event: Callable[[events.Event], object] | None, *, group: str, error_text: bool = False
+    ) -> None:
         self._on_event = on_event
         self._group = group
+        self._error_text = error_text  # write what exceptions say, which may hold payload
         self._queue: queue.Queue[events.Event | None] = queue.Queue(CAPACITY)
         self._thread: threading.Thread | None = None
         self._refusing: set[str] = set()  # targets whose refusal has been logged
@@ -90,6 +97,10 @@ class Notifier:
         group, place = self._group, f"{event.topic}/{event.partition}"
         match event:
             case events.HandlerTimedOut(running=False):
+                pass
+            case events.MessageRetried() | events.MessageDeadLettered() | events.MessageDropped() if (
+                not self._error_text or event.text is None
+            ):
                 pass
             case _ if isinstance(event, SINGLE_MESSAGES):
                 quota = self._quotas[type(event)]
@@ -174,6 +185,28 @@ class Notifier:
                     event.attempt,
                     others,
                 )
+            case events.MessageRetried():
+                log.info(
+                    "group %s: run %d of %s/%d failed and is followed by another one: %s: %s%s",
+                    group,
+                    event.attempt,
+                    place,
+                    event.offset,
+                    event.error,
+                    _quoted(event.text),
+                    others,
+                )
+            case events.MessageDeadLettered() | events.MessageDropped():
+                log.warning(
+                    "group %s: %s/%d is not run again (%s): %s: %s%s",
+                    group,
+                    place,
+                    event.offset,
+                    event.reason,
+                    event.error,
+                    _quoted(event.text),
+                    others,
+                )
             case events.NoRetryTopic():
                 log.error(
                     "group %s: %s/%d failed and is not retried: its retry topic is a pattern, which names no topic for"
@@ -203,6 +236,12 @@ class Notifier:
                 )
             case _:
                 raise AssertionError(event)
+
+
+def _quoted(text: str | None) -> str:
+    """Text from outside on one line, without what a terminal would obey."""
+    shown = repr(text)
+    return shown if len(shown) <= MOST_TEXT else shown[:MOST_TEXT] + "…"
 
 
 @dataclass(slots=True)

@@ -6,14 +6,17 @@ from __future__ import annotations
 
 import io
 import time
+from array import array
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from mmap import mmap
 from typing import Any
 
 from retriable_kafka_client.errors import YEAR, ConfigError, seconds
 from retriable_kafka_client.wire import PREFIX, Headers, Marks, write_marks
 
 __all__ = [
+    "BYTES_LIKE",
     "GivenHeaders",
     "Serializer",
     "body_of",
@@ -35,6 +38,9 @@ Serializer = Callable[[Any], bytes]
 
 _PRODUCER = "Producer.send"  # the fields that errors name, unless somebody else sends
 
+# Not everything with a buffer: an array of another library may have a serializer that knows more than its bytes.
+BYTES_LIKE = (bytes, bytearray, memoryview, array, mmap)
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -45,8 +51,8 @@ def body_of(value: Any, serializer: Serializer, *, where: str = _PRODUCER) -> by
     """
     if value is None or type(value) is bytes:
         return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value)
+    if isinstance(value, BYTES_LIKE):
+        return bytes(memoryview(value))
     if is_file(value):
         return _read(value, where)
     body = serializer(value)
@@ -63,7 +69,8 @@ def is_file(value: object) -> bool:
 
 def check_file(file: Any, *, where: str = _PRODUCER) -> None:
     """Refuse a file that cannot be sent."""
-    if isinstance(file, io.TextIOBase) or not file.seekable():
+    # Not every object that can seek says so.
+    if isinstance(file, io.TextIOBase) or not getattr(file, "seekable", lambda: True)():
         raise ConfigError(f"{where}.value", file, "a file must be opened in binary mode and be seekable")
 
 

@@ -33,6 +33,7 @@ from retriable_kafka_client.groups import Parcel
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.message import JSON
 from retriable_kafka_client.outgoing import (
+    BYTES_LIKE,
     GivenHeaders,
     Serializer,
     body_of,
@@ -227,8 +228,8 @@ class Producer:
         pairs = self._pairs(topic, headers, not_before, delay)
         body: Any = value
         source: Source | None = None
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            source = MemorySource(view_of(value))
+        if isinstance(value, BYTES_LIKE):
+            source = MemorySource(view_of(memoryview(value)))
         elif is_file(value):
             check_file(value)
             source = FileSource(value)
@@ -399,6 +400,8 @@ class Producer:
         self._unread.close()
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise RetriableKafkaError("the producer is closed")
         return self
 
     def __exit__(

@@ -27,11 +27,9 @@ class Source(Protocol):
         ...
 
 
-def view_of(value: bytes | bytearray | memoryview) -> memoryview | bytes:
+def view_of(value: memoryview) -> memoryview | bytes:
     """Return it as single bytes, copied only where they do not lie side by side."""
-    if isinstance(value, memoryview) and not value.c_contiguous:
-        return value.tobytes()
-    return memoryview(value).cast("B")
+    return value.cast("B") if value.c_contiguous else value.tobytes()
 
 
 class MemorySource:

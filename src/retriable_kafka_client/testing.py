@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from retriable_kafka_client.checks import MAX_INT32, check_topic_name, integer
 from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
 from retriable_kafka_client.message import JSON, Deserializer, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified
+from retriable_kafka_client.outgoing import GivenHeaders, body_of, key_of, own_headers_of
 from retriable_kafka_client.wire import Marks, Origin
 
 __all__ = ["MockKafka", "Output", "make_message", "sent"]
@@ -170,43 +171,44 @@ def make_message(
     value: Any,
     *,
     key: str | bytes | None = None,
-    headers: Mapping[str, bytes | str | None] | Iterable[tuple[str, bytes | str | None]] = (),
+    headers: GivenHeaders = (),
     topic: str = "test",
     partition: int = 0,
     offset: int | None = None,
     timestamp: datetime | None = None,
     attempt: int = 1,
-    message_id: str | None = None,
+    id: str | None = None,
     deserializer: Deserializer = JSON,
 ) -> Message[Any]:
     """Return a message as a handler would get it; no broker is needed.
 
-    Bytes are the body as they are and None is a null body; anything else is encoded as JSON. ``offset``
-    counts up when it is left out. From ``attempt`` 2 on the message is a retry copy. What a handler sends is
-    kept on the message: see ``sent``.
+    Bytes-likes are the body as they are and None is a null body; anything else is encoded as JSON. ``offset``
+    counts up when it is left out, ``timestamp`` is now. From ``attempt`` 2 on the message is a retry copy. What a
+    handler sends is kept on the message: see ``sent``.
     """
     check_topic_name("make_message.topic", topic)
     integer("make_message.attempt", attempt, 1, MAX_INT32)
     place = next(_offsets) if offset is None else offset
-    marks = Marks(failed=attempt - 1, id=message_id)
-    stamp = (0, 0)
-    if timestamp is not None:
-        if timestamp.tzinfo is None:
-            raise ConfigError("make_message.timestamp", timestamp, "must be an aware datetime")
-        stamp = (_CREATE_TIME, (timestamp - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
+    marks = Marks(failed=attempt - 1, id=id)
+    created = datetime.now(UTC) if timestamp is None else timestamp
+    if created.tzinfo is None:
+        raise ConfigError("make_message.timestamp", created, "must be an aware datetime")
+    stamp = (_CREATE_TIME, (created - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1))
     if attempt > 1:
         origin = Origin(topic, partition, place)
         marks = Marks(
             failed=attempt - 1,
             origin=origin,
-            origin_timestamp_ms=stamp[1] if stamp[0] else None,
-            id=message_id or f"{topic}-{partition}-{place}",
+            origin_timestamp_ms=stamp[1],
+            id=id or f"{topic}-{partition}-{place}",
         )
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
     raw = PlainRecord(
-        value if isinstance(value, bytes) or value is None else JSON(value),
-        key.encode() if isinstance(key, str) else key,
-        [(name, text.encode() if isinstance(text, str) else text) for name, text in pairs],
+        body_of(value, JSON, where="make_message"),
+        key_of(key, where="make_message"),
+        [
+            (name, text.encode() if isinstance(text, str) else text)
+            for name, text in own_headers_of(headers, where="make_message")
+        ],
         topic,
         partition,
         place,

@@ -28,7 +28,7 @@ def check_topics(topics: object) -> tuple[Topic, ...]:
 
 def check_ordering(ordering: object, topics: tuple[Topic, ...]) -> None:
     """Refuse an ``ordering`` that does not exist, and retry topics where handling is ordered. Raises ConfigError."""
-    if ordering not in {"unordered", "key", "partition"}:
+    if ordering not in ("unordered", "key", "partition"):
         raise ConfigError("Consumer.ordering", ordering, "must be 'unordered', 'key' or 'partition'")
     for topic in topics:
         if ordering != "unordered" and topic.retry is not None and topic.retry.topic is not None:

@@ -209,6 +209,34 @@ def test_a_topic_that_appears_meanwhile_gets_it(
 
 
 @pytest.mark.kafka
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_a_topic_that_refuses_does_not_keep_it_from_one_that_appears(
+    strict: KafkaCluster, lab_on: Callable[[KafkaCluster], Lab], how: str
+) -> None:
+    lab = lab_on(strict)
+    small, later = lab.topic("small", 1, {"max.message.bytes": "1000"}), f"{lab.group}-later"
+    sender = producer(lab, small, later, settings=HASTY, retries=60, fallback_factor=1.0, fallback_base=0.5)
+    failures: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            send_by(how, sender, b"x" * 5000)
+        except SendError as error:
+            failures.append(error)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    sending.join(2.0)
+    assert sending.is_alive(), "the topic that is not there is still waited for"
+    strict.create_topic(later, 1)
+    sending.join(60)
+    assert not sending.is_alive()
+    assert [len(values(lab, small)), len(values(lab, later))] == [0, 1]
+    assert [str(one) for one in failures if "MSG_SIZE_TOO_LARGE" in str(one)]
+    sender.close()
+
+
+@pytest.mark.kafka
 def test_the_retries_are_counted_and_then_the_error_is_raised(
     strict: KafkaCluster, lab_on: Callable[[KafkaCluster], Lab]
 ) -> None:

@@ -158,6 +158,7 @@ class Lab:
         executor: int | Executor = 4,
         settings: Mapping[str, Any] = QUICK,
         group: str | None = None,
+        raw_filter: Callable[[Any], bool] | None = None,
         **options: Any,
     ) -> Consumer:
         """A consumer that commits every 0.1 s and tells `events`; not started."""
@@ -172,6 +173,7 @@ class Lab:
             executor=executor,
             **options,
         )
+        consumer.raw_filter = raw_filter
         self._stack.callback(self._end, consumer)
         return consumer
 

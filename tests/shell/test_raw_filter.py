@@ -23,7 +23,7 @@ def test_it_sees_each_record_before_anything_else(lab: Lab) -> None:
     lab.send(entry, as_json("no"), headers=[(wire.ATTEMPT, b"malformed")], partition=0)
     lab.send(entry, as_json("no"), headers=[("own", b"v")], partition=0)
     consumer = lab.start(
-        entry, lambda m: runs.add(m.value), _raw_filter=keep, filter=lambda m: json.loads(m.body or b"") != 2
+        entry, lambda m: runs.add(m.value), raw_filter=keep, filter=lambda m: json.loads(m.body or b"") != 2
     )
     lab.caught_up(entry)
     assert sorted(runs) == [1, 3]
@@ -49,7 +49,7 @@ def test_it_sees_retry_copies_too(lab: Lab) -> None:
         raise ValueError
 
     lab.send(entry, b"1")
-    consumer = lab.start(entry, fail, _raw_filter=keep)
+    consumer = lab.start(entry, fail, raw_filter=keep)
     lab.caught_up(entry)
     seen.wait(3)
     lab.caught_up(entry)

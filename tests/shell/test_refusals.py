@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -42,6 +43,16 @@ def test_what_cannot_be_is_refused_by_name(name: str) -> None:
         make()
     assert all(word in str(failure.value) for word in words)
     assert failure.value.field == words[0]
+
+
+async def coroutine(*_given: object) -> None: ...
+
+
+def generator(_message: object) -> Any:
+    yield
+
+
+def plain(_message: object) -> None: ...
 
 
 def topic(name: str, retry: str | None, dead: str) -> Topic:
@@ -100,7 +111,24 @@ WRONG: dict[str, tuple[Callable[[], object], str]] = {
     "unknown guarantee": (lambda: consumer(guarantee="at_most_once"), "Consumer.guarantee"),
     "limits of another type": (lambda: consumer(limits=None), "Consumer.limits"),
     "error_text of another type": (lambda: consumer(error_text="yes"), "Consumer.error_text"),
-    "nothing to run": (run_consumers, "consumers"),
+    "an order of another type": (lambda: consumer(ordering=[]), "Consumer.ordering"),
+    "a filter that must be awaited": (lambda: consumer(filter=coroutine), "Consumer.filter"),
+    "a deserializer that must be awaited": (
+        lambda: consumer(deserializer=coroutine),
+        "Consumer.deserializer",
+    ),
+    "an on_event that must be awaited": (lambda: consumer(on_event=coroutine), "Consumer.on_event"),
+    "an async handler on threads": (lambda: consumer(handler=coroutine), "Consumer.handler"),
+    "a generator as handler": (
+        lambda: consumer(handler=generator, executor=ThreadPoolExecutor(1)),
+        "Consumer.handler",
+    ),
+    "a function on an event loop": (
+        lambda: consumer(handler=plain, executor=AsyncExecutor()),
+        "Consumer.handler",
+    ),
+    "nothing to run": (run_consumers, "run_consumers.consumers"),
+    "no consumer to run": (lambda: run_consumers([consumer()]), "run_consumers.consumers"),  # type: ignore[arg-type]
 }
 
 
@@ -117,21 +145,30 @@ def test_a_chain_of_dead_letters_is_no_circle() -> None:
     consumer(topics=[topic("a", "r", "b"), topic("b", None, "c"), topic("c", None, "d")])
 
 
-def test_handlers_that_no_executor_can_run_are_refused_before_anything_starts() -> None:
-    async def coroutine(_message: object) -> None: ...
+def does_not_pickle() -> Consumer:
+    return consumer(handler=lambda _message: None, executor=ProcessExecutor(1))
 
-    def generator(_message: object) -> Any:
-        yield
 
-    cases: list[tuple[Any, Any]] = [
-        (coroutine, 4),
-        (generator, 4),
-        (lambda _message: None, AsyncExecutor()),
-        (lambda _message: None, ProcessExecutor(1)),
-    ]
-    for handler, executor in cases:
-        with pytest.raises(ConfigError, match="handler"):
-            consumer(handler=handler, executor=executor).start()
+def test_a_handler_that_does_not_pickle_is_refused_before_anything_starts() -> None:
+    made = does_not_pickle()
+    with pytest.raises(ConfigError, match=r"Consumer\.handler"):
+        made.start()
+    assert not made.health().alive
+    with pytest.raises(ConfigError, match=r"Consumer\.handler"):
+        made.join(timedelta(seconds=10))
+    with pytest.raises(RuntimeError, match="once"):
+        made.run()
+
+
+def test_one_that_cannot_begin_ends_those_that_were_to_run_with_it() -> None:
+    first, wrong = consumer(), does_not_pickle()
+    with pytest.raises(ConfigError, match=r"Consumer\.handler"):
+        run_consumers(first, wrong)
+    assert first.join(30)
+    again = consumer()
+    with pytest.raises(RuntimeError, match="once"):
+        run_consumers(again, again)
+    assert again.join(30)
 
 
 def test_a_constructor_asks_nobody() -> None:

@@ -198,10 +198,10 @@ def test_what_cannot_be_known_is_accepted() -> None:
 def test_what_cannot_be_pickled_is_named() -> None:
     with pytest.raises(ConfigError, match="handler") as caught:
         dump(spec(lambda message: None))
-    assert caught.value.field == "handler"
+    assert caught.value.field == "Consumer.handler"
     with pytest.raises(ConfigError) as caught:
         dump(spec(handlers.nothing, deserializer=lambda body, message: None))
-    assert caught.value.field == "deserializer"
+    assert caught.value.field == "Consumer.deserializer"
 
 
 def test_specs_and_messages_cross_processes() -> None:

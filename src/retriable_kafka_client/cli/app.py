@@ -32,6 +32,7 @@ def root(
 
     Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 brokers not reachable.
     """
+    context.obj = as_json
     if show_version:
         number = _version()
         typer.echo(json.dumps({"version": number}) if as_json else f"rkc {number}")
@@ -48,6 +49,7 @@ def root(
     "first that fails stops the others. At the end it prints what each has done.",
 )
 def run(
+    context: typer.Context,
     consumers: Annotated[
         list[str],
         typer.Argument(metavar="MODULE:CONSUMER...", help="Where the consumers are, as in billing:consumer."),
@@ -65,7 +67,7 @@ def run(
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise typer.BadParameter("must be DEBUG, INFO, WARNING or ERROR", param_hint="--log-level")
     with told():
-        run_all(load_consumers(consumers), log_level=level, as_json=as_json)
+        run_all(load_consumers(consumers), log_level=level, as_json=as_json or bool(context.obj))
 
 
 @app.command(
@@ -75,6 +77,7 @@ def run(
     "each other; if they do not add up, the exit code is 1.",
 )
 def demo(
+    context: typer.Context,
     orders: Annotated[int, typer.Option(min=20, max=1_000_000, help="How many orders to send.")] = 5000,
     bootstrap_servers: Annotated[
         str | None,
@@ -90,7 +93,7 @@ def demo(
     from retriable_kafka_client.cli.demo import run as run_demo
 
     with told():
-        run_demo(orders=orders, bootstrap_servers=bootstrap_servers, as_json=as_json)
+        run_demo(orders=orders, bootstrap_servers=bootstrap_servers, as_json=as_json or bool(context.obj))
 
 
 def _version() -> str:

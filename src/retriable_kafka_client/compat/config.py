@@ -33,7 +33,7 @@ class CommonConfig:
 class ProducerConfig(CommonConfig):
     """What a BaseProducer sends to, how often it tries again, and after how many seconds.
 
-    The n-th time after ``fallback_base * fallback_factor ** n`` seconds.
+    The first time after ``fallback_base`` seconds, each further one after ``fallback_factor`` times as long.
     """
 
     topics: list[str]

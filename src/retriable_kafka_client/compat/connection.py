@@ -76,8 +76,8 @@ class HealthCheckClient:
     """Asks whether the brokers can be used with ``config``."""
 
     def __init__(self, config: CommonConfig) -> None:
-        self._config = config
+        self.config = config
 
     def connection_healthcheck(self) -> bool:
         """Whether the brokers are there and let us in. Asks them; blocks at most 5 seconds."""
-        return check_connection(self._config)
+        return check_connection(self.config)

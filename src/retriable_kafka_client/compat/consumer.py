@@ -84,7 +84,7 @@ class BaseConsumer:
         config = self._config
         check_sync(config.target)
         group = group_of(config, config.group_id)
-        return Consumer(
+        consumer = Consumer(
             cluster_of(config),
             group_id=group,
             topics=[_topic(one) for one in config.topics],
@@ -98,8 +98,10 @@ class BaseConsumer:
                 chunk_wait=config.max_chunk_reassembly_wait_time,
             ),
             on_event=Reporter(group, config.topics),
-            _raw_filter=None if config.filter_function is None else _Filter(group, config.filter_function),
         )
+        if config.filter_function is not None:
+            consumer.raw_filter = _Filter(group, config.filter_function)
+        return consumer
 
     def connection_healthcheck(self) -> bool:
         """Whether the brokers are there and let us in, and a running consumer has not failed. Asks the brokers;

@@ -133,7 +133,10 @@ class _Sending:
     body: bytes
     headers: _Headers
     rounds: int = 0
-    failures: dict[str, BaseException] = field(default_factory=dict)
+    failures: dict[str, BaseException] = field(default_factory=dict)  # of this round, by topic
+    lost: BaseException | None = (
+        None  # the first failure that nothing mends, of a topic that is left alone since
+    )
 
     def start(self) -> list[str]:
         """Begin a round; returns the topics to send to."""
@@ -146,13 +149,19 @@ class _Sending:
         self.failures[topic] = error
 
     def wait(self) -> float | None:
-        """Return how long to wait for the next round; None: all is sent. Raises what cannot be mended."""
-        if not self.failures:
-            return None
-        for error in self.failures.values():
+        """Return how long to wait for the next round; None: all is sent.
+
+        When nothing is left to try, raises the first failure that could not be mended.
+        """
+        for topic, error in list(self.failures.items()):
             if self.rounds > self.config.retries or not _passes(error):
-                raise _as_0x(error)
-        return float(self.config.fallback_base * self.config.fallback_factor**self.rounds)
+                self.lost = self.lost or error
+                del self.failures[topic]
+        if self.failures:
+            return float(self.config.fallback_base * self.config.fallback_factor ** (self.rounds - 1))
+        if self.lost is not None:
+            raise _as_0x(self.lost)
+        return None
 
 
 def _passes(error: BaseException) -> bool:

@@ -90,6 +90,7 @@ def accepted(handoff: HandOff, now: Now) -> events.Event:
             offset=entry.offset,
             attempt=handoff.attempts,
             error=failure.error,
+            text=failure.text,
             delay=max(0.0, handoff.marks.not_before_ms / 1000 - now.wall),
             retry_topic=handoff.target,
         )
@@ -100,6 +101,7 @@ def accepted(handoff: HandOff, now: Now) -> events.Event:
         attempts=handoff.attempts,
         reason=failure.reason,
         error=failure.error,
+        text=failure.text,
         dead_letter_topic=handoff.target,
     )
 
@@ -127,6 +129,7 @@ def retried_in_place(entry: Entry, failure: Failure, attempt: int) -> events.Eve
         offset=entry.offset,
         attempt=attempt,
         error=failure.error,
+        text=failure.text,
         delay=failure.retry_in,
         retry_topic=None,
     )
@@ -142,6 +145,7 @@ def dropped(entry: Entry, failure: Failure, attempts: int) -> events.Event:
         attempts=attempts,
         reason=failure.reason,
         error=failure.error,
+        text=failure.text,
     )
 
 

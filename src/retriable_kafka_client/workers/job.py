@@ -28,6 +28,7 @@ __all__ = [
     "dump",
     "ended",
     "failed",
+    "is_async",
     "item_of",
     "load",
     "message_of",
@@ -132,16 +133,24 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
 # What a handler is, as far as it can be known without calling it ------------------------------------------
 
 
+def is_async(function: Callable[..., object]) -> bool:
+    """Whether a call of it is known to return before its body runs, to be awaited."""
+    plain = _plain(function)
+    return inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain)
+
+
 def check_sync(handler: Callable[..., object]) -> None:
     """Refuse a handler whose call would return before its body runs. Raises ConfigError."""
     plain = _plain(handler)
-    if inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain):
+    if is_async(handler):
         raise ConfigError(
-            "handler", handler, "a plain function here; `async def` needs executor=AsyncExecutor()"
+            "Consumer.handler", handler, "a plain function here; `async def` needs executor=AsyncExecutor()"
         )
     if inspect.isgeneratorfunction(plain):
         raise ConfigError(
-            "handler", handler, "a function without `yield`: calling a generator function runs nothing"
+            "Consumer.handler",
+            handler,
+            "a function without `yield`: calling a generator function runs nothing",
         )
 
 
@@ -157,7 +166,7 @@ def check_async(handler: Callable[..., object]) -> None:
     if inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(_plain(_unwrapped(plain))):
         return
     if inspect.isroutine(plain) and not inspect.isbuiltin(plain):
-        raise ConfigError("handler", handler, "an `async def` function with AsyncExecutor")
+        raise ConfigError("Consumer.handler", handler, "an `async def` function with AsyncExecutor")
 
 
 def _plain(handler: Any) -> Any:
@@ -181,7 +190,11 @@ def _unwrapped(function: Any) -> Any:
 
 def dump(spec: HandlerSpec) -> bytes:
     """Pickle ``spec`` for worker processes. Raises ConfigError that names the part that cannot be pickled."""
-    parts = {"handler": spec.handler, "deserializer": spec.deserializer, "topics": spec.policies}
+    parts = {
+        "Consumer.handler": spec.handler,
+        "Consumer.deserializer": spec.deserializer,
+        "Consumer.topics": spec.policies,
+    }
     for field, part in parts.items():
         try:
             pickle.dumps(part)

@@ -330,7 +330,7 @@ class _ProcessSlice(Slice, Job):
         if isinstance(reply, child.Unloadable):
             self._runner.fail(
                 ConfigError(
-                    "handler",
+                    "Consumer.handler",
                     self._runner.spec.handler,
                     f"cannot be loaded in a worker process: {reply.error}",
                 ),
