@@ -168,10 +168,13 @@ class Index:
             return "lost"  # until it learned of that, the old owner went on with what it had in hand
         if tenure.ended is None:
             return None
-        if tenure.reason == "lost" and self._lost_before(tenure, tenure.ended, first, second):
+        if tenure.reason == "lost" and (
+            tenure.ended <= second.began + TOLD or self.was_overtaken(tenure, tenure.ended, second.began)
+        ):
             return "lost"
         if tenure.ended > second.began + TOLD:
-            return None
+            # It gave the partition away for long, and the brokers heard nothing of that: the group did so without it.
+            return "unanswered" if self.was_overtaken(tenure, tenure.ended, second.began) else None
         if tenure.overrun:
             return "overrun"
         order = self.order(first.id)
@@ -193,14 +196,10 @@ class Index:
         paused = self.paused(tenure.member, tenure.began, tenure.ended) > 0
         return paused or self.outage(tenure.began, tenure.ended)
 
-    def _lost_before(self, tenure: Tenure, ended: float, first: Run, second: Run) -> bool:
-        """Whether the group had taken it away by then: who is cut off learns of it late."""
-        if ended <= second.began + TOLD:
-            return True
-        cut_off = self.paused(tenure.member, first.began, ended) > 0 or self.outage(
-            second.began - 30.0, ended
-        )
-        return cut_off and ended < second.began + 60.0
+    def was_overtaken(self, tenure: Tenure, ended: float, taken: float) -> bool:
+        """Whether the group may have given it to another one at that time: who is cut off learns of it late."""
+        cut_off = self.paused(tenure.member, tenure.began, ended) > 0 or self.outage(taken - 30.0, ended)
+        return cut_off and ended < taken + 60.0
 
 
 def _heads(stored: Iterable[Stored]) -> dict[Spot, Stored]:

@@ -111,16 +111,17 @@ def ended_work(index: Index) -> Iterator[Violation]:
 def _may_commit(index: Index, tenure: Tenure, at: float, told: float) -> bool:
     """Whether a commit of that time can be the owner's.
 
-    What it sent before it lost the partition may come in later, as long as nobody else has become the owner: whoever
-    then does begins behind it, and before that the group takes no more of it.
+    What it sent before it lost the partition, or was killed, may come in later, as long as nobody else has become the
+    owner: whoever then does begins behind it, and before that the group takes no more of it.
     """
-    ended = tenure.ended
+    ended, late = tenure.ended, tenure.reason == "lost"
     if ended is None:
         member = index.facts.members.get(tenure.member)
-        ended = None if member is None else member.ended
+        if member is not None:
+            ended, late = member.ended, member.killed is not None
     if ended is None or at <= ended + told:
         return True
-    if tenure.reason != "lost" or at > ended + LATE_COMMIT:
+    if not late or at > ended + LATE_COMMIT:
         return False
     return not index.taken_over(tenure.topic, tenure.partition, ended, at)
 
@@ -147,14 +148,13 @@ def _two_owners(index: Index) -> Iterator[Violation]:
     for tenure in index.facts.tenures:
         by_place[tenure.place].append(tenure)
     for place, tenures in by_place.items():
-        # Who was killed or has lost it cannot know that another one has it.
+        # Who was killed, has lost it, or is cut off while it gives it away cannot know that another one has it.
         given = [one for one in tenures if one.ended is not None and one.reason in ("revoked", "stopped")]
         for one in given:
             assert one.ended is not None
-            if index.paused(one.member, one.began, one.ended):
-                continue
             for other in tenures:
-                if other.member != one.member and one.began < other.began < one.ended - 2 * TOLD:
+                beside = other.member != one.member and one.began < other.began < one.ended - 2 * TOLD
+                if beside and not index.was_overtaken(one, one.ended, other.began):
                     yield Violation(
                         "O",
                         "two-owners",
