@@ -292,8 +292,10 @@ class Loop:
         if self._control.hold != self._engine.on_hold:
             self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
-        if self._committer.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
-            self._troubles.note("brokers", "the group's coordinator does not answer a commit")
+        silence = self._committer.unanswered_for(time.monotonic())
+        self._troubles.mark(
+            "commit", "the group's coordinator does not answer a commit", holds=silence > SILENCE_SECONDS
+        )
         self._publish()
 
     def _take_transacted(self) -> None:

@@ -60,8 +60,10 @@ class Transacting:
             self._troubles.note("transactions", transactor.trouble)
         elif not transactor.busy:
             self._troubles.clear("transactions")
-        if transactor.unanswered_for(time.monotonic()) > SILENCE_SECONDS:
-            self._troubles.note("brokers", "a transaction is without an answer")
+        silence = transactor.unanswered_for(time.monotonic())
+        self._troubles.mark(
+            "transaction", "a transaction is without an answer", holds=silence > SILENCE_SECONDS
+        )
         return answer
 
     def _note(self, answer: Transacted) -> None:

@@ -22,6 +22,13 @@ class Troubles:
             log.error("group %s: %s; it keeps trying", self._group, reason)
         self._known[key] = reason
 
+    def mark(self, key: str, reason: str, *, holds: bool) -> None:
+        """It is in trouble, or well. Keys of marks are their own: what one asker clears, another one would note again."""
+        if holds:
+            self.note(key, reason)
+        else:
+            self.clear(key)
+
     def clear(self, *keys: str) -> None:
         """These are well: one line for those that were not."""
         if self._known:
