@@ -17,6 +17,8 @@ __all__ = [
     "pass_on",
     "pass_on_async",
     "slow_or_quick",
+    "split_on",
+    "split_on_async",
 ]
 
 
@@ -85,3 +87,16 @@ def pass_on(topic: str, message: Message[Any]) -> None:
 async def pass_on_async(topic: str, message: Message[Any]) -> None:
     """Like `pass_on`."""
     pass_on(topic, message)
+
+
+def split_on(out: str, message: Message[Any]) -> None:
+    """Send the body on in chunks, and which attempt that was; fail in the first one."""
+    message.send(out, message.body, key="k", split=True)
+    message.send(out, {"attempt": message.attempt}, key="s")
+    if message.attempt == 1:
+        raise ValueError
+
+
+async def split_on_async(out: str, message: Message[Any]) -> None:
+    """Like `split_on`."""
+    split_on(out, message)
