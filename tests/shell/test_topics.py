@@ -15,7 +15,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from retriable_kafka_client import DISCARD, Cluster, Consumer, ConsumerFailed, Message, Retry, Topic
+from retriable_kafka_client import DISCARD, Cluster, Consumer, ConsumerFailed, Message, Reject, Retry, Topic
 from retriable_kafka_client import events as ev
 from tests.shell.lab import Lab, Log, ready, settings_of
 from tests.support.kafka import Kafka
@@ -78,6 +78,34 @@ def test_a_deleted_retry_topic_holds_its_copies_until_it_is_back(
     assert {one.target for one in lab.events.of(ev.HandOffRefused)} == {entry.retry.topic}
     lines = [one.getMessage() for one in caplog.records if "refuses copies" in one.getMessage()]
     assert len(lines) == 1 and entry.retry.topic in lines[0]
+
+
+def test_a_deleted_dead_letter_topic_holds_its_letters_until_it_is_back(
+    real_lab: Lab, kafka: Kafka, caplog: pytest.LogCaptureFixture
+) -> None:
+    lab, runs = real_lab, Log()
+    entry = lab.entry(retry=False)
+    dead = str(entry.dead_letter)
+
+    def refuse(m: Message[Any]) -> None:
+        runs.add(number_of(m))
+        raise Reject("not wanted")
+
+    lab.fill(entry, [b"%d" % i for i in range(5)])
+    consumer = lab.start(entry, refuse)
+    lab.caught_up(entry)
+    kafka.delete_topic(dead)
+    lab.fill(entry, [b"%d" % i for i in range(5, 45)])
+    runs.wait(45)
+    wait_until(lambda: reason(consumer, dead, "refuses copies"), what=repr(consumer.health()))
+    assert sum(one.offset for one in committed(lab.servers, lab.group, entry.name).values()) < 45
+    kafka.create_topic(dead, 1)
+    lab.caught_up(entry, timeout=60)
+    ready(consumer)
+    assert runs.counts() == dict.fromkeys(range(45), 1)
+    assert {int(one.value or b"") for one in lab.read(dead)} >= set(range(5, 45))
+    lines = [one.getMessage() for one in caplog.records if "refuses copies" in one.getMessage()]
+    assert len(lines) == 1 and dead in lines[0]
 
 
 @pytest.mark.parametrize("protocol", ["cooperative", "range", "consumer"])
