@@ -224,16 +224,15 @@ class Loop:
         # Whoever drains for longer in a rebalance is put out of the group.
         most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000 * REBALANCE_SHARE
         self._rebalance_drain = min(config.limits.drain_timeout, most)
+        self._standing.begin(settings)
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(self._consumer, eager=is_eager(settings))
         self._committer = Committer(self._consumer, lambda: self._control.hard)
-        protocol = str(settings["group.protocol"])
-        self._standing.begin(protocol=protocol)
         self._closing = False
         failed = True
         try:
             self._consumer.subscribe(
-                subscription(config.topics, protocol),
+                subscription(config.topics, str(settings["group.protocol"])),
                 on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
                 on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
                 on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
@@ -263,8 +262,7 @@ class Loop:
     def _look_around(self, now: float) -> None:
         """How we stand with the group and the brokers, and whether a client must be replaced."""
         topic = next((place.topic for place in self._engine.assignments), None)
-        if not self._directory.is_mock:  # which cannot describe groups
-            self._standing.look(self._admin, self._consumer)
+        self._standing.look()
         self._reopen |= self._standing.is_vain(self._consumer, topic, now)
         if self._standing.is_admin_vain(self._admin, topic, now):
             self._admin = self._directory.admin = open_client(

@@ -1,31 +1,30 @@
-"""Whether the group has us, where no assignment says so.
+"""Whether the group has us, where no assignment says so: read from the client's statistics while we wait to be assigned.
 
-With ``group.protocol=consumer`` a member for which no partition is left is told nothing at all. And in no protocol does the
-client say that the group has no coordinator. So the brokers are asked, in the background, while we wait to be assigned.
+With ``group.protocol=consumer`` a member for which no partition is left is told nothing at all; and in no protocol does the
+client say that the group has no coordinator. Asking the brokers for the group's members is no way: librdkafka (2.16) ends
+the process when such a question has timed out and the coordinator comes back.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import KafkaException
+import orjson
 
-from retriable_kafka_client.client import error_name
 from retriable_kafka_client.errors import NotReachable
 
 __all__ = ["Membership"]
 
-ASK_SECONDS = 5.0  # for an answer
-AGAIN_SECONDS = 3.0  # between two questions
-GIVE_UP_SECONDS = 20.0  # without a coordinator: a question more may pass until it is noticed
-
-# What is said of a group that nobody coordinates, by a broker or by the client that looks for one.
-_NOBODY = frozenset({"COORDINATOR_NOT_AVAILABLE", "_TIMED_OUT", "_WAIT_COORD"})
+STATISTICS_MS = 1_000
+SURE_SECONDS = 10.0  # with a coordinator: longer than it takes to give a member what there is for it
+GIVE_UP_SECONDS = 25.0  # without one
 
 
 class Membership:
-    """One thread calls it; nothing blocks.
+    """One thread calls it, and serves the client; nothing blocks.
 
     ``silent``: the protocol does not tell of an empty assignment.
     """
@@ -33,50 +32,49 @@ class Membership:
     def __init__(self, group: str, *, silent: bool) -> None:
         self._group = group
         self._silent = silent
-        self._ask_at: float | None = None  # monotonic, as all times here; None: we wait for nothing
-        self._question: Future[Any] | None = None
-        self._nobody_since: float | None = None
+        self._waits_since: float | None = None  # monotonic, as all times here; None: we wait for nothing
+        self._up_since: float | None = None  # None: the client has no coordinator
+        self._state = ""  # what it does for one; empty: it has not said anything yet
 
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to find out."""
-        return self._ask_at is not None
+    def watch(self, settings: dict[str, Any]) -> None:
+        """Have the client tell its statistics, besides what the user wants of them."""
+        users: Callable[[str], object] | None = settings.get("stats_cb")
+        if users is None:
+            settings["statistics.interval.ms"] = STATISTICS_MS
+
+        def told(text: str) -> None:
+            if self._waits_since is not None:
+                with suppress(ValueError):  # a callback that raises costs the records of its poll
+                    self._take(orjson.loads(text).get("cgrp") or {})
+            if users is not None:
+                users(text)
+
+        settings["stats_cb"] = told
+
+    def _take(self, group: dict[str, Any]) -> None:
+        self._state = str(group.get("state", ""))
+        if self._state != "up":
+            self._up_since = None
+        elif self._up_since is None:
+            self._up_since = time.monotonic()
 
     def begin(self, now: float) -> None:
         """We wait for an assignment."""
-        self._ask_at, self._question, self._nobody_since = now + AGAIN_SECONDS, None, None
+        self._waits_since, self._up_since, self._state = now, None, ""
 
     def end(self) -> None:
         """There is one, or nobody waits for it any more."""
-        self._ask_at = self._question = None
+        self._waits_since = None
 
-    def is_known(self, admin: Any, member_id: str, now: float) -> bool:
-        """Whether the brokers now count us among the group's members. NotReachable: for long it has had no coordinator."""
-        if self._ask_at is None:
+    def is_known(self, now: float) -> bool:
+        """Whether the group must have us by now. NotReachable: for long it has had no coordinator."""
+        if self._waits_since is None:
             return False
-        if self._question is None:
-            if now >= self._ask_at:
-                asked = admin.describe_consumer_groups([self._group], request_timeout=ASK_SECONDS)
-                self._question = asked[self._group]
-            return False
-        if not self._question.done():
-            return False
-        question, self._question, self._ask_at = self._question, None, now + AGAIN_SECONDS
-        try:
-            members = question.result().members
-        except KafkaException as error:
-            self._missed(error_name(error), now)
-            return False
-        self._nobody_since = None
-        return self._silent and any(one.member_id == member_id for one in members)
-
-    def _missed(self, code: str, now: float) -> None:
-        if code not in _NOBODY:
-            self._nobody_since = None
-        elif self._nobody_since is None:
-            self._nobody_since = now - ASK_SECONDS
-        elif now >= self._nobody_since + GIVE_UP_SECONDS:
+        if self._up_since is not None:
+            return self._silent and now >= self._up_since + SURE_SECONDS
+        if self._state and now >= self._waits_since + GIVE_UP_SECONDS:
             raise NotReachable(
-                f"group {self._group} has no coordinator: {code}; look whether the brokers could make the topic"
-                " __consumer_offsets (offsets.topic.replication.factor is at most the number of brokers)"
+                f"group {self._group} has no coordinator (the client's state: {self._state}); look whether the brokers"
+                " could make the topic __consumer_offsets: offsets.topic.replication.factor is at most their number"
             )
+        return False

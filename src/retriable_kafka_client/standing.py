@@ -26,11 +26,13 @@ class Standing:
         self._admin_reach = Reach(ask)
         self._membership: Membership
 
-    def begin(self, *, protocol: str) -> None:
-        """A client is made, and joins the group. ``protocol``: its ``group.protocol``."""
+    def begin(self, settings: dict[str, Any]) -> None:
+        """A client is about to be made with these settings, which are added to, and to join the group."""
         self._errors.begin()
         # The classic protocol tells of empty assignments, too.
-        self._membership = Membership(self._group, silent=protocol.lower() != "classic")
+        silent = str(settings["group.protocol"]).lower() != "classic"
+        self._membership = Membership(self._group, silent=silent)
+        self._membership.watch(settings)
         self._membership.begin(time.monotonic())
 
     def belong(self) -> None:
@@ -48,12 +50,10 @@ class Standing:
         self._absence.begin(time.monotonic())
         self._membership.begin(time.monotonic())
 
-    def look(self, admin: Any, consumer: Any) -> None:
-        """While we wait to be assigned: ask the group for us. NotReachable: it has no coordinator, and never had us."""
+    def look(self) -> None:
+        """While we wait to be assigned: whether the group has us. NotReachable: it has no coordinator, and never had us."""
         try:
-            if self._membership.waits and self._membership.is_known(
-                admin, consumer.memberid() or "", time.monotonic()
-            ):
+            if self._membership.is_known(time.monotonic()):
                 self.belong()
         except NotReachable as error:
             if not self._errors.assigned:
