@@ -39,6 +39,9 @@ PAUSE_SECONDS = 0.25  # until the next
 ABORT_SECONDS = 1.0  # then another producer takes over, which aborts it, too
 SHARE = 0.8  # of the transaction's time-out, for all that comes before its commit
 ASK_SECONDS = 2.0  # one try to read the group's positions
+STUCK_SECONDS = (
+    40.0  # until a call that does not come back is given up: longer than all time-outs of one transaction
+)
 IDLE_SECONDS = 0.2  # between looks at the clients' reports
 
 
@@ -46,6 +49,25 @@ IDLE_SECONDS = 0.2  # between looks at the clients' reports
 class _Job:
     transact: Transact
     member: Any  # the group's metadata, as of when it was given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Means:
+    """What a thread of transactions works with."""
+
+    group: str
+    id: str
+    settings: Mapping[str, Any]
+    member_settings: Mapping[str, Any]
+    limits: Limits
+    admin: Callable[[], AdminClient]
+    wake: Callable[[], None]
+    clock: Callable[[], float]
+
+    @property
+    def seconds(self) -> float:
+        """The time-out of a transaction."""
+        return int(self.settings["transaction.timeout.ms"]) / 1000
 
 
 class Transactor:
@@ -62,42 +84,39 @@ class Transactor:
         wake: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.trouble: str | None = None  # why no transaction can begin at present
-        self._group = group
+        name = f"{group}-{secrets.token_hex(8)}"
+        self._means = _Means(
+            group=group,
+            id=name,
+            settings=transaction_settings(cluster, name),
+            member_settings=member_settings,
+            limits=limits,
+            admin=admin,
+            wake=wake,
+            clock=clock,
+        )
         self._servers = cluster.bootstrap_servers
-        self._id = f"{group}-{secrets.token_hex(8)}"
-        settings = transaction_settings(cluster, self._id)
-        self._seconds = int(settings["transaction.timeout.ms"]) / 1000
-        self._clients = {
-            False: TransactionalClient(settings)
-        }  # by whether each record goes in a request of its own
-        self._single_settings = {**settings, **SINGLE, "transactional.id": f"{self._id}-large"}
-        self._member_settings = member_settings
-        self._reader: Any = None
-        self._limits = limits
-        self._writable = Writable(admin)
-        self._wake = wake
-        self._clock = clock
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._answers: deque[Transacted] = deque()
+        self._worker = _Worker(self._means)
+        self._in_flight: Transact | None = None
         self._since: float | None = None  # monotonic; when the Transact in flight was given
-        self._closing = False
-        self._ready = threading.Event()
-        self._refused: KafkaError | None = None  # why the first producer could not be initialised
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="rkc-transactions", daemon=True)
 
-    # The loop's side ---------------------------------------------------------------------------------------------------
+    @property
+    def trouble(self) -> str | None:
+        """Why no transaction can begin at present."""
+        return self._worker.trouble
 
     def begin(self, timeout: float, stopped: Callable[[], bool]) -> None:
         """Start, and wait until transactions are possible. Raises ConsumerFailed: they are refused, or nobody answers."""
-        self._thread.start()
+        worker = self._worker
+        worker.thread.start()
         deadline = time.monotonic() + timeout
-        while not self._ready.wait(0.05) and not stopped():
+        while not worker.ready.wait(0.05) and not stopped():
             self._raise()
-            refused = self._refused
+            refused = worker.refused
             if refused is not None and _is_refusal(refused):
-                raise ConsumerFailed(f"the brokers refuse transactional id {self._id!r}: {refused.name()}")
+                raise ConsumerFailed(
+                    f"the brokers refuse transactional id {self._means.id!r}: {refused.name()}"
+                )
             if time.monotonic() >= deadline:
                 code = "_TIMED_OUT" if refused is None else refused.name()
                 raise NotReachable(f"no transaction coordinator of {self._servers} answers: {code}")
@@ -114,47 +133,88 @@ class Transactor:
 
     def send(self, transact: Transact, member: Any) -> None:
         """Commit it; ``member`` is the consumer's fresh group metadata."""
-        self._since = time.monotonic()
-        self._jobs.put(_Job(transact, member))
+        self._in_flight = transact
+        self._since = self._worker.moved_at = time.monotonic()
+        self._worker.jobs.put(_Job(transact, member))
 
     def poll(self) -> Transacted | None:
         """What has become of the Transact in flight; None while that is not known."""
         self._raise()
-        if not self._answers:
-            return None
-        self._since = None
-        return self._answers.popleft()
+        if self._worker.answers:
+            self._in_flight = self._since = None
+            return self._worker.answers.popleft()
+        if self._in_flight is not None and time.monotonic() >= self._worker.moved_at + STUCK_SECONDS:
+            self._replace(self._in_flight)
+        return None
+
+    def _replace(self, transact: Transact) -> None:
+        """The thread is held up by a call that does not come back: another one finds out how far it has come.
+
+        Both have the same transactional ids, so whatever the first one does from now on is refused by the brokers.
+        """
+        log.warning(
+            "group %s: the client does not come back from a transaction; another one takes its place",
+            self._means.group,
+        )
+        self._worker.closing = True
+        self._worker = _Worker(self._means, in_doubt=transact)
+        self._worker.thread.start()
 
     def close(self, timeout: float) -> None:
         """Begin nothing more, and wait at most ``timeout`` seconds for what is under way; the rest is left alone."""
-        self._closing = True
-        self._jobs.put(None)
-        if self._thread.is_alive():
-            self._thread.join(timeout)
+        worker = self._worker
+        worker.closing = True
+        worker.jobs.put(None)
+        if worker.thread.is_alive():
+            worker.thread.join(timeout)
 
     def _raise(self) -> None:
-        if self._failure is not None:
-            raise self._failure
+        if self._worker.failure is not None:
+            raise self._worker.failure
 
-    # Its own thread ----------------------------------------------------------------------------------------------------
+
+class _Worker:
+    """The thread, and what it alone touches. ``in_doubt``: what another one has left, and nobody knows whether it landed."""
+
+    def __init__(self, means: _Means, in_doubt: Transact | None = None) -> None:
+        self.trouble: str | None = None
+        self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.answers: deque[Transacted] = deque()
+        self.closing = False
+        self.moved_at = time.monotonic()  # when it came back from a call last
+        self.ready = threading.Event()
+        self.refused: KafkaError | None = None  # why the first producer could not be initialised
+        self.failure: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, name="rkc-transactions", daemon=True)
+        self._in_doubt = in_doubt
+        self._group, self._id, self._seconds = means.group, means.id, means.seconds
+        # By whether each record goes in a request of its own.
+        self._clients = {False: TransactionalClient(means.settings)}
+        self._single_settings = {**means.settings, **SINGLE, "transactional.id": f"{means.id}-large"}
+        self._member_settings = means.member_settings
+        self._reader: Any = None
+        self._limits = means.limits
+        self._writable = Writable(means.admin)
+        self._wake = means.wake
+        self._clock = means.clock
 
     def _run(self) -> None:
         try:
             self._open(large=False)
-            self._ready.set()
-            while not self._closing:
+            self.ready.set()
+            if self._in_doubt is not None:
+                self._open(large=True)  # it may have been in either
+                self._answer(self._found_out(self._in_doubt, "_TIMED_OUT"))
+            while not self.closing:
                 try:
-                    job = self._jobs.get(timeout=IDLE_SECONDS)
+                    job = self.jobs.get(timeout=IDLE_SECONDS)
                 except queue.Empty:
                     self._tend()
                     continue
-                answer = None if job is None else self._perform(job)
-                if answer is not None:
-                    self._answers.append(answer)
-                    self._wake()
-                    self._tend()
+                if job is not None:
+                    self._answer(self._perform(job))
         except BaseException as error:  # noqa: BLE001 - the loop raises it
-            self._failure = error
+            self.failure = error
             self._wake()
         finally:
             for client in self._clients.values():
@@ -162,27 +222,37 @@ class Transactor:
             if self._reader is not None:
                 self._reader.close()
 
+    def _move(self) -> None:
+        self.moved_at = time.monotonic()
+
+    def _answer(self, answer: Transacted | None) -> None:
+        if answer is not None:
+            self.answers.append(answer)
+            self._wake()
+            self._tend()
+
     def _tend(self) -> None:
         """Serve the clients, and end what a discarded producer has left open: it would hide later records from readers."""
         for large, client in list(self._clients.items()):
             client.serve()
-            if client.wants_opening and not self._closing:
+            if client.wants_opening and not self.closing:
                 self._open(large=large)
 
     def _open(self, *, large: bool) -> Producer | None:
         """Initialise until it succeeds; None when closing."""
         if large and large not in self._clients:
             self._clients[large] = TransactionalClient(self._single_settings)
-        while not self._closing:
+        while not self.closing:
+            self._move()
             try:
                 producer = self._clients[large].open(OPEN_SECONDS)
             except KafkaException as error:
-                reason = self._refused = reason_of(error)
+                reason = self.refused = reason_of(error)
                 if _is_refusal(reason):
                     self.trouble = f"the brokers refuse transactional id {self._id!r}: {reason.name()}"
                 time.sleep(PAUSE_SECONDS)
             else:
-                self.trouble = self._refused = None
+                self.trouble = self.refused = None
                 return producer
         return None
 
@@ -190,11 +260,13 @@ class Transactor:
         transact = job.transact
         cargo = Cargo(transact, self._limits, self._clock())
         asked_again = False
-        while not self._closing:
+        while not self.closing:
+            self._move()
             unwritable = self._writable.refusals(cargo.topics)
             if unwritable:
                 return Transacted(transact=transact, landed=False, refused=cargo.bound_for(unwritable))
-            while cargo.is_large and not cargo.is_ready() and not self._closing:
+            while cargo.is_large and not cargo.is_ready() and not self.closing:
+                self._move()
                 time.sleep(0.01)
             large = cargo.is_large
             producer = self._open(large=large)
@@ -230,6 +302,7 @@ class Transactor:
             if problem is not None and problem.name() not in ("_PURGE_QUEUE", "_PURGE_INFLIGHT"):
                 return problem
             # Where the client has purged its queue, this call says why.
+            self._move()
             self._send_offsets(producer, job, deadline)
         except KafkaException as error:
             return reason_of(error)
@@ -247,6 +320,7 @@ class Transactor:
                     raise
 
     def _commit(self, client: TransactionalClient, transact: Transact, *, large: bool) -> Transacted | None:
+        self._move()
         try:
             client.commit(time.monotonic() + self._seconds)
         except KafkaException as error:
@@ -260,6 +334,10 @@ class Transactor:
         client.discard()
         if self._open(large=large) is None:
             return None
+        return self._found_out(transact, code)
+
+    def _found_out(self, transact: Transact, code: str) -> Transacted | None:
+        """The answer by what the group has committed; ``code`` says why it was not known. None when closing."""
         landed = self._has_landed(transact)
         return (
             None
@@ -278,7 +356,8 @@ class Transactor:
             return False
         if self._reader is None:
             self._reader = open_client(KafkaConsumer, dict(self._member_settings))
-        while not self._closing:
+        while not self.closing:
+            self._move()
             with suppress(KafkaException):
                 answers: Sequence[Any] = self._reader.committed(
                     [TopicPartition(*place) for place in wanted], ASK_SECONDS

@@ -1,6 +1,7 @@
 """Commits of which it is not known whether they came through, and requests that were sent twice."""
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,10 +10,11 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from retriable_kafka_client import Message, transactional
+from retriable_kafka_client import Message, transaction, transactional
 from retriable_kafka_client import events as ev
 from tests.shell.lab import Lab, Log, as_json
 from tests.shell.test_exactly_once import ONCE, numbers
+from tests.support.waiting import wait_until
 
 Handler = Callable[[Message[Any]], None]
 
@@ -60,6 +62,53 @@ def test_an_unknown_commit_is_found_out(
     assert runs.counts() == {(i, 1): 1 for i in range(300)} | {(i, 2): 1 for i in range(0, 300, 10)}
     aborted = [one.code for one in lab.events.of(ev.TransactionAborted)]
     assert bool(aborted) is not came_through
+
+
+@pytest.mark.parametrize("where", ["offsets", "before the commit", "after the commit"])
+def test_a_client_that_does_not_come_back_is_replaced(
+    real_lab: Lab, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """And what it does when it comes back after all is refused."""
+    lab, runs, made, gate, freed = real_lab, Log(), Log(), threading.Event(), Log()
+
+    class Stuck(confluent_kafka.Producer):
+        def __init__(self, settings: dict[str, Any]) -> None:
+            super().__init__(settings)
+            made.add(settings["transactional.id"])
+            self.first = len(made) == 1
+            self.calls = 0
+
+        def hold(self) -> None:
+            self.calls += 1
+            if self.first and self.calls == 3:
+                freed.add(gate.wait(120))
+
+        def send_offsets_to_transaction(self, *args: Any) -> None:
+            if where == "offsets":
+                self.hold()
+            super().send_offsets_to_transaction(*args)
+
+        def commit_transaction(self, *args: Any) -> None:
+            if where == "before the commit":
+                self.hold()
+            super().commit_transaction(*args)
+            if where == "after the commit":
+                self.hold()
+
+    monkeypatch.setattr(transactional, "Producer", Stuck)
+    monkeypatch.setattr(transaction, "STUCK_SECONDS", 3.0)
+    entry, out = lab.entry(max_attempts=2), lab.topic("out")
+    lab.fill(entry, [as_json({"i": i}) for i in range(300)])
+    lab.start(entry, passing(runs, out), **ONCE)
+    lab.caught_up(entry, timeout=90)
+    assert not freed
+    assert numbers(lab.read(out)) == dict.fromkeys(range(300), 1)
+    gate.set()
+    freed.wait(1)
+    lab.send(entry, as_json({"i": 300}))
+    lab.caught_up(entry)
+    wait_until(lambda: numbers(lab.read(out)) == dict.fromkeys(range(301), 1))
+    assert runs.counts() == {(i, 1): 1 for i in range(301)} | {(i, 2): 1 for i in range(0, 301, 10)}
 
 
 @pytest.mark.parametrize("sign", ["EndTxn", "req_timeouts"])
