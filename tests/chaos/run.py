@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import IsolationLevel, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import OffsetSpec  # type: ignore[attr-defined]
 
 from tests.campaign.evidence import Follower
@@ -184,16 +184,28 @@ def _unready(crew: ChaosCrew, files: Files) -> dict[int, str]:
 
 def _hanging(kafka: KafkaCluster) -> dict[str, int]:
     """How many offsets of each partition lie behind a transaction that nobody ends."""
+    everything = _ends(kafka, IsolationLevel.READ_UNCOMMITTED)
+    stable = _ends(kafka, IsolationLevel.READ_COMMITTED)
+    return {place: offset - stable[place] for place, offset in everything.items() if offset > stable[place]}
+
+
+def _ends(kafka: KafkaCluster, level: IsolationLevel) -> dict[str, int]:
+    """Where each partition ends for readers of that level."""
     asked = {
         TopicPartition(topic, partition): OffsetSpec.latest()  # type: ignore[no-untyped-call]
         for topic, partitions in PARTITIONS.items()
         for partition in range(partitions)
     }
-    ends = []
-    for level in (IsolationLevel.READ_UNCOMMITTED, IsolationLevel.READ_COMMITTED):
+    found: dict[str, int] = {}
+
+    def told() -> bool:
         answers = kafka.admin().list_offsets(asked, isolation_level=level, request_timeout=30.0)
-        ends.append(
-            {f"{one.topic}/{one.partition}": answer.result(30.0).offset for one, answer in answers.items()}
-        )
-    everything, stable = ends
-    return {place: offset - stable[place] for place, offset in everything.items() if offset > stable[place]}
+        try:
+            for one, answer in answers.items():
+                found[f"{one.topic}/{one.partition}"] = answer.result(30.0).offset
+        except KafkaException:
+            return False  # a client may know the leaders of a while ago
+        return True
+
+    wait_until(told, 60.0, "the ends of all partitions", every=1.0)
+    return found
