@@ -137,7 +137,7 @@ def a_former_owners_output_is_sent(facts: Facts) -> None:
         for one in facts.tenures
         if one.member == run.member and one.place == run.spot[:2] and one.began <= run.began
     )
-    tenure.ended, tenure.reason = (run.ended or 0.0) + 0.1, "lost"
+    tenure.ended, tenure.reason = (run.ended or 0.0) + 0.1, "revoked"
     for output in facts.outputs:
         if output.run == run.name:
             output.at = tenure.ended + 2.0

@@ -99,6 +99,8 @@ def ended_work(index: Index) -> Iterator[Violation]:
             and tenure is not None
             and tenure.ended is not None
             and output.at > tenure.ended + TOLD
+            # In a transaction it came in with the group's consent, as a commit does.
+            and not (index.exactly_once and _may_commit(index, tenure, output.at, TOLD))
         ):
             yield Violation(
                 "O",
