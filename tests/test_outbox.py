@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.outbox import identified
+from retriable_kafka_client.outbox import HEADER_BYTES, OUTPUT_BYTES, identified
 from retriable_kafka_client.testing import Output, make_message, sent
 from retriable_kafka_client.wire import Marks, read_marks, write_marks
 
@@ -66,7 +66,7 @@ def test_keys_headers_and_schedules_are_as_for_a_producer() -> None:
     output = sent_of(1, key="ä", headers=[("a", "ä"), ("a", None), ("b", b"\xff")])
     assert output.key == "ä".encode()
     assert output.headers == (("a", "ä".encode()), ("a", None), ("b", b"\xff"))
-    assert output.size == 1 + 2 + (1 + 2) + 1 + (1 + 1)
+    assert output.size == 1 + 2 + (1 + 2) + 1 + (1 + 1) + 3 * HEADER_BYTES + OUTPUT_BYTES
     when = datetime.now(UTC) + timedelta(hours=1)
     assert sent_of(1, not_before=when).not_before_ms == -(-when.timestamp() * 1000 // 1)
     assert sent_of(1, not_before=datetime.now(UTC) - timedelta(hours=1)).not_before_ms is None

@@ -15,6 +15,7 @@ from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Ve
 from retriable_kafka_client.core.routing import Role, Routing
 from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
+from retriable_kafka_client.outbox import HEADER_BYTES
 from retriable_kafka_client.wire import PLAIN, Chunk, MalformedHeader, Marks, read_marks
 
 if TYPE_CHECKING:
@@ -32,9 +33,6 @@ _UNREADABLE = object()
 
 LONGEST_LANE = 64  # bytes
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
-HEADER_BYTES = (
-    170  # what each header costs beside its name and value: a record of 1 MB can have 200,000 of them
-)
 PART_BYTES = 900  # what a chunk costs besides, the only one of its group that has come: its marks, and the group itself
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.outbox import Output
+from retriable_kafka_client.outbox import Output, size_of
 from tests.core.harness import BASE, OTHER, RETRY, Bench, Raw, due_in, failure, only, positions, produced, run
 
 OUTPUTS = (Output(topic="out", body=b"1234"), Output(topic="out", body=None, key=b"k"))
@@ -30,8 +30,8 @@ def publish(bench: Bench, count: int = 1) -> list[p.Publication]:
 
 def test_a_message_completes_when_its_outputs_are_acknowledged(bench: Bench) -> None:
     first, second = publish(bench, 2)
-    assert (first.outputs, first.size, first.chance) == (OUTPUTS, 5, 0.25)
-    assert bench.engine.active_bytes == 2 * 105
+    assert (first.outputs, first.size, first.chance) == (OUTPUTS, size_of(OUTPUTS), 0.25)
+    assert bench.engine.active_bytes == 2 * (100 + size_of(OUTPUTS))
     bench.tell(p.Published(second, None))
     assert positions(bench.commit()) == {BASE: 0}
     assert bench.engine.counters.handled == 1
@@ -74,7 +74,7 @@ def test_a_drain_waits_for_outputs(bench: Bench) -> None:
 def test_outputs_that_outlive_their_assignment_change_nothing(bench: Bench) -> None:
     first, second = publish(bench, 2)
     bench.tell(p.Ended([BASE], "lost"))
-    assert bench.engine.active_bytes == 2 * 105
+    assert bench.engine.active_bytes == 2 * (100 + size_of(OUTPUTS))
     assert bench.tell(p.Published(first, None)) == []
     assert bench.tell(p.Published(second, "MSG_SIZE_TOO_LARGE")) == []
     assert bench.engine.active_bytes == bench.engine.counters.handled == bench.engine.counters.failed == 0

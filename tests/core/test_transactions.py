@@ -8,7 +8,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.offset_map import OffsetMap, decode
-from retriable_kafka_client.outbox import Output
+from retriable_kafka_client.outbox import Output, size_of
 from tests.core.harness import BASE, OTHER, RETRY, Bench, due_in, failure, only, produced, run, told
 
 OUTPUTS = (Output(topic="out", body=b"1234"), Output(topic="out", body=None, key=b"k"))
@@ -53,11 +53,11 @@ def says(bench: Bench, progress: p.Progress) -> tuple[int, OffsetMap]:
 
 
 def test_one_transaction_takes_no_more_than_it_may() -> None:
-    bench = Bench(exactly_once=True, transaction_bytes=12)
+    bench = Bench(exactly_once=True, transaction_bytes=2 * size_of(OUTPUTS) + 2)
     bench.assign(BASE)
     entries = bench.plain(BASE, 0, 1, 2, 3, 4)
     first = transact(sends(bench, entries[0]))
-    sends(bench, *entries[1:])  # of 5 bytes each
+    sends(bench, *entries[1:])
     second = transact(lands(bench, first))
     assert [one.entry for one in second.publications] == entries[1:3]
     assert says(bench, second.progress[0])[0] == 3
@@ -74,7 +74,7 @@ def test_outputs_go_at_once_with_their_progress(bench: Bench) -> None:
     assert (publication.entry, publication.outputs, list(made.handoffs)) == (entries[1], OUTPUTS, [])
     assert says(bench, made.progress[0]) == (0, OffsetMap(0, ((0, 1),), 2))
     assert bench.assignment(BASE).incomplete == 3
-    assert bench.engine.active_bytes == 305
+    assert bench.engine.active_bytes == 300 + size_of(OUTPUTS)
     (committed,) = told(lands(bench, made), events.Committed)
     assert (committed.position, committed.map_units) == (0, len(made.progress[0].metadata))
     assert bench.assignment(BASE).incomplete == 2
@@ -317,7 +317,9 @@ def test_what_is_pending_when_the_assignment_ends_is_dropped(bench: Bench) -> No
     sends(bench, second)
     sends(bench, there)
     bench.tell(p.Ended([BASE], "lost"))
-    assert bench.engine.active_bytes == 2 * 105  # one in flight, and the other partition's
+    assert bench.engine.active_bytes == 2 * (
+        100 + size_of(OUTPUTS)
+    )  # one in flight, and the other partition's
     again = transact(aborts(bench, made, "ILLEGAL_GENERATION") + bench.wait(0.1))
     assert [one.entry for one in again.publications] == [there]
     assert [one.place for one in again.progress] == [OTHER]

@@ -18,6 +18,7 @@ from retriable_kafka_client.core.retry import REASON_UNDECODABLE
 from retriable_kafka_client.errors import RetriableKafkaError
 from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.message import Message
+from retriable_kafka_client.outbox import OUTPUT_BYTES
 from retriable_kafka_client.wire import Marks
 from retriable_kafka_client.workers.job import HandlerSpec
 from tests.support.waiting import WAIT, wait_until
@@ -105,7 +106,7 @@ def test_much_is_sent_by_many(
         (output,) = driven.outputs_of(number)
         assert output.body == bytes([number]) * 3_000_000
         assert output.split
-        assert output.size == 3_000_000
+        assert output.size == 3_000_000 + OUTPUT_BYTES
     driven.close()
 
 
