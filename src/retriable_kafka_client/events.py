@@ -165,7 +165,7 @@ class MessageRetried(Event):
     offset: int
     attempt: int
     error: str | None
-    text: str | None = None  # what Reject was given; of other exceptions with Consumer(error_text=True) only
+    text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
     delay: float
     retry_topic: str | None
 
@@ -178,7 +178,7 @@ class MessageDeadLettered(Event):
     attempts: int
     reason: str
     error: str | None
-    text: str | None = None  # what Reject was given; of other exceptions with Consumer(error_text=True) only
+    text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
     dead_letter_topic: str
 
 
@@ -190,7 +190,7 @@ class MessageDropped(Event):
     attempts: int
     reason: str
     error: str | None
-    text: str | None = None  # what Reject was given; of other exceptions with Consumer(error_text=True) only
+    text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from retriable_kafka_client import events
 
@@ -20,6 +20,7 @@ CAPACITY = 10_000  # events that may wait for a slow `on_event`; later ones are 
 # Lines about single messages, of which a sender or a handler could make a million: so many of each kind in so many seconds.
 MOST_LINES = 10
 LINES_SECONDS = 10.0
+WITH_TEXT = (events.MessageDeadLettered, events.MessageDropped, events.MessageRetried)
 MOST_TEXT = 1_000  # characters of an exception's text
 SINGLE_MESSAGES = (
     events.ChunksGivenUp,
@@ -56,6 +57,8 @@ class Notifier:
 
     def tell(self, event: events.Event) -> None:
         """Log it if an operator must know, and queue it. Never blocks; the loop's thread."""
+        if isinstance(event, WITH_TEXT) and not self._error_text and event.text is not None:
+            event = replace(event, text=None)
         self._log(event)
         if self._thread is not None:
             try:
@@ -98,9 +101,7 @@ class Notifier:
         match event:
             case events.HandlerTimedOut(running=False):
                 pass
-            case events.MessageRetried() | events.MessageDeadLettered() | events.MessageDropped() if (
-                not self._error_text or event.text is None
-            ):
+            case _ if isinstance(event, WITH_TEXT) and event.text is None:
                 pass
             case _ if isinstance(event, SINGLE_MESSAGES):
                 quota = self._quotas[type(event)]
