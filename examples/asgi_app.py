@@ -71,22 +71,28 @@ class Shop:
             return JSONResponse(dict(sorted(self.sold.items())))
 
 
+def buy(server: uvicorn.Server, shop: Shop) -> None:
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    orders = [{"number": number, "item": ("tea", "milk")[number % 2]} for number in range(ORDERS)]
+    urllib.request.urlopen(f"{url}/orders", json.dumps(orders).encode()).close()  # noqa: S310 - our own
+    wait_until_done(shop.consumer, ORDERS)
+    with urllib.request.urlopen(f"{url}/sold") as answer:  # noqa: S310
+        print(f"sold: {answer.read().decode()}")
+
+
 def main() -> None:
     with kafka("shop-orders", "shop-orders-retry", "shop-dead-letters", "shop-receipts") as (cluster, topics):
         shop = Shop(cluster, topics)
         server = uvicorn.Server(uvicorn.Config(shop.app, port=0, log_level="warning"))
         thread = threading.Thread(target=server.run)  # this one plays the customers
         thread.start()
-        while not server.started and thread.is_alive():
-            time.sleep(0.05)
-        url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        orders = [{"number": number, "item": ("tea", "milk")[number % 2]} for number in range(ORDERS)]
-        urllib.request.urlopen(f"{url}/orders", json.dumps(orders).encode()).close()  # noqa: S310 - our own
-        wait_until_done(shop.consumer, ORDERS)
-        with urllib.request.urlopen(f"{url}/sold") as answer:  # noqa: S310
-            print(f"sold: {answer.read().decode()}")
-        server.should_exit = True
-        thread.join()
+        try:
+            while not server.started and thread.is_alive():
+                time.sleep(0.05)
+            buy(server, shop)
+        finally:
+            server.should_exit = True
+            thread.join()
         report(shop.consumer, ORDERS)
 
 

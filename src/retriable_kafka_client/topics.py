@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 REFRESH_SECONDS = 5.0  # how long a re-created topic may go unnoticed
 ASK_SECONDS = 5.0  # time-out of one question
 STEP_SECONDS = 0.05
+SPREADING_SECONDS = 5.0  # after a topic was made: until each broker knows of it
 LONGEST_UID = 200  # with partition and offset it makes a message's id, and that has to fit into its header
 _REFUSED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
 _MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"})
@@ -57,9 +58,9 @@ def check(
 ) -> Directory | None:
     """Make sure that every topic is there and keeps what is put into it; returns a directory that knows them.
 
-    Blocks at most about ``timeout`` seconds; None if ``stopped`` became true. Raises ConfigError for a topic that is
-    missing, compacts or forgets too early, and ConsumerFailed if no broker answers or one refuses us. ``refused_by`` tells
-    what the client last complained of.
+    Blocks at most about ``timeout`` seconds, and a few more where a topic is missing: it may have been made a moment
+    ago. None if ``stopped`` became true. Raises ConfigError for a topic that is missing, compacts or forgets too early,
+    and ConsumerFailed if no broker answers or one refuses us. ``refused_by`` tells what the client last complained of.
     """
     deadline = time.monotonic() + timeout
     cluster_id, known = None, None
@@ -82,17 +83,16 @@ def check(
     matched = frozenset(name for name in known if routing.role(name) is not None)
     directory = Directory(admin, cluster_id or "", known, matched)
     names = sorted(routing.names | matched)
-    answers = directory.ask_now(names, stopped)
+    answers = _ask_until_there(directory, names, routing.names, stopped)
     if answers is None:
         return None
-    for name, answer in answers.items():
-        if answer.code in _MISSING and name in routing.names:
-            raise ConfigError(
-                "topic",
-                name,
-                "does not exist; make it: kafka-topics.sh --bootstrap-server "
-                f"{bootstrap_servers} --create --topic {name} --partitions 4",
-            )
+    for name in _absent(answers, routing.names):
+        raise ConfigError(
+            "topic",
+            name,
+            "does not exist; make it: kafka-topics.sh --bootstrap-server "
+            f"{bootstrap_servers} --create --topic {name} --partitions 4",
+        )
     unknown = [name for name, answer in answers.items() if answer.settings is None]
     if unknown:
         log.warning(
@@ -107,6 +107,25 @@ def check(
     for pattern in _unmatched(routes, matched):
         log.warning("no topic matches %r yet; those that appear later are read", pattern)
     return directory
+
+
+def _ask_until_there(
+    directory: Directory, names: Sequence[str], wanted: AbstractSet[str], stopped: Callable[[], bool]
+) -> dict[str, _Answer] | None:
+    """Ask for all, and for the ``wanted`` ones that are missing again for a while: not all brokers may know them yet."""
+    answers = directory.ask_now(names, stopped)
+    deadline = time.monotonic() + SPREADING_SECONDS
+    while answers is not None and not directory.is_mock and time.monotonic() < deadline:
+        absent = _absent(answers, wanted)
+        if not absent:
+            break
+        again = directory.ask_now(absent, stopped)
+        answers = None if again is None else answers | again
+    return answers
+
+
+def _absent(answers: Mapping[str, _Answer], wanted: AbstractSet[str]) -> list[str]:
+    return [name for name, answer in answers.items() if answer.code in _MISSING and name in wanted]
 
 
 def _why_unusable(

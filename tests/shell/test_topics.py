@@ -21,7 +21,7 @@ from tests.shell.lab import Lab, Log, ready, settings_of
 from tests.support.kafka import Kafka
 from tests.support.ports import PortLease
 from tests.support.records import committed, group_lag
-from tests.support.waiting import wait_until
+from tests.support.waiting import WAIT, wait_until
 
 
 def number_of(message: Message[Any]) -> int:
@@ -306,6 +306,18 @@ def test_topics_that_keep_enough_are_taken(real_lab: Lab) -> None:
         dead_letter=lab.topic("dead", 1, {"retention.ms": "-1"}),
     )
     ready(lab.start(entry, print))
+
+
+def test_a_topic_that_was_made_just_now_is_waited_for(
+    real_lab: Lab, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("retriable_kafka_client.topics.SPREADING_SECONDS", WAIT)
+    name, runs = f"{real_lab.group}-late", Log()
+    consumer = real_lab.start(Topic(name, dead_letter=DISCARD), lambda m: runs.add(m.value))
+    assert not consumer.join(0.5)
+    kafka.create_topic(name, 1)
+    real_lab.send(Topic(name, dead_letter=DISCARD), b"1")
+    runs.wait(1)
 
 
 def test_brokers_that_cannot_be_reached_end_it_within_half_a_minute(free_port: int) -> None:

@@ -76,6 +76,11 @@ class GuardedProcess:
         self._said += said
         return bool(said)
 
+    @property
+    def output(self) -> str:
+        """Everything that it has printed until now."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
     def poll(self) -> int | None:
         """The exit code, minus the signal's number if a signal ended it; None while it runs."""
         return self._look(0.0)
@@ -94,7 +99,10 @@ class GuardedProcess:
         deadline = time.monotonic() + timeout
         while self._look(max(0.0, min(0.5, deadline - time.monotonic()))) is None:
             if time.monotonic() >= deadline:
-                raise AssertionError(f"process {self.pid} still runs after {timeout:g} s: see {self.log}")
+                raise AssertionError(
+                    f"process {self.pid} still runs after {timeout:g} s: see {self.log}, which ends with "
+                    f"{self.output[-2000:]}"
+                )
         assert self._code is not None
         return self._code
 
@@ -166,8 +174,3 @@ class Program(GuardedProcess):
             env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", **(env or {})},
             cwd=REPOSITORY,
         )
-
-    @property
-    def output(self) -> str:
-        """Everything that it has printed until now."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
