@@ -173,13 +173,19 @@ def test_partitions_keep_their_order_through_failures_and_a_rebalance(real_lab: 
     lab, log = real_lab, Log()
     entry = lab.entry(in_place=True, partitions=4, max_attempts=MAX_ATTEMPTS, delay=0.05)
     messages = plan(1_000, ["0", "1", "2", "3"])
-    for lane in range(4):
-        bodies = [json.dumps(one).encode() for one in messages if one["lane"] == str(lane)]
-        lab.fill(entry, bodies, partition=lane)
+
+    def fill(some: list[dict[str, Any]]) -> None:
+        for lane in range(4):
+            bodies = [json.dumps(one).encode() for one in some if one["lane"] == str(lane)]
+            lab.fill(entry, bodies, partition=lane)
+
+    fill(messages[:700])
     options: dict[str, Any] = {"ordering": "partition", "settings": settings_of(protocol)}
     first = lab.start(entry, follow(log, work=0.02), **options)
     wait_until(lambda: ended(log) >= 250)
     second = lab.start(entry, follow(log, work=0.02), **options)
+    wait_until(lambda: second.stats().partitions, 60.0)
+    fill(messages[700:])
     wait_until(
         lambda: ended(log) >= len(messages), 60.0, what=repr((first.stats(), second.stats())), every=0.1
     )
