@@ -220,6 +220,7 @@ def _chunked(settings: Settings, seed: int) -> Settings:
         settings,
         chunked=chunked,
         message_bytes=message_bytes,
+        rounds=min(settings.rounds, 25 if chunked > 0.1 else 45),  # a message in chunks is several records
         config=replace(
             settings.config, message_bytes=message_bytes, chunk_wait=random.choice((4.0, 10.0, 25.0))
         ),
