@@ -23,11 +23,9 @@ LINES_SECONDS = 10.0
 WITH_TEXT = (events.MessageDeadLettered, events.MessageDropped, events.MessageRetried)
 MOST_TEXT = 1_000  # characters of an exception's text
 SINGLE_MESSAGES = (
+    *WITH_TEXT,
     events.ChunksGivenUp,
     events.HandlerTimedOut,
-    events.MessageDeadLettered,
-    events.MessageDropped,
-    events.MessageRetried,
     events.NoRetryTopic,
     events.OffsetMapOverflow,
     events.WorkerDied,

@@ -18,8 +18,6 @@ from tests.chaos.planting import GUARANTEES, PLANTS, Plant, Unfit, stopped
 
 SEEDS = range(12)
 
-SEEDS = range(12)
-
 
 @given(seed=st.integers(0, 1 << 32), guarantee=st.sampled_from(GUARANTEES), messages=st.integers(12, 80))
 @settings(max_examples=60)
