@@ -433,7 +433,7 @@ class Loop:
             return False
         for arrived in arrivals(self._errors.sift(batch)):
             self._tell(arrived)
-            self._troubles.clear("brokers", "login", "poll", f"topic {arrived.place.topic}")
+            self._troubles.clear("brokers", "login", "poll")
         return True
 
     def _waits_for_workers(self) -> bool:
@@ -468,8 +468,9 @@ class Loop:
                 self._assigner.start(live, self._engine.assignments)
 
     def _refresh_topics(self) -> None:
-        names = {place.topic for place in self._engine.assignments}
-        changed = self._directory.refresh(names, time.monotonic(), urgent=self._troubles.topics())
+        troubled = self._troubles.topics()
+        names = {place.topic for place in self._engine.assignments}.union(troubled)
+        changed = self._directory.refresh(names, time.monotonic(), urgent=troubled)
         for name in changed:
             self._renewed.add(name)
             facts = self._directory.facts(name)
@@ -478,10 +479,13 @@ class Loop:
                 if place.topic == name and one.phase is Phase.RUNNING:
                     self._reopen = True  # a client moves no partition that it consumes: see Assigner
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
-        for name in self._config.topics:
-            if name in self._directory.missing:
+        missing, given = self._directory.missing, self._config.topics
+        for name in given:
+            if name in missing:
                 self._troubles.note(f"topic {name}", f"topic {name} does not exist")
-            elif name in names:
+        for name in troubled:
+            left = name in missing and name not in given  # that only a pattern names may go as it came
+            if left or self._directory.readable_since(name, self._troubles.noted_at(f"topic {name}")):
                 self._troubles.clear(f"topic {name}")
 
     # Commits -----------------------------------------------------------------------------------------------------------
@@ -499,9 +503,9 @@ class Loop:
         self._tell(p.CommitAnswered(*outcome))
         if len(outcome.codes) < len(outcome.commit.progress):
             self._errors.group_is_well()
-        for code in outcome.codes.values():
+        for place, code in outcome.codes.items():
             if code.endswith("AUTHORIZATION_FAILED"):
-                self._errors.refused(None, code)
+                self._errors.refused(f"topic {place.topic}" if code.startswith("TOPIC") else None, code)
 
     def _last_commit(self, places: Sequence[p.Place], deadline: float) -> None:
         """Commit and see that it is in, by ``deadline``. Inside a callback no answer to a commit can arrive."""

@@ -18,7 +18,12 @@ from hashlib import sha256
 from typing import Any
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclOperation,
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
 
 from retriable_kafka_client.client import error_name, is_mock
 from retriable_kafka_client.core.engine import Route
@@ -238,6 +243,7 @@ class Directory:
         self._known = known  # topics that the cluster listed at first
         self._facts: dict[str, TopicFacts] = {}
         self._asked_at: dict[str, float] = {}
+        self._readable: dict[str, float] = {}  # when the question was asked that told so last
         self._questions: dict[str, tuple[Future[Any], Future[Any]]] = {}
         self._missing: set[str] = set()
         self._stale: set[str] = set()  # known from before a partition of it was given to us
@@ -246,6 +252,10 @@ class Directory:
     def missing(self) -> frozenset[str]:
         """Topics that did not exist when last asked for."""
         return frozenset(self._missing)
+
+    def readable_since(self, name: str, moment: float) -> bool:
+        """Whether a question asked after ``moment`` (monotonic) told that the topic is there and we may read it."""
+        return self.is_mock or self._readable.get(name, -math.inf) > moment
 
     def facts(self, name: str) -> TopicFacts | None:
         """What is known of the topic; None until an answer is in."""
@@ -294,7 +304,9 @@ class Directory:
         ]
 
     def _ask(self, name: str) -> None:
-        described = self.admin.describe_topics(TopicCollection([name]), request_timeout=ASK_SECONDS)[name]
+        described = self.admin.describe_topics(
+            TopicCollection([name]), include_authorized_operations=True, request_timeout=ASK_SECONDS
+        )[name]
         resource = ConfigResource(ResourceType.TOPIC, name)
         configured = self.admin.describe_configs([resource], request_timeout=ASK_SECONDS)[resource]
         self._questions[name] = (described, configured)
@@ -309,7 +321,7 @@ class Directory:
 
     def _answer(self, name: str, described: Future[Any], configured: Future[Any]) -> _Answer:
         try:
-            topic_id = str(described.result().topic_id)
+            topic = described.result()
         except KafkaException as error:
             code = error_name(error)
             if code in _MISSING:
@@ -317,8 +329,12 @@ class Directory:
             elif code in _REFUSED:
                 self._untold(name)
             return _Answer(code)
+        topic_id = str(topic.topic_id)
         self._stale.discard(name)
         self._missing.discard(name)
+        # Brokers that are older than the question leave it open.
+        if not topic.authorized_operations or AclOperation.READ in topic.authorized_operations:
+            self._readable[name] = self._asked_at.get(name, -math.inf)
         try:
             settings = {key: str(entry.value) for key, entry in configured.result().items()}
         except KafkaException:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 
 __all__ = ["Troubles"]
 
@@ -15,12 +17,18 @@ class Troubles:
     def __init__(self, group: str) -> None:
         self._group = group
         self._known: dict[str, str] = {}
+        self._noted_at: dict[str, float] = {}
 
     def note(self, key: str, reason: str) -> None:
         """It is in trouble: one ERROR line when that is news."""
         if key not in self._known:
             log.error("group %s: %s; it keeps trying", self._group, reason)
         self._known[key] = reason
+        self._noted_at[key] = time.monotonic()
+
+    def noted_at(self, key: str) -> float:
+        """When it was last noted (monotonic); long ago if it never was."""
+        return self._noted_at.get(key, -math.inf)
 
     def mark(self, key: str, reason: str, *, holds: bool) -> None:
         """It is in trouble, or well. Keys of marks are their own: what one asker clears, another one would note again."""

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from retriable_kafka_client import (
     Topic,
 )
 from retriable_kafka_client.testing import MockKafka, make_message
+from tests.shell.chunk_records import Split, produce_chunks
 
 # In pieces, so that a traceback's source line holds none.
 PAYLOAD = "payload-" + "canary\nERROR forged line\x1b[31m\x1b]0;title\x07"
@@ -155,40 +156,47 @@ HANDLERS: Sequence[tuple[Callable[[Message[Any]], Any], dict[str, Any]]] = (
 )
 
 
-def consumers(kafka: MockKafka, cluster: Cluster) -> Iterator[Consumer]:
+def names(prefix: str) -> list[str]:
+    """The topics that it wants."""
+    return [f"{prefix}{kind}{number}" for number in range(len(HANDLERS)) for kind in "trd"]
+
+
+def consumers(cluster: Cluster, prefix: str, common: Mapping[str, Any]) -> Iterator[Consumer]:
     for number, (handler, given) in enumerate(HANDLERS):
-        options = dict(given)
+        options = {"on_event": show, **common, **given}
         if "executor" in options:
             options["executor"] = options["executor"]()
-        topic = Topic(
-            f"t{number}", retry=Retry(f"r{number}", max_attempts=2, delay=0.05), dead_letter=f"d{number}"
-        )
-        options.setdefault("on_event", show)
-        limits = Limits(drain_timeout=1.0)
+        base, retry, dead = (f"{prefix}{kind}{number}" for kind in "trd")
+        topic = Topic(base, retry=Retry(retry, max_attempts=2, delay=0.05), dead_letter=dead)
+        limits = Limits(drain_timeout=1.0, chunk_wait=1.0)
         yield Consumer(
-            cluster, group_id=f"g{number}", topics=[topic], handler=handler, limits=limits, **options
+            cluster, group_id=f"{prefix}g{number}", topics=[topic], handler=handler, limits=limits, **options
         )
 
 
-def run(kafka: MockKafka) -> None:
-    cluster = Cluster(kafka.bootstrap_servers, settings=SETTINGS | {"debug": "conf,security"})
+def run(servers: str, prefix: str = "", **common: Any) -> None:
+    cluster = Cluster(servers, settings=SETTINGS | {"debug": "conf,security"})
     show(cluster, make_message(PAYLOAD, key=PAYLOAD.encode(), headers=[("a", PAYLOAD.encode())]))
     with Producer(cluster) as producer:
+        first = f"{prefix}t0"
         for number in range(len(HANDLERS)):
-            producer.send(f"t{number}", PAYLOAD, key=PAYLOAD, headers={"name": PAYLOAD}).result(30)
-            producer.send(f"t{number}", PAYLOAD.encode(), headers={"retriable": PAYLOAD}).result(30)
-        shown(lambda: producer.send("t0", PAYLOAD * 100_000).result(30))
-        shown(lambda: producer.send("t0", {"a": Odd()}))
-        shown(lambda: producer.send("t0", 1, headers={"retriable_kafka_x": PAYLOAD}))
-        producer.send("t0", PAYLOAD * 100_000)  # nobody reads its failure
+            base = f"{prefix}t{number}"
+            producer.send(base, PAYLOAD, key=PAYLOAD, headers={"name": PAYLOAD}).result(30)
+            producer.send(base, PAYLOAD.encode(), headers={"retriable": PAYLOAD}).result(30)
+            whole = Split(PAYLOAD.encode() * 3, len(PAYLOAD), PAYLOAD.encode())
+            produce_chunks(servers, base, [(whole, 0), (whole, 2)])
+        shown(lambda: producer.send(first, PAYLOAD * 100_000).result(30))
+        shown(lambda: producer.send(first, {"a": Odd()}))
+        shown(lambda: producer.send(first, 1, headers={"retriable_kafka_x": PAYLOAD}))
+        producer.send(first, PAYLOAD * 100_000)  # nobody reads its failure
         show(producer, producer.health())
     gc.collect()
-    for consumer in consumers(kafka, cluster):
+    for consumer in consumers(cluster, prefix, common):
         consumer.start()
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             stats = consumer.stats()
-            if stats.dead_lettered >= 2 or (consumer.health().reasons and stats.failed):
+            if stats.dead_lettered >= 2 and stats.given_up:
                 break
             if any("refuse" in one for one in consumer.health().reasons):
                 break
@@ -238,10 +246,13 @@ def error_cb(_error: object) -> None:
 def main() -> None:
     logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     print("PAYLOAD is at", Path(__file__).name)
-    refuse()
-    names = [f"{kind}{number}" for number in range(len(HANDLERS)) for kind in "trd"]
-    with MockKafka(dict.fromkeys(names, 1)) as kafka:
-        run(kafka)
+    if sys.argv[1:]:
+        servers, prefix = sys.argv[1:]
+        run(servers, prefix, guarantee="exactly_once")
+    else:
+        refuse()
+        with MockKafka(dict.fromkeys(names(""), 1)) as kafka:
+            run(kafka.bootstrap_servers)
     print("done", flush=True)
 
 

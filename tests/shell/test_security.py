@@ -179,25 +179,32 @@ def test_copies_that_may_not_be_written_are_held_until_they_may(lab: Lab, guarde
     assert {one.target for one in lab.events.of(ev.HandOffRefused)} == {entry.retry.topic}
 
 
-def test_a_right_that_is_taken_away_later_is_waited_for(lab: Lab, guarded: KafkaCluster) -> None:
+@pytest.mark.parametrize("which", ["GROUP", "TOPIC"])
+def test_a_right_that_is_taken_away_later_is_one_error_line_and_waited_for(
+    lab: Lab, guarded: KafkaCluster, caplog: pytest.LogCaptureFixture, which: str
+) -> None:
     topic, log = lab.topic(), Log()
     rules = reads(lab, topic)
+    taken, name = (rules[0], lab.group) if which == "GROUP" else (rules[1], topic)
     grant(guarded, *rules)
     consumer = consumer_of(lab, alice(guarded), Topic(topic, dead_letter=DISCARD), log)
     with consumer:
         lab.send(topic, b"1")
         log.wait(1)
-        revoke(guarded, rules[1])
+        revoke(guarded, taken)
         lab.send(topic, b"2")
         wait_until(
-            lambda: any("TOPIC_AUTHORIZATION_FAILED" in one for one in consumer.health().reasons),
-            what="refused",
+            lambda: any(f"{which}_AUTHORIZATION_FAILED" in one for one in consumer.health().reasons),
+            what=repr(consumer.health()),
         )
         assert consumer.health().alive and not consumer.health().ready
-        grant(guarded, rules[1])
+        time.sleep(2)  # it goes on to ask, and does not go on to complain
+        errors = [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
+        assert len(errors) == 1 and name in errors[0] and f"{which}_AUTHORIZATION_FAILED" in errors[0], errors
+        grant(guarded, taken)
         log.wait(2)
         wait_until(lambda: consumer.health().ready, what=repr(consumer.health()))
-    assert log.items == [(1, 1), (1, 2)]
+    assert set(log.items) == {(1, 1), (1, 2)}
 
 
 def set_password(guarded: KafkaCluster, password: str) -> None:
