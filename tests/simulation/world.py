@@ -24,7 +24,7 @@ __all__ = ["World", "run"]
 DAY_MS = 24 * 3600 * 1000
 CALM_ROUNDS = 3_000
 CALM_MEMBERS = 2  # the others stop: fewer of them cost less
-BUSY_STEP = 1.0  # seconds of a round in which something happens
+BUSY_STEP = 0.7  # seconds of a round in which something happens
 
 
 class World:
