@@ -25,9 +25,10 @@ from retriable_kafka_client.cargo import Cargo
 from retriable_kafka_client.client import is_fatal, open_client, transaction_settings
 from retriable_kafka_client.config import Cluster
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
+from retriable_kafka_client.core.transactions import has_landed
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.groups import SINGLE, Limits
-from retriable_kafka_client.transactional import TransactionalClient, reason_of
+from retriable_kafka_client.transactional import LOST_SECONDS, TransactionalClient, reason_of
 from retriable_kafka_client.writable import Writable
 
 __all__ = ["Transactor"]
@@ -49,6 +50,20 @@ IDLE_SECONDS = 0.2  # between looks at the clients' reports
 class _Job:
     transact: Transact
     member: Any  # the group's metadata, as of when it was given
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What the group has committed, of a Transact of which it is not known whether it landed."""
+
+    transact: Transact
+    stands: Mapping[Place, bool]  # by partition: whether the position is what the Transact says
+    code: str  # why it is not known
+
+    def judged(self) -> Transacted:
+        """The answer. The loop's thread: it knows which partitions are ours."""
+        landed = has_landed(self.transact, self.stands)
+        return Transacted(transact=self.transact, landed=landed, code=None if landed else self.code)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +157,8 @@ class Transactor:
         self._raise()
         if self._worker.answers:
             self._in_flight = self._since = None
-            return self._worker.answers.popleft()
+            answer = self._worker.answers.popleft()
+            return answer.judged() if isinstance(answer, _Found) else answer
         if self._in_flight is not None and time.monotonic() >= self._worker.moved_at + STUCK_SECONDS:
             self._replace(self._in_flight)
         return None
@@ -156,14 +172,14 @@ class Transactor:
             "group %s: the client does not come back from a transaction; another one takes its place",
             self._means.group,
         )
-        self._worker.closing = True
+        self._worker.closing.set()
         self._worker = _Worker(self._means, in_doubt=transact)
         self._worker.thread.start()
 
     def close(self, timeout: float) -> None:
         """Begin nothing more, and wait at most ``timeout`` seconds for what is under way; the rest is left alone."""
         worker = self._worker
-        worker.closing = True
+        worker.closing.set()
         worker.jobs.put(None)
         if worker.thread.is_alive():
             worker.thread.join(timeout)
@@ -179,8 +195,8 @@ class _Worker:
     def __init__(self, means: _Means, in_doubt: Transact | None = None) -> None:
         self.trouble: str | None = None
         self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self.answers: deque[Transacted] = deque()
-        self.closing = False
+        self.answers: deque[Transacted | _Found] = deque()
+        self.closing = threading.Event()
         self.moved_at = time.monotonic()  # when it came back from a call last
         self.ready = threading.Event()
         self.refused: KafkaError | None = None  # why the first producer could not be initialised
@@ -192,7 +208,6 @@ class _Worker:
         self._clients = {False: TransactionalClient(means.settings)}
         self._single_settings = {**means.settings, **SINGLE, "transactional.id": f"{means.id}-large"}
         self._member_settings = means.member_settings
-        self._reader: Any = None
         self._limits = means.limits
         self._writable = Writable(means.admin)
         self._wake = means.wake
@@ -204,8 +219,8 @@ class _Worker:
             self.ready.set()
             if self._in_doubt is not None:
                 self._open(large=True)  # it may have been in either
-                self._answer(self._found_out(self._in_doubt, "_TIMED_OUT"))
-            while not self.closing:
+                self._answer(self._find_out(self._in_doubt, "_TIMED_OUT"))
+            while not self.closing.is_set():
                 try:
                     job = self.jobs.get(timeout=IDLE_SECONDS)
                 except queue.Empty:
@@ -219,13 +234,11 @@ class _Worker:
         finally:
             for client in self._clients.values():
                 client.discard()
-            if self._reader is not None:
-                self._reader.close()
 
     def _move(self) -> None:
         self.moved_at = time.monotonic()
 
-    def _answer(self, answer: Transacted | None) -> None:
+    def _answer(self, answer: Transacted | _Found | None) -> None:
         if answer is not None:
             self.answers.append(answer)
             self._wake()
@@ -235,14 +248,14 @@ class _Worker:
         """Serve the clients, and end what a discarded producer has left open: it would hide later records from readers."""
         for large, client in list(self._clients.items()):
             client.serve()
-            if client.wants_opening and not self.closing:
+            if client.wants_opening and not self.closing.is_set():
                 self._open(large=large)
 
     def _open(self, *, large: bool) -> Producer | None:
         """Initialise until it succeeds; None when closing."""
         if large and large not in self._clients:
             self._clients[large] = TransactionalClient(self._single_settings)
-        while not self.closing:
+        while not self.closing.is_set():
             self._move()
             try:
                 producer = self._clients[large].open(OPEN_SECONDS)
@@ -253,19 +266,21 @@ class _Worker:
                 time.sleep(PAUSE_SECONDS)
             else:
                 self.trouble = self.refused = None
-                return producer
+                # If another thread has taken over meanwhile, this one has fenced that one's producer, and not the other
+                # way round: nothing may be done with it.
+                return None if self.closing.is_set() else producer
         return None
 
-    def _perform(self, job: _Job) -> Transacted | None:
+    def _perform(self, job: _Job) -> Transacted | _Found | None:
         transact = job.transact
         cargo = Cargo(transact, self._limits, self._clock())
         asked_again = False
-        while not self.closing:
+        while not self.closing.is_set():
             self._move()
             unwritable = self._writable.refusals(cargo.topics)
             if unwritable:
                 return Transacted(transact=transact, landed=False, refused=cargo.bound_for(unwritable))
-            while cargo.is_large and not cargo.is_ready() and not self.closing:
+            while cargo.is_large and not cargo.is_ready() and not self.closing.is_set():
                 self._move()
                 time.sleep(0.01)
             large = cargo.is_large
@@ -319,7 +334,9 @@ class _Worker:
                 if not error.args[0].retriable() or left <= 0:
                     raise
 
-    def _commit(self, client: TransactionalClient, transact: Transact, *, large: bool) -> Transacted | None:
+    def _commit(
+        self, client: TransactionalClient, transact: Transact, *, large: bool
+    ) -> Transacted | _Found | None:
         self._move()
         try:
             client.commit(time.monotonic() + self._seconds)
@@ -334,39 +351,35 @@ class _Worker:
         client.discard()
         if self._open(large=large) is None:
             return None
-        return self._found_out(transact, code)
+        return self._find_out(transact, code)
 
-    def _found_out(self, transact: Transact, code: str) -> Transacted | None:
-        """The answer by what the group has committed; ``code`` says why it was not known. None when closing."""
-        landed = self._has_landed(transact)
-        return (
-            None
-            if landed is None
-            else Transacted(transact=transact, landed=landed, code=None if landed else code)
-        )
-
-    def _has_landed(self, transact: Transact) -> bool | None:
-        """Whether the group's positions are what it says, now that nothing is open; None when closing.
-
-        Those of partitions that others own by now may have gone on, so one is enough. Where none says anything new, the
-        effects are made again rather than lost.
-        """
+    def _find_out(self, transact: Transact, code: str) -> _Found | None:
+        """Read what the group has committed, now that nothing is open. None when closing."""
         wanted = {one.place: (one.position, one.metadata) for one in transact.progress if one.news}
-        if not wanted:
-            return False
-        if self._reader is None:
-            self._reader = open_client(KafkaConsumer, dict(self._member_settings))
-        while not self.closing:
+        while wanted and not self.closing.is_set():
+            reader = open_client(KafkaConsumer, dict(self._member_settings))
+            try:
+                stands = self._read(reader, wanted)
+            finally:
+                threading.Thread(target=reader.close, name="rkc-end-reader", daemon=True).start()
+            if stands is not None:
+                return _Found(transact, stands, code)
+        return None if self.closing.is_set() else _Found(transact, {}, code)
+
+    def _read(self, reader: Any, wanted: Mapping[Place, tuple[int, str]]) -> dict[Place, bool] | None:
+        """Whether the group's positions are these. None: closing, or the reader had its time."""
+        deadline = time.monotonic() + LOST_SECONDS
+        while not self.closing.is_set() and time.monotonic() < deadline:
             self._move()
             with suppress(KafkaException):
-                answers: Sequence[Any] = self._reader.committed(
+                answers: Sequence[Any] = reader.committed(
                     [TopicPartition(*place) for place in wanted], ASK_SECONDS
                 )
                 if all(one.error is None for one in answers):
-                    return any(
-                        (one.offset, one.metadata or "") == wanted[Place(one.topic, one.partition)]
-                        for one in answers
-                    )
+                    found = {
+                        Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers
+                    }
+                    return {place: found[place] == said for place, said in wanted.items()}
             time.sleep(PAUSE_SECONDS)
         return None
 

@@ -19,8 +19,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retriable_kafka_client.client import open_client
 
-__all__ = ["TransactionalClient", "reason_of"]
+__all__ = ["LOST_SECONDS", "TransactionalClient", "reason_of"]
 
+LOST_SECONDS = (
+    30.0  # of tries with one client, until it may have lost the brokers for good (see `absence.py`)
+)
 STATISTICS_MS = 40  # between the client's reports on itself
 STATISTICS_WAIT = 2.0  # seconds, for two of them
 SURE_SHARE = 0.75  # of the shortest pause before the client sends a request again
@@ -39,6 +42,7 @@ class TransactionalClient:
         self._sure = float(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
         self._producer: Producer | None = None
         self._initialised = False
+        self._made_at = 0.0  # monotonic
         self._ended = 0  # requests to end a transaction that the producer has sent, if none was sent twice
         self._doubt = False  # one may have been
 
@@ -50,11 +54,12 @@ class TransactionalClient:
             self._statistics.clear()
             self._ended, self._doubt, self._initialised = 0, False, False
             self._producer = open_client(Producer, self._settings)
+            self._made_at = time.monotonic()
         if not self._initialised:
             try:
                 self._producer.init_transactions(timeout)
             except KafkaException as error:
-                if not error.args[0].retriable():
+                if not error.args[0].retriable() or time.monotonic() >= self._made_at + LOST_SECONDS:
                     self.discard()
                 raise
             self._initialised = True

@@ -8,6 +8,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.offset_map import OffsetMap, decode
+from retriable_kafka_client.core.transactions import has_landed
 from retriable_kafka_client.outbox import Output, size_of
 from tests.core.harness import BASE, OTHER, RETRY, Bench, due_in, failure, only, produced, run, told
 
@@ -47,6 +48,25 @@ def says(bench: Bench, progress: p.Progress) -> tuple[int, OffsetMap]:
     """Position and map of a partition's progress."""
     binding = bench.assignment(progress.place).binding
     return progress.position, decode(progress.metadata, base=progress.position, binding=binding)
+
+
+# In doubt --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("base", "other", "landed"), [(True, False, True), (False, True, False)])
+def test_of_what_is_in_doubt_only_partitions_that_are_still_ours_tell(
+    bench: Bench, base: bool, other: bool, landed: bool
+) -> None:
+    """Who has the other one now may have gone beyond, or have come to the same position by itself."""
+    bench.assign(OTHER)
+    (one,), (two,) = bench.plain(BASE, 0), bench.plain(OTHER, 0)
+    done(bench, two)
+    made = transact(sends(bench, one))
+    assert {part.place for part in made.progress} == {BASE, OTHER}
+    bench.tell(p.Ended([OTHER], "lost"))
+    assert has_landed(made, {BASE: base, OTHER: other}) is landed
+    bench.tell(p.Ended([BASE], "lost"))
+    assert has_landed(made, {BASE: True, OTHER: True}) is False
 
 
 # What goes into one --------------------------------------------------------------------------------------------------

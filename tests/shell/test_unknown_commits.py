@@ -64,12 +64,12 @@ def test_an_unknown_commit_is_found_out(
     assert bool(aborted) is not came_through
 
 
-@pytest.mark.parametrize("where", ["offsets", "before the commit", "after the commit"])
+@pytest.mark.parametrize("where", ["initialising", "offsets", "before the commit", "after the commit"])
 def test_a_client_that_does_not_come_back_is_replaced(
     real_lab: Lab, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """And what it does when it comes back after all is refused."""
-    lab, runs, made, gate, freed = real_lab, Log(), Log(), threading.Event(), Log()
+    lab, runs, made, gate, freed, commits = real_lab, Log(), Log(), threading.Event(), Log(), Log()
 
     class Stuck(confluent_kafka.Producer):
         def __init__(self, settings: dict[str, Any]) -> None:
@@ -83,6 +83,11 @@ def test_a_client_that_does_not_come_back_is_replaced(
             if self.first and self.calls == 3:
                 freed.add(gate.wait(120))
 
+        def init_transactions(self, *args: Any) -> None:
+            if where == "initialising" and len(made) == 2:
+                freed.add(gate.wait(120))
+            super().init_transactions(*args)
+
         def send_offsets_to_transaction(self, *args: Any) -> None:
             if where == "offsets":
                 self.hold()
@@ -94,7 +99,14 @@ def test_a_client_that_does_not_come_back_is_replaced(
             super().commit_transaction(*args)
             if where == "after the commit":
                 self.hold()
+            commits.add(1)
+            time.sleep(0.02 if where == "initialising" else 0)  # as long as a second request would take
 
+    def is_clean(_client: object) -> bool:
+        return len(commits) != 3
+
+    if where == "initialising":
+        monkeypatch.setattr(transactional.TransactionalClient, "_is_clean", is_clean)
     monkeypatch.setattr(transactional, "Producer", Stuck)
     monkeypatch.setattr(transaction, "STUCK_SECONDS", 3.0)
     entry, out = lab.entry(max_attempts=2), lab.topic("out")

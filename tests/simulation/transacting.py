@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.transactions import has_landed
 from tests.simulation.broker import Committed
 from tests.simulation.records import Outcome
 from tests.simulation.settings import DEAD_TOPIC
@@ -189,15 +190,19 @@ class Transactor:
     def has_landed(self, flight: Flight) -> bool:
         """What the shell finds out once nothing is open any more: whether a partition stands where it would.
 
-        That tells nothing where the map has no room to say anything new, and where a topic that was made anew took its
-        positions along: there the shell would make the effects again.
+        That tells nothing where the map has no room to say anything new, where a topic that was made anew took its
+        positions along, and of partitions that are not ours any more: there the shell would make the effects again.
         """
-        broker = self._member.world.broker
-        news = [one for one in flight.transact.progress if one.news]
+        broker, tenures = self._member.world.broker, self._member.tenures
+        ours = {place: tenure.assignment for place, tenure in tenures.items()}
+        news = [one for one in flight.transact.progress if one.news and ours.get(one.place) is one.token]
         if not news or any(broker.logs[one.place].uid != flight.uids[one.place] for one in news):
             return flight.stage is Stage.COMMITTED
-        committed = broker.committed
-        return any(committed.get(one.place) == Committed(one.position, one.metadata) for one in news)
+        stands = {
+            one.place: broker.committed.get(one.place) == Committed(one.position, one.metadata)
+            for one in flight.transact.progress
+        }
+        return has_landed(flight.transact, stands)
 
     def _land(self, flight: Flight) -> None:
         """All of it is visible."""

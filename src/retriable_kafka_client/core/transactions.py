@@ -13,7 +13,7 @@ longer, so it reaches at least as far.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from retriable_kafka_client import events
@@ -26,13 +26,14 @@ from retriable_kafka_client.core.protocol import (
     HandOff,
     Notify,
     Now,
+    Place,
     Progress,
     Publication,
     Transact,
     Transacted,
 )
 
-__all__ = ["Transactions"]
+__all__ = ["Transactions", "has_landed"]
 
 FIRST_PAUSE = 0.1  # seconds after a transaction that did not land, until the next; doubled by each
 LONGEST_PAUSE = 5.0
@@ -224,6 +225,20 @@ class Transactions:
             assert entry.assignment.phase is Phase.ENDED or (
                 tracker is not None and tracker.is_incomplete(entry.offset)
             )
+
+
+def has_landed(transact: Transact, stands: Mapping[Place, bool]) -> bool:
+    """Whether a transaction came through. ``stands``: whether the group's position in a partition is what it says there.
+
+    A partition that is ours even after that was read tells for certain, since nobody else commits in it. One that is not
+    tells nothing: its next owner may have come as far, or farther. Where none tells, effects are made again rather than
+    lost.
+    """
+    return any(
+        stands[one.place]
+        for one in transact.progress
+        if one.news and _owner(one).phase is not Phase.ENDED and one.place in stands
+    )
 
 
 def _jams(assignment: Assignment, entries: list[Entry], kept: list[Entry], *, holds_up: bool) -> bool:
