@@ -19,6 +19,7 @@ __all__ = ["BEFORE_ASSIGNMENT_SECONDS", "ClientErrors"]
 log = logging.getLogger("retriable_kafka_client")
 
 BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
+POLL_SECONDS = 30.0  # after what a poll reported last, until it counts as over
 
 _ERROR: Callable[[Any], Any] = RawMessage.error
 
@@ -86,6 +87,16 @@ class ClientErrors:
         if not self.assigned:
             raise ConsumerFailed(f"the brokers refuse {what}: {code}")
         self._troubles.note(what, f"the brokers refuse {what}: {code}")
+
+    def look(self, now: float) -> None:
+        """Now and then: what polls do not report any more is over."""
+        if now >= self._troubles.noted_at("poll") + POLL_SECONDS:
+            self._troubles.clear("poll")
+
+    @property
+    def group_in_doubt(self) -> bool:
+        """Whether something is wrong that an answer of the group's coordinator would show to be over."""
+        return self._troubles.known("brokers", "login", f"group {self._group}")
 
     def group_is_well(self) -> None:
         """The group's coordinator answered."""

@@ -32,9 +32,9 @@ class Committer:
     return for minutes, whatever the time-outs are.
     """
 
-    def __init__(self, consumer: Any, give_up: Callable[[], bool]) -> None:
+    def __init__(self, consumer: Any, hurried: Callable[[], bool]) -> None:
         self._consumer = consumer
-        self._give_up = give_up  # whether to stop waiting at once
+        self._hurried = hurried  # whether to stop waiting at once
         self._unanswered: deque[Commit] = deque()
         self._since = 0.0  # monotonic; when the oldest of them was sent, or came to be the oldest
 
@@ -69,6 +69,15 @@ class Committer:
             codes = dict.fromkeys((one.place for one in commit.progress), error.name())
         return Outcome(commit, codes)
 
+    def give_up(self) -> list[Outcome]:
+        """The client is done with: of what is without an answer there will be none."""
+        given_up = [
+            Outcome(commit, dict.fromkeys((one.place for one in commit.progress), "_DESTROY"))
+            for commit in self._unanswered
+        ]
+        self._unanswered.clear()
+        return given_up
+
     def landed(self, commit: Commit, deadline: float) -> bool:
         """Send it and read back until it is in, or until ``deadline`` (monotonic). Blocks."""
         try:
@@ -86,7 +95,7 @@ class Committer:
                 Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers
             } == wanted:
                 return True
-            if time.monotonic() >= deadline or self._give_up():
+            if time.monotonic() >= deadline or self._hurried():
                 return False
             time.sleep(PAUSE_SECONDS)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
@@ -112,7 +113,7 @@ class Loop:
             topics=config.topics,
             servers=config.cluster.bootstrap_servers,
         )
-        self._positions = Positions(self._troubles, self._errors)
+        self._positions = Positions(self._errors)
         self._idle_looks = IdleLooks()
         self._starts: list[p.Start] = []
         self._renewed: set[str] = set()  # topics that were made anew while we ran
@@ -120,7 +121,7 @@ class Loop:
         self._publishing = 0  # bytes of what handlers sent that no broker has answered for
         self._reopen = False  # a new client is called for
         self._rebalance_drain = 0.0
-        self._closing = False
+        self._closing: threading.Event  # of the present client
         self._callback_failure: BaseException | None = None
         self._consumer: Any = None
         self._assigner: Assigner
@@ -217,6 +218,7 @@ class Loop:
     def _member(self) -> None:
         """Be a member of the group with one client, until stopped or until a new client is called for."""
         config = self._config
+        self._closing = threading.Event()
         settings = consumer_settings(
             config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._errors.client)
         )
@@ -228,7 +230,6 @@ class Loop:
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(self._consumer, eager=is_eager(settings))
         self._committer = Committer(self._consumer, lambda: self._control.hard)
-        self._closing = False
         failed = True
         try:
             self._consumer.subscribe(
@@ -263,6 +264,7 @@ class Loop:
         """How we stand with the group and the brokers, and whether a client must be replaced."""
         topic = next((place.topic for place in self._engine.assignments), None)
         self._standing.look()
+        self._errors.look(now)
         self._reopen |= self._standing.is_vain(self._consumer, topic, now)
         if self._standing.is_admin_vain(self._admin, topic, now):
             self._admin = self._directory.admin = open_client(
@@ -348,11 +350,13 @@ class Loop:
             self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
         finally:
             self._end(tuple(self._engine.assignments), "stopped")
+            for outcome in self._committer.give_up():
+                self._tell(p.CommitAnswered(*outcome))  # the engine outlives the client, and waits for it
             self._close()
 
     def _close(self) -> None:
         """Leave the group, or leave the client that does so to itself after a while."""
-        self._closing = True
+        self._closing.set()
         if not close_in_time(self._consumer, CLOSE_SECONDS):
             log.error(
                 "group %s: the brokers do not answer; left without saying so", self._config.engine.group
@@ -532,9 +536,10 @@ class Loop:
 
     def _guarded(self, callback: Callable[..., None]) -> Callable[..., None]:
         """A callback that raises would make the client throw away the records of its poll: keep it for after."""
+        closing = self._closing
 
         def call(*args: Any) -> None:
-            if self._closing:
+            if closing.is_set():
                 return  # everything has ended; the client closes on another thread
             try:
                 callback(*args)

@@ -11,7 +11,6 @@ from retriable_kafka_client.client import error_name
 from retriable_kafka_client.client_errors import ClientErrors
 from retriable_kafka_client.core.protocol import Place, Restored
 from retriable_kafka_client.topics import Directory
-from retriable_kafka_client.troubles import Troubles
 
 __all__ = ["Positions"]
 
@@ -21,9 +20,8 @@ COMMITTED_SECONDS = 0.1  # one try to read the group's positions
 class Positions:
     """Asks for the positions of what was assigned, in short tries between the loop's rounds."""
 
-    def __init__(self, troubles: Troubles, errors: ClientErrors) -> None:
+    def __init__(self, errors: ClientErrors) -> None:
         self.pending: set[Place] = set()  # assigned, position not known yet
-        self._troubles = troubles
         self._errors = errors
         self._probe_at = 0.0
 
@@ -40,10 +38,11 @@ class Positions:
         ``renewed``: topics that were made anew; without a position, they are read from their beginning.
         """
         places = [place for place in self.pending if directory.facts(place.topic) is not None]
-        probing = not places and self._troubles.known("brokers", "login") and now >= self._probe_at
+        probing = not places and self._errors.group_in_doubt and now >= self._probe_at
         if probing:
             self._probe_at = now + 1.0
-            places = list(assigned)[:1]
+            name = directory.any_name()
+            places = list(assigned)[:1] or ([Place(name, 0)] if name is not None else [])
         if not places:
             return []
         try:

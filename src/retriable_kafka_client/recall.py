@@ -6,6 +6,7 @@ the loop's thread touches it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,9 @@ __all__ = ["Recaller"]
 
 QUEUE_KBYTES = 8 * 1024  # what the client fetches ahead, beside the consumer's own queue
 CLOSE_SECONDS = 2.0
+LOST_SECONDS = (
+    30.0  # without a record, until the client may have lost the brokers for good (see `absence.py`)
+)
 
 
 class Recaller:
@@ -34,12 +38,13 @@ class Recaller:
         }
         self._client: Any = None
         self._recall: Recall | None = None
+        self._heard_at = 0.0  # monotonic
 
     def begin(self, recall: Recall) -> None:
         """Read this from now on."""
         if self._client is None:
             self._client = open_client(Consumer, self._settings)
-        self._recall = recall
+        self._recall, self._heard_at = recall, time.monotonic()
         self._client.assign([TopicPartition(*recall.place, recall.first)])
 
     def cancel(self, recall: Recall) -> None:
@@ -56,6 +61,12 @@ class Recaller:
             batch = self._client.consume(most, 0)
         except KafkaException:
             self._stop()
+            return [RecallEnded(recall, reached=False)]
+        if batch:
+            self._heard_at = time.monotonic()
+        elif time.monotonic() >= self._heard_at + LOST_SECONDS:
+            close_in_time(self._client, 0.0)
+            self._client = self._recall = None
             return [RecallEnded(recall, reached=False)]
         offsets: list[int] = []
         raws: list[Any] = []

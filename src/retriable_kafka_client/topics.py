@@ -253,6 +253,10 @@ class Directory:
         """Topics that did not exist when last asked for."""
         return frozenset(self._missing)
 
+    def any_name(self) -> str | None:
+        """A topic of the cluster, one that is read if there is any."""
+        return next(iter(self._facts), None) or min(self._known, default=None)
+
     def readable_since(self, name: str, moment: float) -> bool:
         """Whether a question asked after ``moment`` (monotonic) told that the topic is there and we may read it."""
         return self.is_mock or self._readable.get(name, -math.inf) > moment

@@ -1,20 +1,22 @@
 """A client that does not find back, to the brokers or into its group, is replaced, and only such a one."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client import Limits
+from retriable_kafka_client import Limits, loop
 from retriable_kafka_client import events as ev
 from retriable_kafka_client.absence import PATIENCE_SECONDS, REACH_SECONDS, Absence, Reach
 from retriable_kafka_client.client import admin_settings, open_client, producer_settings
 from retriable_kafka_client.sender import Sender
+from retriable_kafka_client.standing import Standing
 from retriable_kafka_client.testing import MockKafka
 from retriable_kafka_client.topic_limits import TopicLimits
 from tests.shell.lab import Lab, Log, settings_of
@@ -199,3 +201,41 @@ def test_a_sender_whose_client_finds_no_broker_gets_another_client(
     assert [one.value for one in lab.read(target)] == [b"1", b"2"]
     assert len(brokers.asked) == 2
     sender.close(0.0)
+
+
+def test_a_new_client_commits_though_the_old_one_left_a_commit_unanswered(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients, mute, vain = Log(), threading.Event(), threading.Event()
+
+    class Forgetful(Consumer):
+        def __init__(self, settings: dict[str, Any]) -> None:
+            super().__init__(settings)
+            clients.add(self)
+
+        def commit(self, *args: Any, **options: Any) -> Any:
+            if mute.is_set():
+                mute.clear()
+                return None
+            return super().commit(*args, **options)
+
+    def is_vain(*_: object) -> bool:
+        was_set = vain.is_set()
+        vain.clear()
+        return was_set
+
+    monkeypatch.setattr(loop, "KafkaConsumer", Forgetful)
+    monkeypatch.setattr(Standing, "is_vain", is_vain)
+    runs, entry = Log(), lab.entry(retry=False, partitions=1)
+    lab.start(entry, lambda m: runs.add(m.value))
+    lab.send(entry, b"1")
+    lab.caught_up(entry)
+    mute.set()
+    lab.send(entry, b"2")
+    wait_until(lambda: len(runs) == 2 and not mute.is_set())
+    vain.set()
+    wait_until(lambda: len(clients) == 2, 60, "a new client")
+    lab.send(entry, b"3")
+    runs.wait(3)
+    lab.caught_up(entry)
+    assert runs.counts() == {1: 1, 2: 1, 3: 1}

@@ -32,6 +32,29 @@ def test_a_member_that_is_to_spare_is_ready(real_lab: Lab, protocol: str) -> Non
     wait_until(lambda: spare[0].health().ready, 60, "it is ready again")
 
 
+@pytest.mark.parametrize("protocol", SETTINGS)
+def test_a_member_that_is_to_spare_is_ready_again_after_an_outage(
+    own_kafka: Callable[..., KafkaCluster], lab_on: Callable[[KafkaCluster], Lab], protocol: str
+) -> None:
+    """It has no partition of which a record, or an answer, could tell that the brokers are back."""
+    cluster = own_kafka()
+    lab = lab_on(cluster)
+    only = Topic(lab.topic("one", 1), dead_letter=DISCARD)
+    settings = SETTINGS[protocol] | ({"session.timeout.ms": 30_000} if protocol == "classic" else {})
+    members = [lab.start(only, print, settings=settings) for _ in range(2)]
+    for member in members:
+        wait_until(lambda member=member: member.health().ready, 60, "both are ready")  # type: ignore[misc]
+    broker = cluster.broker(1)
+    broker.stop()
+    try:
+        for member in members:
+            wait_until(lambda member=member: not member.health().ready, 60, "the broker is away")  # type: ignore[misc]
+    finally:
+        broker.start()
+    for member in members:
+        wait_until(lambda member=member: member.health().ready, 60, repr(member.health()))  # type: ignore[misc]
+
+
 def test_a_group_that_nobody_can_coordinate_ends_the_run(
     own_kafka: Callable[..., KafkaCluster], lab_on: Callable[[KafkaCluster], Lab]
 ) -> None:

@@ -491,8 +491,15 @@ class Member:
         if self.leaving or revoke.returns:
             self.world.group.leave(self)
         if revoke.returns:
+            self.give_up_commits()
             self.evicted_until = None
             self.world.group.join(self)
+
+    def give_up_commits(self) -> None:
+        """The client is gone, and with it the answers; commits that are out may land."""
+        for flight in self.flights:
+            if not flight.answered:
+                self._answer(flight, dict.fromkeys((one.place for one in flight.commit.progress), "_DESTROY"))
 
     def _busy(self) -> set[Assignment]:
         """The assignments of what the workers or the producer have."""

@@ -31,6 +31,7 @@ from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.routing import Routing
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
 from retriable_kafka_client.wire import Marks
+from tests.simulation.member import Member
 
 __all__ = ["MUTATIONS", "Mutation", "planted"]
 
@@ -442,10 +443,16 @@ def _target_is_the_pattern(self: Routing, route: int, read_from: str) -> str | N
     return None if retry_pattern is None else retry_pattern.text
 
 
+def _loses_answers(self: Member) -> None:
+    for flight in self.flights:
+        flight.answered = True
+
+
 MUTATIONS: tuple[Mutation, ...] = (
     _one("commit past an incomplete offset", Assignment, "progress", _commits_what_was_read),
     _one("commit without the offset map", Assignment, "progress", _commits_bare),
     _one("take a refused commit for done", Commits, "answered", _forgets_a_refusal),
+    _one("wait for what a client that is gone has not answered", Member, "give_up_commits", _loses_answers),
     _one("let an older commit overtake a newer one", Assignment, "progress", _overtakes),
     _one("leave the last commit to one that is in flight", Engine, "last_progress", _commits_once),
     _one("never commit a gap at the log's end", Assignment, "pass_over", _never_passes_over),
