@@ -194,6 +194,13 @@ class Watch:
             if entry.offset != record.offset_ or entry.route != facts.route:
                 raise Violation("B", f"{record} is handed out as {entry!r} of route {entry.route}")
 
+    def _failed_in(self, earlier: Tenure, record: Record) -> bool:
+        """Whether it failed there; a message in chunks perhaps with duplicates of them, and so at another offset."""
+        if record.offset_ in earlier.again or not isinstance(record, Whole):
+            return record.offset_ in earlier.again
+        wholes = [self.wholes.get((earlier.assignment, offset)) for offset in earlier.again]
+        return any(whole is not None and whole.letter is record.letter for whole in wholes)
+
     def began(self, member: Member, entry: Entry, now: p.Now) -> None:
         """A worker begins it."""
         record: Record = entry.raw
@@ -222,7 +229,7 @@ class Watch:
             raise Violation("D", f"{record} runs again although it was committed as complete")
         for earlier in record.begun:
             excused = earlier.dirty or earlier.member.shortened or tenure.dirty
-            excused |= record.offset_ in earlier.again  # it failed there
+            excused |= self._failed_in(earlier, record)
             if not excused and earlier.uid == tenure.uid:
                 raise Violation(
                     "D", f"{record} runs in {tenure}, but ran in {earlier} and nothing excuses that"
