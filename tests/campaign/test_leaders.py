@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
+from typing import Any
 
 from retriable_kafka_client import Cluster, Delivery, Producer
 from tests.campaign.sizes import pick
@@ -24,7 +25,12 @@ def send_while_leaders_move(
 ) -> dict[int, Future[Delivery]]:
     """Stop the broker while producers, of which nobody has sent anything, begin; start it again."""
     chance = random.Random(broker.id)
-    known = kafka.admin().list_topics(timeout=30.0).topics
+
+    def all_known() -> Any:
+        known = kafka.admin().list_topics(timeout=30.0).topics
+        return set(topics) <= known.keys() and known
+
+    known = wait_until(all_known, what="the broker that was asked knows all topics")
     led = [topic for topic in topics if known[topic].partitions[0].leader == broker.id] or topics
     sent: dict[int, Future[Delivery]] = {}
     settings = {"batch.num.messages": 1, "linger.ms": 0}  # every record is a request
