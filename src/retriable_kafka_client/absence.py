@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client.client import error_name, open_client
 from retriable_kafka_client.errors import NotReachable
 
-__all__ = ["PATIENCE_SECONDS", "REACH_SECONDS", "Absence", "Ask", "Reach", "ask_brokers"]
+__all__ = ["LOST_SECONDS", "PATIENCE_SECONDS", "REACH_SECONDS", "Absence", "Ask", "Reach", "ask_brokers"]
 
 PATIENCE_SECONDS = (
     60.0  # out of the group, from the loss: longer than a rebalance with a whole drain mostly takes
@@ -28,6 +28,7 @@ PATIENCE_SECONDS = (
 REACH_SECONDS = (
     20.0  # since others reach the brokers: longer than the client pauses between two tries to connect
 )
+LOST_SECONDS = 30.0  # of vain tries with a client that holds nothing: it is replaced, whoever answers
 AGAIN_SECONDS = 10.0  # between two questions to the brokers
 LOOK_SECONDS = 3.0  # between two looks whether a client has a broker
 ASK_SECONDS = 5.0

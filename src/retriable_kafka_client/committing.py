@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from retriable_kafka_client.client import error_name
-from retriable_kafka_client.core.protocol import Commit, Place
+from retriable_kafka_client.core.protocol import Commit, Place, Progress
 
-__all__ = ["Committer", "Outcome"]
+__all__ = ["Committer", "Outcome", "positions_of", "said_by"]
 
 ASK_SECONDS = 0.1  # one try to read the group's positions
 PAUSE_SECONDS = 0.01
@@ -41,9 +41,9 @@ class Committer:
     def send(self, commit: Commit) -> Outcome | None:
         """Send it; the outcome if the client refuses it at once."""
         try:
-            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
+            self._consumer.commit(offsets=positions_of(commit.progress), asynchronous=True)
         except KafkaException as error:
-            return Outcome(commit, dict.fromkeys((one.place for one in commit.progress), error_name(error)))
+            return Outcome(commit, commit.failed(error_name(error)))
         if not self._unanswered:
             self._since = time.monotonic()
         self._unanswered.append(commit)
@@ -66,22 +66,19 @@ class Committer:
         self._since = time.monotonic()
         codes = {Place(one.topic, one.partition): one.error.name() for one in given if one.error is not None}
         if error is not None and not codes:
-            codes = dict.fromkeys((one.place for one in commit.progress), error.name())
+            codes = commit.failed(error.name())
         return Outcome(commit, codes)
 
     def give_up(self) -> list[Outcome]:
         """The client is done with: of what is without an answer there will be none."""
-        given_up = [
-            Outcome(commit, dict.fromkeys((one.place for one in commit.progress), "_DESTROY"))
-            for commit in self._unanswered
-        ]
+        given_up = [Outcome(commit, commit.failed("_DESTROY")) for commit in self._unanswered]
         self._unanswered.clear()
         return given_up
 
     def landed(self, commit: Commit, deadline: float) -> bool:
         """Send it and read back until it is in, or until ``deadline`` (monotonic). Blocks."""
         try:
-            self._consumer.commit(offsets=_positions(commit), asynchronous=True)
+            self._consumer.commit(offsets=positions_of(commit.progress), asynchronous=True)
         except KafkaException:
             return False
         wanted = {one.place: (one.position, one.metadata) for one in commit.progress}
@@ -91,14 +88,18 @@ class Committer:
                 answers = self._consumer.committed(asked, ASK_SECONDS)
             except KafkaException:
                 answers = []
-            if {
-                Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers
-            } == wanted:
+            if said_by(answers) == wanted:
                 return True
             if time.monotonic() >= deadline or self._hurried():
                 return False
             time.sleep(PAUSE_SECONDS)
 
 
-def _positions(commit: Commit) -> list[TopicPartition]:
-    return [TopicPartition(*one.place, one.position, one.metadata) for one in commit.progress]
+def positions_of(progress: Iterable[Progress]) -> list[TopicPartition]:
+    """The progress as the client takes it."""
+    return [TopicPartition(*one.place, one.position, one.metadata) for one in progress]
+
+
+def said_by(answers: Iterable[Any]) -> dict[Place, tuple[int, str]]:
+    """Positions and metadata, by partition, from what the client says is committed."""
+    return {Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers}

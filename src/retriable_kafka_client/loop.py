@@ -518,7 +518,7 @@ class Loop:
             if not commit.progress:
                 return
             landed = self._committer.landed(commit, min(deadline, time.monotonic() + LAST_TRY_SECONDS))
-            codes = {} if landed else {one.place: "_TIMED_OUT" for one in commit.progress}
+            codes = {} if landed else commit.failed("_TIMED_OUT")
             self._tell(p.CommitAnswered(commit, codes))
             if landed or time.monotonic() >= deadline or self._control.hard:
                 return

@@ -12,6 +12,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from retriable_kafka_client.absence import LOST_SECONDS
 from retriable_kafka_client.client import close_in_time, open_client
 from retriable_kafka_client.core.protocol import Recall, Recalled, RecallEnded
 
@@ -19,9 +20,6 @@ __all__ = ["Recaller"]
 
 QUEUE_KBYTES = 8 * 1024  # what the client fetches ahead, beside the consumer's own queue
 CLOSE_SECONDS = 2.0
-LOST_SECONDS = (
-    30.0  # without a record, until the client may have lost the brokers for good (see `absence.py`)
-)
 
 
 class Recaller:

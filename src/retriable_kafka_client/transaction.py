@@ -21,14 +21,16 @@ from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from retriable_kafka_client.absence import LOST_SECONDS
 from retriable_kafka_client.cargo import Cargo
-from retriable_kafka_client.client import is_fatal, open_client, transaction_settings
+from retriable_kafka_client.client import close_in_time, is_fatal, open_client, transaction_settings
+from retriable_kafka_client.committing import positions_of, said_by
 from retriable_kafka_client.config import Cluster
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.core.transactions import has_landed
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.groups import SINGLE, Limits
-from retriable_kafka_client.transactional import LOST_SECONDS, TransactionalClient, reason_of
+from retriable_kafka_client.transactional import TransactionalClient, reason_of
 from retriable_kafka_client.writable import Writable
 
 __all__ = ["Transactor"]
@@ -324,7 +326,7 @@ class _Worker:
         return problem
 
     def _send_offsets(self, producer: Producer, job: _Job, deadline: float) -> None:
-        positions = [TopicPartition(*one.place, one.position, one.metadata) for one in job.transact.progress]
+        positions = positions_of(job.transact.progress)
         while True:
             left = deadline - time.monotonic()
             try:
@@ -361,7 +363,7 @@ class _Worker:
             try:
                 stands = self._read(reader, wanted)
             finally:
-                threading.Thread(target=reader.close, name="rkc-end-reader", daemon=True).start()
+                close_in_time(reader, 0.0)
             if stands is not None:
                 return _Found(transact, stands, code)
         return None if self.closing.is_set() else _Found(transact, {}, code)
@@ -376,9 +378,7 @@ class _Worker:
                     [TopicPartition(*place) for place in wanted], ASK_SECONDS
                 )
                 if all(one.error is None for one in answers):
-                    found = {
-                        Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers
-                    }
+                    found = said_by(answers)
                     return {place: found[place] == said for place, said in wanted.items()}
             time.sleep(PAUSE_SECONDS)
         return None

@@ -17,13 +17,11 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from retriable_kafka_client.absence import LOST_SECONDS
 from retriable_kafka_client.client import open_client
 
-__all__ = ["LOST_SECONDS", "TransactionalClient", "reason_of"]
+__all__ = ["TransactionalClient", "reason_of"]
 
-LOST_SECONDS = (
-    30.0  # of tries with one client, until it may have lost the brokers for good (see `absence.py`)
-)
 STATISTICS_MS = 40  # between the client's reports on itself
 STATISTICS_WAIT = 2.0  # seconds, for two of them
 SURE_SHARE = 0.75  # of the shortest pause before the client sends a request again

@@ -16,19 +16,17 @@ class Troubles:
 
     def __init__(self, group: str) -> None:
         self._group = group
-        self._known: dict[str, str] = {}
-        self._noted_at: dict[str, float] = {}
+        self._known: dict[str, tuple[str, float]] = {}  # why, and when it was last noted (monotonic)
 
     def note(self, key: str, reason: str) -> None:
         """It is in trouble: one ERROR line when that is news."""
         if key not in self._known:
             log.error("group %s: %s; it keeps trying", self._group, reason)
-        self._known[key] = reason
-        self._noted_at[key] = time.monotonic()
+        self._known[key] = reason, time.monotonic()
 
     def noted_at(self, key: str) -> float:
-        """When it was last noted (monotonic); long ago if it never was."""
-        return self._noted_at.get(key, -math.inf)
+        """When it was last noted (monotonic); long ago if it is well."""
+        return self._known[key][1] if key in self._known else -math.inf
 
     def mark(self, key: str, reason: str, *, holds: bool) -> None:
         """It is in trouble, or well. Keys of marks are their own: what one asker clears, another one would note again."""
@@ -53,7 +51,7 @@ class Troubles:
         return any(key in self._known for key in keys)
 
     def reasons(self) -> tuple[str, ...]:
-        return tuple(self._known.values())
+        return tuple(reason for reason, _ in self._known.values())
 
     def topics(self) -> tuple[str, ...]:
         """Names of topics in trouble."""

@@ -337,7 +337,7 @@ class Member:
                 self.land_commit(flight)
             if not flight.answered and flight.answers_at <= world.mono:
                 timed_out = not flight.landed
-                codes = dict.fromkeys((one.place for one in flight.commit.progress), "_TIMED_OUT")
+                codes = flight.commit.failed("_TIMED_OUT")
                 self._answer(flight, codes if timed_out else flight.codes)
             if flight.landed and flight.answered:
                 self.flights.remove(flight)
@@ -445,7 +445,7 @@ class Member:
         elif not flight.answered:
             if world.mono < revoke.give_up_at:
                 return
-            self._answer(flight, dict.fromkeys((one.place for one in flight.commit.progress), "_TIMED_OUT"))
+            self._answer(flight, flight.commit.failed("_TIMED_OUT"))
         if flight is not None and (flight.confirmed or world.mono >= revoke.give_up_at):
             self._end(revoke, committed=flight.confirmed)
             return
@@ -499,7 +499,7 @@ class Member:
         """The client is gone, and with it the answers; commits that are out may land."""
         for flight in self.flights:
             if not flight.answered:
-                self._answer(flight, dict.fromkeys((one.place for one in flight.commit.progress), "_DESTROY"))
+                self._answer(flight, flight.commit.failed("_DESTROY"))
 
     def _busy(self) -> set[Assignment]:
         """The assignments of what the workers or the producer have."""

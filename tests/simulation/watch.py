@@ -196,10 +196,12 @@ class Watch:
 
     def _failed_in(self, earlier: Tenure, record: Record) -> bool:
         """Whether it failed there; a message in chunks perhaps with duplicates of them, and so at another offset."""
-        if record.offset_ in earlier.again or not isinstance(record, Whole):
-            return record.offset_ in earlier.again
+        if record.offset_ in earlier.again:
+            return True
         wholes = [self.wholes.get((earlier.assignment, offset)) for offset in earlier.again]
-        return any(whole is not None and whole.letter is record.letter for whole in wholes)
+        return isinstance(record, Whole) and any(
+            one is not None and one.letter is record.letter for one in wholes
+        )
 
     def began(self, member: Member, entry: Entry, now: p.Now) -> None:
         """A worker begins it."""

@@ -399,6 +399,10 @@ class Commit:
 
     progress: Sequence[Progress]
 
+    def failed(self, code: str) -> dict[Place, str]:
+        """The codes of an answer by which nothing of it was committed."""
+        return dict.fromkeys((one.place for one in self.progress), code)
+
 
 @dataclass(slots=True, eq=False)
 class Transact:
