@@ -40,6 +40,20 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With parallel workers: tell the process that reports where logs are kept."""
+    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["kept"] = session.config.stash.get(_KEPT, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A parallel worker has ended (pytest-xdist)."""
+    kept: list[str] = getattr(node, "workeroutput", {}).get("kept", [])
+    node.config.stash.setdefault(_KEPT, []).extend(kept)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say where the logs of failed tests' brokers are."""
     for folder in terminalreporter.config.stash.get(_KEPT, []):

@@ -90,7 +90,7 @@ def mapped(body: bytes) -> mmap:
         ({}, b"{}"),
         ([1, None], b"[1,null]"),
     ],
-    ids=repr,
+    ids=lambda given: type(given).__name__ if isinstance(given, memoryview) else repr(given),
 )
 def test_bytes_go_as_they_are_and_the_rest_as_json(
     mock: MockKafka, producer: Producer, orders: str, value: object, body: bytes | None
