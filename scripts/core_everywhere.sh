@@ -15,7 +15,7 @@ while read -r version python; do
         "$python" -m venv "$environment"
         # The core is pure, but the package's root imports the client and the JSON codec.
         "$environment/bin/python" -m pip install --quiet -c constraints.txt \
-            pytest hypothesis psutil confluent-kafka orjson </dev/null
+            pytest hypothesis psutil confluent-kafka msgspec </dev/null
         printf '%s\n' "$wanted $root" >"$environment/.stamp"
     fi
     say "core tests on Python $version"

@@ -14,7 +14,7 @@ if [[ ! -f $environment/.stamp || $(<"$environment/.stamp") != "$wanted" ]]; the
         say "Making $environment with Python $version"
         "$python" -m venv "$environment"
         if "$environment/bin/python" -m pip install --quiet --only-binary=:all: -c constraints.txt \
-            atheris confluent-kafka orjson </dev/null; then
+            atheris confluent-kafka msgspec </dev/null; then
             printf '%s\n' "$wanted" >"$environment/.stamp"
             break
         fi

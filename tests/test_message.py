@@ -1,9 +1,11 @@
 import json
+import math
 import pickle
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
-import orjson
+import msgspec
 import pytest
 from confluent_kafka import Message as Raw
 from confluent_kafka.cimpl import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
@@ -122,7 +124,7 @@ def test_falsy_values_are_values(value: object) -> None:
     seen = message(plain(b"x"), deserializer=decode)
     assert (seen.value, seen.value) == (value, value)
     assert calls == 1
-    assert message(plain(orjson.dumps(value))).value == value
+    assert message(plain(msgspec.json.encode(value))).value == value
 
 
 def test_a_null_body_is_none_and_not_decoded() -> None:
@@ -199,11 +201,40 @@ def test_the_codecs_go_both_ways_and_are_one_object_in_every_process(codec: Any)
     assert pickle.loads(pickle.dumps(codec)) is codec
 
 
+def test_integers_of_any_length_are_exact_with_both_codecs() -> None:
+    given = message(plain())
+    for codec in (JSON, STDLIB_JSON):
+        for number in (2**53 + 1, 2**64 + 1, -(2**70), 10**4_299):
+            assert codec(codec({"amount": number}), given) == {"amount": number}
+
+
 def test_where_the_codecs_differ() -> None:
-    big, given = 2**70, message(plain())
-    assert STDLIB_JSON(str(big).encode(), given) == big
-    assert JSON(str(big).encode(), given) == float(big)
-    assert STDLIB_JSON(STDLIB_JSON(float("inf")), given) == float("inf")
-    assert JSON(float("nan")) == b"null"
-    with pytest.raises(TypeError, match="64-bit"):
-        JSON(big)
+    given = message(plain())
+    assert math.isnan(STDLIB_JSON(STDLIB_JSON(math.nan), given))
+    assert STDLIB_JSON(b"1e400", given) == math.inf
+    assert STDLIB_JSON(STDLIB_JSON("\ud800"), given) == "\ud800"
+    for value in (math.nan, math.inf):
+        assert JSON(value) == b"null"
+    for body in (b"NaN", b"Infinity", b"1e400", b'"\\ud800"', b"\xef\xbb\xbf1", b"9" * 4_301):
+        with pytest.raises(ValueError, match=r"JSON|range|truncated|Integer"):
+            JSON(body, given)
+    with pytest.raises(ValueError, match="surrogates"):
+        JSON("\ud800")
+    with pytest.raises(TypeError, match="Decimal"):
+        STDLIB_JSON(Decimal(1))
+    assert JSON({Decimal("1.5"): b"ab"}) == b'{"1.5":"YWI="}'
+
+
+def test_classes_of_the_users_own_are_written_as_what_they_are_made_of() -> None:
+    class Name(str):
+        __slots__ = ()
+
+    class Count(int):
+        pass
+
+    class Share(float):
+        pass
+
+    assert JSON({"a": [Name("x"), Count(3), Share(0.5)]}) == b'{"a":["x",3,0.5]}'
+    with pytest.raises(TypeError, match="type object cannot be written as JSON; pass a serializer"):
+        JSON({"a": object()})

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import orjson
+import msgspec
 
 from retriable_kafka_client.errors import NotReachable
 
@@ -45,7 +45,7 @@ class Membership:
         def told(text: str) -> None:
             if self._waits_since is not None:
                 with suppress(ValueError):  # a callback that raises costs the records of its poll
-                    self._take(orjson.loads(text).get("cgrp") or {})
+                    self._take(msgspec.json.decode(text).get("cgrp") or {})
             if users is not None:
                 users(text)
 

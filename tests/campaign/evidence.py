@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import orjson
+import msgspec
 
 __all__ = ["End", "Follower", "Run", "Spot", "ends_of", "runs_of"]
 
@@ -64,7 +64,7 @@ class Follower:
             content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
         self._at += len(whole)
-        fresh = [orjson.loads(line) for line in whole.splitlines()]
+        fresh = [msgspec.json.decode(line) for line in whole.splitlines()]
         self.events += fresh
         self.counts.update(event["event"] for event in fresh)
         return fresh

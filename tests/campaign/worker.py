@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import orjson
+import msgspec
 
 from retriable_kafka_client import DISCARD, Cluster, Consumer, Limits, Message, Retry, Topic
 from retriable_kafka_client.events import AssignmentEnded, AssignmentStarted, CommitFailed, Event
@@ -42,12 +42,12 @@ class Plan:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        return orjson.dumps(asdict(self)).decode()
+        return msgspec.json.encode(asdict(self)).decode()
 
 
 def payload(i: int, *, work: float = 0.0, fail: int = 0, due: float = 0.0, filler: int = 0) -> bytes:
     """A message's body; `filler` bytes make it longer."""
-    return orjson.dumps({"i": i, "s": work, "fail": fail, "due": due, "x": "x" * filler})
+    return msgspec.json.encode({"i": i, "s": work, "fail": fail, "due": due, "x": "x" * filler})
 
 
 def settings_of(plan: Plan) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def watch(consumer: Consumer, evidence: EvidenceWriter, over: threading.Event) -
 def main() -> None:
     """Consume as planned until SIGTERM."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(process)d %(levelname)s %(message)s")
-    plan = Plan(**orjson.loads(sys.argv[1]))
+    plan = Plan(**msgspec.json.decode(sys.argv[1]))
     evidence = EvidenceWriter(plan.evidence)
     numbers = itertools.count()
 

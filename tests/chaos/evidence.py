@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
+import msgspec
 
 from retriable_kafka_client import wire
 from tests.campaign.commits import commits_of
@@ -47,7 +47,7 @@ class Files:
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("rb") as file:
         for line in file:
-            yield orjson.loads(line)
+            yield msgspec.json.decode(line)
 
 
 def gather(files: Files, kafka: Kafka, guarantee: str, seed: int, end: End) -> Facts:
@@ -220,7 +220,7 @@ def _read_letters(facts: Facts, kafka: Kafka) -> None:
 
 def _read_outputs(facts: Facts, kafka: Kafka) -> None:
     for one, visible in _both(kafka, "out"):
-        said = orjson.loads(one.value or b"")
+        said = msgspec.json.decode(one.value or b"")
         member, pid, number = said["run"]
         at = one.timestamp_ms / 1000
         facts.outputs.append(Output(_spot(one), said["i"], said["part"], (member, pid, number), at, visible))

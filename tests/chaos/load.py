@@ -13,7 +13,7 @@ from collections import deque
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 
-import orjson
+import msgspec
 from confluent_kafka import Producer as Client
 
 from retriable_kafka_client import Cluster, Delivery, DeliveryError, Producer, QueueFull
@@ -39,7 +39,7 @@ class Task:
     sent: str  # the file of evidence
 
     def to_json(self) -> str:
-        return orjson.dumps(asdict(self)).decode()
+        return msgspec.json.encode(asdict(self)).decode()
 
 
 class Load:
@@ -150,4 +150,4 @@ def main(task: Task) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(message)s")
-    main(Task(**orjson.loads(sys.argv[1])))
+    main(Task(**msgspec.json.decode(sys.argv[1])))

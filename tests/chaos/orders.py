@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-import orjson
+import msgspec
 
 __all__ = [
     "MAX_ATTEMPTS",
@@ -102,7 +102,7 @@ def body_of(seed: int, order: Order) -> bytes:
     if order.kind is Kind.POISON:
         return b'{"id": %d' % order.id
     filler = random.Random(f"{seed}/{order.id}/body").randbytes(-(-order.filler // 2)).hex()
-    return orjson.dumps({"id": order.id, "x": filler})
+    return msgspec.json.encode({"id": order.id, "x": filler})
 
 
 def key_of(order: Order) -> bytes:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import orjson
+import msgspec
 
 from retriable_kafka_client import (
     AsyncExecutor,
@@ -58,7 +58,7 @@ class Role:
     told: str  # … and the one for everything else
 
     def to_json(self) -> str:
-        return orjson.dumps(asdict(self)).decode()
+        return msgspec.json.encode(asdict(self)).decode()
 
 
 def executor_of(role: Role) -> int | Executor:
@@ -145,4 +145,4 @@ def main(told_role: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main(orjson.loads(sys.argv[1]))
+    main(msgspec.json.decode(sys.argv[1]))

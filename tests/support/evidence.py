@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
+import msgspec
 
 __all__ = ["EvidenceWriter", "read_evidence"]
 
@@ -25,7 +25,9 @@ class EvidenceWriter:
 
     def write(self, event: str, **fields: Any) -> None:
         """Append one event, a JSON object with `event`, `pid`, `time` (wall clock, s) and the fields."""
-        line = orjson.dumps({"event": event, "pid": os.getpid(), "time": time.time(), **fields}) + b"\n"
+        line = (
+            msgspec.json.encode({"event": event, "pid": os.getpid(), "time": time.time(), **fields}) + b"\n"
+        )
         if self._file < 0:
             self._file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         written = os.write(self._file, line)
@@ -64,4 +66,4 @@ def read_evidence(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     whole = content[: content.rfind(b"\n") + 1]
-    return [orjson.loads(line) for line in whole.splitlines()]
+    return [msgspec.json.decode(line) for line in whole.splitlines()]
