@@ -263,7 +263,7 @@ class Loop:
     def _look_around(self, now: float) -> None:
         """How we stand with the group and the brokers, and whether a client must be replaced."""
         topic = next((place.topic for place in self._engine.assignments), None)
-        self._standing.look()
+        self._standing.look(self._consumer)
         self._errors.look(now)
         self._reopen |= self._standing.is_vain(self._consumer, topic, now)
         if self._standing.is_admin_vain(self._admin, topic, now):
@@ -356,6 +356,7 @@ class Loop:
 
     def _close(self) -> None:
         """Leave the group, or leave the client that does so to itself after a while."""
+        self._standing.end()
         self._closing.set()
         if not close_in_time(self._consumer, CLOSE_SECONDS):
             log.error(

@@ -1,80 +1,118 @@
-"""Whether the group has us, where no assignment says so: read from the client's statistics while we wait to be assigned.
+"""Whether the group has us, where no assignment says so; looked at while we wait to be assigned.
 
-With ``group.protocol=consumer`` a member for which no partition is left is told nothing at all; and in no protocol does the
-client say that the group has no coordinator. Asking the brokers for the group's members is no way: librdkafka (2.16) ends
-the process when such a question has timed out and the coordinator comes back.
+With ``group.protocol=consumer`` a member for which no partition is left is told nothing at all; but the client's group
+metadata then has a generation. And in no protocol does the client say that the group has no coordinator. Its statistics do,
+and cost much where there are many partitions: so a client of its own tells them, which reads nothing, joins nothing, and is
+made only when the group has not taken us in for a while. Asking the brokers for the group's members is no way: librdkafka
+(2.16) ends the process when such a question has timed out and the coordinator comes back.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-import msgspec
+from confluent_kafka import Consumer, KafkaException
 
-from retriable_kafka_client.errors import NotReachable
+from retriable_kafka_client.client import close_in_time, open_client
+from retriable_kafka_client.errors import ConfigError, NotReachable
 
 __all__ = ["Membership"]
 
+LOOK_SECONDS = 0.5  # between two looks
 STATISTICS_MS = 1_000
-SURE_SECONDS = 10.0  # with a coordinator: longer than it takes to give a member what there is for it
-GIVE_UP_SECONDS = 25.0  # without one
+SURE_SECONDS = 10.0  # in the group: longer than it takes to give a member what there is for it
+DOUBT_SECONDS = 5.0  # not in the group: from then on we look whether it has a coordinator
+GONE_SECONDS = 17.0  # without one
+_FORMAT = b"CGMDv2:"  # of the client's group metadata; the generation follows, in four bytes
 
 
 class Membership:
-    """One thread calls it, and serves the client; nothing blocks.
+    """The loop's thread only; nothing blocks. ``settings`` are the consumer's."""
 
-    ``silent``: the protocol does not tell of an empty assignment.
-    """
-
-    def __init__(self, group: str, *, silent: bool) -> None:
+    def __init__(self, group: str, settings: Mapping[str, Any]) -> None:
         self._group = group
-        self._silent = silent
+        self._coordinator = _Coordinator(settings)
+        # The classic protocol tells of empty assignments, too.
+        self._silent = str(settings["group.protocol"]).lower() != "classic"
         self._waits_since: float | None = None  # monotonic, as all times here; None: we wait for nothing
-        self._up_since: float | None = None  # None: the client has no coordinator
-        self._state = ""  # what it does for one; empty: it has not said anything yet
-
-    def watch(self, settings: dict[str, Any]) -> None:
-        """Have the client tell its statistics, besides what the user wants of them."""
-        users: Callable[[str], object] | None = settings.get("stats_cb")
-        if users is None:
-            settings["statistics.interval.ms"] = STATISTICS_MS
-
-        def told(text: str) -> None:
-            if self._waits_since is not None:
-                with suppress(ValueError):  # a callback that raises costs the records of its poll
-                    self._take(msgspec.json.decode(text).get("cgrp") or {})
-            if users is not None:
-                users(text)
-
-        settings["stats_cb"] = told
-
-    def _take(self, group: dict[str, Any]) -> None:
-        self._state = str(group.get("state", ""))
-        if self._state != "up":
-            self._up_since = None
-        elif self._up_since is None:
-            self._up_since = time.monotonic()
+        self._look_at = 0.0
+        self._in_since: float | None = None  # None: the group does not have us, as far as the client knows
 
     def begin(self, now: float) -> None:
         """We wait for an assignment."""
-        self._waits_since, self._up_since, self._state = now, None, ""
+        self._waits_since, self._in_since = now, None
 
     def end(self) -> None:
         """There is one, or nobody waits for it any more."""
         self._waits_since = None
+        self._coordinator.close()
 
-    def is_known(self, now: float) -> bool:
+    def is_known(self, consumer: Any, now: float) -> bool:
         """Whether the group must have us by now. NotReachable: for long it has had no coordinator."""
-        if self._waits_since is None:
+        if self._waits_since is None or now < self._look_at:
             return False
-        if self._up_since is not None:
-            return self._silent and now >= self._up_since + SURE_SECONDS
-        if self._state and now >= self._waits_since + GIVE_UP_SECONDS:
+        self._look_at = now + LOOK_SECONDS
+        if _is_in(consumer):
+            self._coordinator.close()
+            if self._in_since is None:
+                self._in_since = now
+            return self._silent and now >= self._in_since + SURE_SECONDS
+        self._in_since = None
+        if now >= self._waits_since + DOUBT_SECONDS and self._coordinator.is_gone(now):
             raise NotReachable(
-                f"group {self._group} has no coordinator (the client's state: {self._state}); look whether the brokers"
-                " could make the topic __consumer_offsets: offsets.topic.replication.factor is at most their number"
+                f"group {self._group} has no coordinator (the client's state: {self._coordinator.state}); look whether the"
+                " brokers could make the topic __consumer_offsets: offsets.topic.replication.factor is at most their"
+                " number"
             )
         return False
+
+
+def _is_in(consumer: Any) -> bool:
+    """Whether a coordinator has taken the client in; as the client knows it, without a question to the brokers."""
+    said = consumer.consumer_group_metadata()
+    if not isinstance(said, bytes) or not said.startswith(_FORMAT):
+        return False
+    return int.from_bytes(said[len(_FORMAT) : len(_FORMAT) + 4], "little", signed=True) > 0
+
+
+class _Coordinator:
+    """Looks for the group's coordinator, with a client of its own; that is made by the first look."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        ours = {"statistics.interval.ms": STATISTICS_MS, "stats_cb": self._told, "error_cb": _ignore}
+        self._settings = {key: value for key, value in settings.items() if key != "on_commit"} | ours
+        self._client: Any = None
+        self._gone_since: float | None = None
+        self.state = ""  # as the client names it; empty: it has not said anything yet
+
+    def is_gone(self, now: float) -> bool:
+        """Whether the group has had none for long."""
+        if self._client is None:
+            try:
+                self._client = open_client(Consumer, self._settings)
+            except ConfigError:  # nothing of it is new: there is no room for another client at present
+                return False
+        with suppress(KafkaException):
+            self._client.consume(100, 0)
+        return self._gone_since is not None and now >= self._gone_since + GONE_SECONDS
+
+    def _told(self, text: str) -> None:
+        with suppress(ValueError):
+            self.state = str((json.loads(text).get("cgrp") or {}).get("state", ""))
+        if self.state in ("", "up"):
+            self._gone_since = None
+        elif self._gone_since is None:
+            self._gone_since = time.monotonic()
+
+    def close(self) -> None:
+        if self._client is not None:
+            close_in_time(self._client, 0.0)
+            self._client, self._gone_since, self.state = None, None, ""
+
+
+def _ignore(_error: object) -> None:
+    """The consumer's own client tells what is wrong."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from retriable_kafka_client.absence import Absence, Ask, Reach
@@ -26,13 +27,10 @@ class Standing:
         self._admin_reach = Reach(ask)
         self._membership: Membership
 
-    def begin(self, settings: dict[str, Any]) -> None:
-        """A client is about to be made with these settings, which are added to, and to join the group."""
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """A client is about to be made with these settings, and to join the group."""
         self._errors.begin()
-        # The classic protocol tells of empty assignments, too.
-        silent = str(settings["group.protocol"]).lower() != "classic"
-        self._membership = Membership(self._group, silent=silent)
-        self._membership.watch(settings)
+        self._membership = Membership(self._group, settings)
         self._membership.begin(time.monotonic())
 
     def belong(self) -> None:
@@ -50,10 +48,14 @@ class Standing:
         self._absence.begin(time.monotonic())
         self._membership.begin(time.monotonic())
 
-    def look(self) -> None:
+    def end(self) -> None:
+        """The client is about to leave."""
+        self._membership.end()
+
+    def look(self, consumer: Any) -> None:
         """While we wait to be assigned: whether the group has us. NotReachable: it has no coordinator, and never had us."""
         try:
-            if self._membership.is_known(time.monotonic()):
+            if self._membership.is_known(consumer, time.monotonic()):
                 self.belong()
         except NotReachable as error:
             if not self._errors.assigned:
