@@ -78,8 +78,9 @@ class Broker:
     def __init__(self, metadata_limit: int) -> None:
         self.logs: dict[Place, Log] = {}
         self.committed: dict[Place, Committed] = {}
-        # What transactions hold until they end; after their producer's death until that time at the latest.
-        self.locked: dict[Place, float | None] = {}
+        # Open transactions hold a partition's offsets, each by itself, until they end; after their producer's death until
+        # that time at the latest.
+        self._holders: dict[Place, dict[object, float | None]] = {}
         self.metadata_limit = metadata_limit
         self.down = False  # nothing is answered and nothing lands
         self.refusing: dict[str, str] = {}  # topic -> error code of every produce
@@ -110,17 +111,22 @@ class Broker:
             if place.topic == topic:
                 self.logs[place] = Log(place, uid)
                 self.committed.pop(place, None)
-                self.locked.pop(place, None)
+                self._holders.pop(place, None)
+
+    def lock(self, place: Place, holder: object, until: float | None = None) -> None:
+        """A transaction has added the partition's offsets; ``until``: when the brokers abort it."""
+        self._holders.setdefault(place, {})[holder] = until
+
+    def unlock(self, place: Place, holder: object) -> None:
+        """The transaction has ended. What others hold stays held."""
+        self._holders.get(place, {}).pop(holder, None)
 
     def is_locked(self, place: Place, mono: float) -> bool:
         """Whether nobody is told yet what is committed for it."""
-        if place not in self.locked:
-            return False
-        until = self.locked[place]
-        if until is not None and until <= mono:
-            del self.locked[place]
-            return False
-        return True
+        holders = self._holders.get(place, {})
+        for holder in [one for one, until in holders.items() if until is not None and until <= mono]:
+            del holders[holder]
+        return bool(holders)
 
     def lag(self, place: Place) -> int:
         log = self.logs[place]

@@ -115,7 +115,7 @@ class Transactor:
         world.say(f"{self._member.name} leaves a transaction open")
         until = world.mono + world.random.uniform(0.5, 4.0)
         for place in flight.uids:
-            world.broker.locked[place] = until
+            world.broker.lock(place, flight, until)
 
     def arrive(self, flight: Flight) -> None:
         """The end of a transaction that its sender did not live to see."""
@@ -152,7 +152,7 @@ class Transactor:
         if flight.stage is Stage.LOCKED:
             for one in flight.transact.progress:
                 flight.uids[one.place] = broker.logs[one.place].uid
-                broker.locked[one.place] = None
+                broker.lock(one.place, flight)
             if world.often(0.7):  # waits for brokers that are busy
                 flight.next_at = world.mono + world.random.uniform(0.5, 5.0)
 
@@ -225,7 +225,7 @@ class Transactor:
 
     def _unlock(self, flight: Flight) -> None:
         for place in flight.uids:
-            self._member.world.broker.locked.pop(place, None)
+            self._member.world.broker.unlock(place, flight)
 
     def _mark(self, topic: str) -> None:
         """The end of a transaction takes an offset of each partition that it wrote to."""
