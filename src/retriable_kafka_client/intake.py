@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from gc import get_referents
 from hashlib import sha256
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,17 @@ from retriable_kafka_client.core.routing import Role, Routing
 from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.outbox import HEADER_BYTES
-from retriable_kafka_client.wire import PLAIN, Chunk, MalformedHeader, Marks, read_marks
+from retriable_kafka_client.wire import (
+    DECIDING,
+    GROUP,
+    PLAIN,
+    Chunk,
+    MalformedHeader,
+    Marks,
+    read_identity,
+    read_marks,
+    spellings,
+)
 
 if TYPE_CHECKING:
     from retriable_kafka_client.core.partition import Assignment
@@ -30,6 +41,7 @@ headers_of: Callable[[Any], Any] = methodcaller("headers")
 key_of: Callable[[Any], bytes | None] = methodcaller("key")
 
 _UNREADABLE = object()
+UNREADABLE_NAME = "\ufffd"  # stands for a name that is not UTF-8
 
 LONGEST_LANE = 64  # bytes
 ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers: client, broker and our own records of it
@@ -53,7 +65,7 @@ class Intake:
     ) -> None:
         self._keyed = keyed  # the key orders messages
         self._raw_filter = raw_filter
-        self._group = group
+        self._ours = spellings(group)  # copies with these names are ours
         self._message_bytes = message_bytes
         self._deserializer = deserializer
         self._keep = keep
@@ -111,10 +123,11 @@ class Intake:
         self, assignment: Assignment, offset: int, size: int, raw: Any, headers: Sequence[Any], role: Role
     ) -> Entry:
         try:
-            marks = read_marks(headers)
+            marks = read_marks(headers, _deciding(role))
         except MalformedHeader as error:
             malformed = Verdict(retry.REASON_MALFORMED, text=str(error))
-            return Entry.marked(assignment, offset, size, raw, PLAIN, role.route, verdict=malformed)
+            told = read_identity(headers)
+            return Entry.marked(assignment, offset, size, raw, told, role.route, verdict=malformed)
         if marks is PLAIN:
             return Entry(assignment, offset, size, raw, PLAIN, role.route)
         route, verdict = self._route(marks, role, assignment.place.topic)
@@ -131,7 +144,7 @@ class Intake:
     def _route(self, marks: Marks, role: Role, topic: str) -> tuple[int, Verdict | None]:
         route = role.route
         if role.is_retry:
-            if marks.group is not None and marks.group != self._group:
+            if marks.group is not None and marks.group not in self._ours:
                 return route, FOREIGN
             if marks.origin is not None:
                 found = self._routing.of_origin(topic, marks.origin.topic)
@@ -187,7 +200,7 @@ class Intake:
 
 
 def _all_headers(raws: Sequence[Any]) -> list[Any]:
-    """The headers of each; _UNREADABLE where a name is not UTF-8: such a record must not be asked a second time."""
+    """The headers of each; _UNREADABLE where a name is not UTF-8."""
     found: list[Any] = []
     remaining = iter(raws)
     while True:
@@ -211,13 +224,37 @@ def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
         return False
 
 
-def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:
-    """The entry of a record whose headers cannot be read; it goes on without them.
+def _deciding(role: Role) -> Collection[str]:
+    """Whether it matters here whose copy a record is, and of which topic."""
+    if not role.is_retry:
+        return ()
+    return DECIDING if len(role.users) > 1 else (GROUP,)
 
-    The client's own record must not be asked for them again: it would give out a half-made list, and whoever looks into
-    that ends the interpreter.
+
+def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:
+    """The entry of a record with a header whose name cannot be read. What can be read of its headers goes along."""
+    place, headers = assignment.place, _legible(raw)
+    size += sum(len(name) + len(value or b"") + HEADER_BYTES for name, value in headers)
+    plain = PlainRecord(
+        raw.value(), raw.key(), headers, place.topic, place.partition, offset, raw.timestamp()
+    )
+    verdict = Verdict(retry.REASON_MALFORMED, text="the name of a header is not UTF-8")
+    told = read_identity(headers)
+    return Entry.marked(assignment, offset, size, plain, told, route, verdict=verdict)
+
+
+def _legible(raw: Any) -> list[tuple[str, bytes | None]]:
+    """What can be read of headers of which a name cannot: that name reads UNREADABLE_NAME.
+
+    Asked a second time, the client's record gives out the list that it made: pairs without a name where the name cannot be
+    read. Whoever takes that name ends the interpreter; a look at what the pair refers to does not.
     """
-    place = assignment.place
-    plain = PlainRecord(raw.value(), raw.key(), None, place.topic, place.partition, offset, raw.timestamp())
-    verdict = Verdict(retry.REASON_MALFORMED, text="the headers cannot be read: a name is not UTF-8")
-    return Entry.marked(assignment, offset, size, plain, PLAIN, route, verdict=verdict)
+    found: list[tuple[str, bytes | None]] = []
+    try:
+        given = headers_of(raw)
+        for pair in given if isinstance(given, list) else ():
+            named = isinstance(pair, tuple) and len(pair) == 2 and len(get_referents(pair)) == 2
+            found.append((pair[0] if named else UNREADABLE_NAME, pair[1]))
+    except Exception:  # noqa: BLE001 - another release of the client, which gives out nothing
+        return []
+    return found

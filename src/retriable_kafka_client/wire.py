@@ -1,15 +1,18 @@
 """The headers that this library puts on records: their names, and strict, total codecs.
 
 What is read was written by anybody. Reading therefore either gives values within their ranges or raises
-MalformedHeader, whatever the bytes are, and never shows them. Fields and widths are shared with the 0.x
+MalformedHeader, whatever the bytes are, and never shows them. What only informs is never a reason to raise: it is left
+out (docs/headers.md). Fields and widths are shared with the 0.x
 releases: they read ``attempt``, ``timestamp`` and the chunk headers and ignore everything else.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 __all__ = [
     "ALONE",
@@ -24,6 +27,7 @@ __all__ = [
     "DEAD_ERROR_TEXT",
     "DEAD_REASON",
     "DEAD_TIME",
+    "DECIDING",
     "FIRST_FAILURE",
     "GROUP",
     "ID",
@@ -43,10 +47,13 @@ __all__ = [
     "Origin",
     "dead_headers",
     "own_headers",
+    "read_identity",
     "read_marks",
+    "spellings",
     "write_marks",
 ]
 
+T = TypeVar("T")
 Headers = tuple[tuple[str, bytes | None], ...]
 
 PREFIX = "retriable_kafka_"
@@ -78,6 +85,11 @@ DEAD_ATTEMPTS = PREFIX + "dead_attempts"
 DEAD_TIME = PREFIX + "dead_time"
 DEAD_CHUNK = PREFIX + "dead_chunk"  # which chunk of a group that never became whole: group in hex/index/count
 
+DECIDING = frozenset((GROUP, ORIGIN))
+"""What decides where several groups, or several entries, share a retry topic, and informs elsewhere."""
+
+_NOTHING: Sequence[None] = (None,)
+
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z, the last second that datetime knows
 MAX_TIME_MS = _MAX_SECONDS * 1000  # the largest that still rounds up to such a second
 _MAX_INT32 = 2**31 - 1
@@ -87,6 +99,8 @@ _MAX_ID = 255
 _MAX_DEAD_TEXT = 4096  # bytes: an exception's text must not make a dead letter too large for its topic
 
 _ORIGIN_FORM = re.compile(rb"([a-zA-Z0-9._-]{1,249})/(0|[1-9][0-9]{0,9})/(0|[1-9][0-9]{0,18})")
+_QUOTED = re.compile(rb"b?(['\"])(.*)\1", re.DOTALL)
+_MAX_SPELLED = 500  # bytes; no origin is longer, however it is written
 _ID_FORM = re.compile(rb"[ -~]{1,255}")
 
 
@@ -145,17 +159,42 @@ class MalformedHeader(ValueError):
         return f"header {self.header}: {self.problem}"
 
 
-def read_marks(headers: Sequence[tuple[str, bytes | None]] | None) -> Marks:
+def read_marks(
+    headers: Sequence[tuple[str, bytes | None]] | None, deciding: Container[str] = DECIDING
+) -> Marks:
     """Return what the library wrote; ``PLAIN`` itself if nothing. Raises MalformedHeader and nothing else.
 
+    Strict is what decides when, how often, for whom and with which others a message runs. What only informs is
+    left out where it is not of its form: the tools that people send dead letters back with change it. Of one
+    that stands more than once the first counts. ``deciding``: which of group and origin decide here.
     The exact not-before counts only where it rounds up to the seconds header: 0.x drops it, or keeps it by
     accident.
     """
     if headers:
         for name, _ in headers:
             if name.startswith(PREFIX):
-                return _parse(headers)
+                return _parse(headers, deciding)
     return PLAIN
+
+
+def read_identity(headers: Sequence[tuple[str, bytes | None]]) -> Marks:
+    """Return what can be read of which message it is, whatever stands beside it: for one that never runs."""
+    found = _found(headers)
+    return Marks(
+        origin=_told(found, ORIGIN, _origin),
+        origin_timestamp_ms=_told(found, ORIGIN_TIMESTAMP, _time),
+        id=_told(found, ID, _id),
+        first_failure_ms=_told(found, FIRST_FAILURE, _time),
+    )
+
+
+def spellings(group: str) -> frozenset[str]:
+    """Return how a header with this group may read once a tool has written it as text: as it is, quoted, in base64,
+    or UTF-8 taken for Latin-1.
+    """
+    name = group.encode("utf-8", "surrogatepass")
+    forms = (group, str(name), f'"{group}"', b64encode(name).decode(), name.decode("latin-1"))
+    return frozenset(forms)
 
 
 def own_headers(headers: Iterable[tuple[str, bytes | None]] | None) -> Headers:
@@ -247,34 +286,23 @@ def _identity(marks: Marks) -> list[tuple[str, bytes]]:
     return headers
 
 
-def _parse(headers: Sequence[tuple[str, bytes | None]]) -> Marks:
-    found: dict[str, bytes] = {}
-    for name, value in headers:
-        # Names of a later release are none of our business, whatever they hold.
-        if name not in _READ:
-            continue
-        if name in found:
-            raise MalformedHeader(name, "stands more than once")
-        if value is None:
-            raise MalformedHeader(name, "is null")
-        found[name] = value
+def _parse(headers: Sequence[tuple[str, bytes | None]], deciding: Container[str]) -> Marks:
+    found = _found(headers)
     if not found:
         return PLAIN
-    group = found.get(GROUP)
-    origin = found.get(ORIGIN)
-    name_bytes = found.get(ID)
-    if found.get(ALONE):
+    alone = _only(found, ALONE)
+    if alone:
         raise MalformedHeader(ALONE, "is not empty")
     return Marks(
         failed=_number(found, ATTEMPT, _MAX_INT32) or 0,
         not_before_ms=_not_before(found),
-        group=None if group is None else _group(group),
-        origin=None if origin is None else _origin(origin),
-        origin_timestamp_ms=_number(found, ORIGIN_TIMESTAMP, MAX_TIME_MS),
-        id=None if name_bytes is None else _id(name_bytes),
-        first_failure_ms=_number(found, FIRST_FAILURE, MAX_TIME_MS),
-        alone=ALONE in found,
-        parked_ms=_number(found, PARKED, MAX_TIME_MS),
+        group=_decided(found, GROUP, _group, deciding),
+        origin=_decided(found, ORIGIN, _origin, deciding),
+        origin_timestamp_ms=_told(found, ORIGIN_TIMESTAMP, _time),
+        id=_told(found, ID, _id),
+        first_failure_ms=_told(found, FIRST_FAILURE, _time),
+        alone=alone is not None,
+        parked_ms=_told(found, PARKED, _time),
         chunk=_chunk(found),
     )
 
@@ -287,9 +315,50 @@ _READ = frozenset(
     )
 )
 
+_Found = dict[str, list[bytes | None]]
 
-def _number(found: dict[str, bytes], header: str, maximum: int) -> int | None:
-    value = found.get(header)
+
+def _found(headers: Sequence[tuple[str, bytes | None]]) -> _Found:
+    """Our headers by name. Names of a later release are none of our business, whatever they hold."""
+    found: _Found = {}
+    for name, value in headers:
+        if name in _READ:
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def _only(found: _Found, header: str) -> bytes | None:
+    """The value of one that decides something; None: it is not there."""
+    values = found.get(header)
+    if values is None:
+        return None
+    if len(values) > 1:
+        raise MalformedHeader(header, "stands more than once")
+    if values[0] is None:
+        raise MalformedHeader(header, "is null")
+    return values[0]
+
+
+def _told(found: _Found, header: str, read: Callable[[bytes], T]) -> T | None:
+    """What one says that only informs; None: nothing that can be read."""
+    value = found.get(header, _NOTHING)[0]
+    if value is None:
+        return None
+    try:
+        return read(value)
+    except MalformedHeader:
+        return None
+
+
+def _decided(found: _Found, header: str, read: Callable[[bytes], T], deciding: Container[str]) -> T | None:
+    if header not in deciding:
+        return _told(found, header, read)
+    value = _only(found, header)
+    return None if value is None else read(value)
+
+
+def _number(found: _Found, header: str, maximum: int) -> int | None:
+    value = _only(found, header)
     if value is None:
         return None
     if len(value) != 8:
@@ -300,7 +369,14 @@ def _number(found: dict[str, bytes], header: str, maximum: int) -> int | None:
     return number
 
 
-def _not_before(found: dict[str, bytes]) -> int | None:
+def _time(value: bytes) -> int:
+    number = int.from_bytes(value)
+    if len(value) != 8 or number > MAX_TIME_MS:
+        raise MalformedHeader("a time", "is not 8 bytes, or out of range")
+    return number
+
+
+def _not_before(found: _Found) -> int | None:
     whole = _number(found, TIMESTAMP, _MAX_SECONDS)
     exact = _number(found, NOT_BEFORE, MAX_TIME_MS)
     if whole is None:
@@ -310,14 +386,10 @@ def _not_before(found: dict[str, bytes]) -> int | None:
     return whole * 1000
 
 
-def _chunk(found: dict[str, bytes]) -> Chunk | None:
-    group = found.get(CHUNK_GROUP)
+def _chunk(found: _Found) -> Chunk | None:
+    group = _only(found, CHUNK_GROUP)
     index = _number(found, CHUNK_INDEX, _MAX_INT32)
     count = _number(found, CHUNK_COUNT, _MAX_INT32)
-    total = _number(found, TOTAL_SIZE, _MAX_INT64)
-    checksum = found.get(CHECKSUM)
-    if checksum is not None:
-        _checksum(checksum)
     if group is None and index is None and count is None:
         return None
     if group is None:
@@ -330,7 +402,17 @@ def _chunk(found: dict[str, bytes]) -> Chunk | None:
         raise MalformedHeader(CHUNK_GROUP, "is not 16 bytes")
     if index >= count:
         raise MalformedHeader(CHUNK_INDEX, "is not below the number of chunks")
-    return Chunk(group, index, count, total, checksum)
+    # Nothing is put together of one, and so nothing compared.
+    deciding = (TOTAL_SIZE, CHECKSUM) if count > 1 else ()
+    total = _decided(found, TOTAL_SIZE, _size, deciding)
+    return Chunk(group, index, count, total, _decided(found, CHECKSUM, _checksum, deciding))
+
+
+def _size(value: bytes) -> int:
+    number = int.from_bytes(value)
+    if len(value) != 8 or number > _MAX_INT64:
+        raise MalformedHeader(TOTAL_SIZE, "is not 8 bytes, or out of range")
+    return number
 
 
 def _checksum(value: bytes) -> bytes:
@@ -349,13 +431,26 @@ def _group(value: bytes) -> str:
 
 
 def _origin(value: bytes) -> Origin:
-    match = _ORIGIN_FORM.fullmatch(value)
+    match = _ORIGIN_FORM.fullmatch(value) or _spelled_origin(value)
     if match is None or match[1] in (b".", b".."):
         raise MalformedHeader(ORIGIN, "is not topic/partition/offset")
     origin = Origin(match[1].decode(), int(match[2]), int(match[3]))
     if origin.partition > _MAX_INT32 or origin.offset > _MAX_INT64:
         raise MalformedHeader(ORIGIN, "is out of range")
     return origin
+
+
+def _spelled_origin(value: bytes) -> re.Match[bytes] | None:
+    """An origin that a tool has written as text: quoted, escaped, or in base64."""
+    if len(value) > _MAX_SPELLED:
+        return None
+    quoted = _QUOTED.fullmatch(value)
+    if quoted is not None:
+        return _ORIGIN_FORM.fullmatch(quoted[2].replace(b"\\/", b"/"))
+    try:
+        return _ORIGIN_FORM.fullmatch(b64decode(value, validate=True))
+    except ValueError:
+        return _ORIGIN_FORM.fullmatch(value.replace(b"\\/", b"/"))
 
 
 def _id(value: bytes) -> str:

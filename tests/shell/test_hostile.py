@@ -140,6 +140,9 @@ def test_each_ends_where_it_should(run: Run, where: str, record: Hostile) -> Non
 def test_headers_that_cannot_be_read_do_not_end_it(run: Run, where: str, name: str) -> None:
     (letter,) = [one for one in run.letters if one.value == json.dumps(f"{where}: {name}").encode()]
     assert letter.header(wire.DEAD_REASON) == b"malformed-header"
+    pairs = next(pairs for one, pairs in UNREADABLE if one == name)
+    own = [pair for pair in letter.headers if not pair[0].startswith(wire.PREFIX)]
+    assert own == [("good" if header == b"good" else "\ufffd", value) for header, value in pairs]
 
 
 def test_neighbours_do_not_notice(run: Run) -> None:
