@@ -79,3 +79,25 @@ def test_the_new_protocol_matches_whole_names() -> None:
     names = ["orders", "^a|^b$"]
     assert subscription(names, "classic") == names
     assert subscription(names, "consumer") == ["orders", "^.*(^a|^b$).*"]
+
+
+@pytest.mark.parametrize(
+    "names", ["billing", b"billing", 3, None, [""], ["a", None], ["g"], ("a", "g"), [b"a"]]
+)
+def test_former_groups_are_names_of_other_groups(names: object) -> None:
+    with pytest.raises(ConfigError) as failure:
+        Consumer(
+            Cluster("localhost:1"),
+            group_id="g",
+            topics=[topic("orders")],
+            handler=print,
+            former_groups=names,  # type: ignore[arg-type]
+        )
+    assert failure.value.field == "Consumer.former_groups" and failure.value.remedy
+
+
+def test_former_groups_may_be_any_collection() -> None:
+    for names in ([], (), {"a", "b"}, ["a", "a"], ("G",)):
+        Consumer(
+            Cluster("localhost:1"), group_id="g", topics=[topic("orders")], handler=print, former_groups=names
+        )

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -28,7 +28,7 @@ from retriable_kafka_client.loop import Control, Loop, LoopConfig
 from retriable_kafka_client.message import JSON, Deserializer, Message
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.stats import Stats
-from retriable_kafka_client.wiring import check_ordering, check_topics
+from retriable_kafka_client.wiring import check_former_groups, check_ordering, check_topics
 from retriable_kafka_client.workers.job import HandlerSpec, is_async
 
 __all__ = ["Consumer", "run_consumers"]
@@ -58,6 +58,8 @@ class Consumer:
       when a handler begins, so starting a process and importing its modules counts too.
     - ``commit_interval``: seconds between commits.
     - ``error_text``: put exception texts into dead letters, events and the log (a few lines); they may hold payload.
+    - ``former_groups``: names that this group had before: copies that they left in the retry topics are run. Stop their
+      members first. Copies of any other group are passed over.
     - ``on_event``: called with each event (module ``events``) on a thread of its own.
     """
 
@@ -77,6 +79,7 @@ class Consumer:
         commit_interval: float | timedelta = 1.0,
         limits: Limits = Limits(),  # noqa: B008 - it is immutable
         error_text: bool = False,
+        former_groups: Collection[str] = (),
         on_event: Callable[[Event], object] | None = None,
     ) -> None:
         _instance("cluster", cluster, Cluster)
@@ -93,6 +96,7 @@ class Consumer:
             raise ConfigError("Consumer.guarantee", guarantee, "must be 'at_least_once' or 'exactly_once'")
         self._exactly_once = guarantee == "exactly_once"
         self.group_id = group_id
+        self._former_groups = check_former_groups(former_groups, group_id)
         self.topics = check_topics(topics)
         check_ordering(ordering, self.topics)
         self._ordering: Ordering = ordering
@@ -291,6 +295,7 @@ class Consumer:
             error_text=self._error_text,
             keyed=self._ordering == "key",
             raw_filter=self.raw_filter,
+            former_groups=self._former_groups,
         )
         config = LoopConfig(
             engine=engine,

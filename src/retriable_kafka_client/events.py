@@ -17,6 +17,7 @@ __all__ = [
     "Committed",
     "DrainOverrun",
     "Event",
+    "ForeignCopies",
     "HandOffRefused",
     "HandlerTimedOut",
     "MessageDeadLettered",
@@ -142,6 +143,18 @@ class TopicUnclear(Event):
     """A topic that appeared while the consumer ran is not clearly one entry's; nothing of it is read or committed."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForeignCopies(Event):
+    """Retry copies of ``group`` are passed over, from this one on; told once for each group, of a hundred groups at most.
+
+    Where that was this consumer's ``group_id`` before, ``Consumer(former_groups=…)`` runs them. A name of more than 255
+    characters is cut.
+    """
+
+    offset: int
+    group: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

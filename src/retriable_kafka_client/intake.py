@@ -62,10 +62,12 @@ class Intake:
         error_text: bool,
         keyed: bool = False,
         raw_filter: Callable[[Any], bool] | None = None,
+        former_groups: Sequence[str] = (),
     ) -> None:
         self._keyed = keyed  # the key orders messages
         self._raw_filter = raw_filter
-        self._ours = spellings(group)  # copies with these names are ours
+        # Copies with these names are ours.
+        self._ours = frozenset[str]().union(*map(spellings, (group, *former_groups)))
         self._message_bytes = message_bytes
         self._deserializer = deserializer
         self._keep = keep

@@ -25,6 +25,7 @@ MOST_TEXT = 1_000  # characters of an exception's text
 SINGLE_MESSAGES = (
     *WITH_TEXT,
     events.ChunksGivenUp,
+    events.ForeignCopies,
     events.HandlerTimedOut,
     events.NoRetryTopic,
     events.OffsetMapOverflow,
@@ -172,6 +173,18 @@ class Notifier:
                     event.reason,
                     event.chunks,
                     event.expected,
+                    others,
+                )
+            case events.ForeignCopies():
+                log.warning(
+                    "group %s: %s has retry copies of group %s, which are passed over, from offset %d on; if this group had"
+                    " that name before, stop its members and give Consumer(former_groups=[%s]); if it is another group,"
+                    " all is well%s",
+                    group,
+                    event.topic,
+                    _quoted(event.group),
+                    event.offset,
+                    _quoted(event.group),
                     others,
                 )
             case events.HandlerTimedOut():

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from retriable_kafka_client.config import DISCARD, Topic, names_of
 from retriable_kafka_client.core.routing import Routing, is_pattern
 from retriable_kafka_client.errors import ConfigError
 
-__all__ = ["check_ordering", "check_topics", "subscription"]
+__all__ = ["check_former_groups", "check_ordering", "check_topics", "subscription"]
 
 
 def check_topics(topics: object) -> tuple[Topic, ...]:
@@ -38,6 +38,21 @@ def check_ordering(ordering: object, topics: tuple[Topic, ...]) -> None:
                 f"must be left out with ordering={ordering!r}: what goes through a retry topic comes back behind the "
                 "messages that it stood before; Retry(max_attempts=…, delay=…) retries in place",
             )
+
+
+def check_former_groups(names: object, group: str) -> tuple[str, ...]:
+    """Return the names that ``group`` had before, each once. Raises ConfigError for what is none."""
+    field = "Consumer.former_groups"
+    if isinstance(names, (str, bytes)) or not isinstance(names, Collection):
+        raise ConfigError(field, names, "must be a list of group names; a single one goes into a list, too")
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(field, name, "must hold group names, texts that are not empty")
+        if name == group:
+            raise ConfigError(
+                field, name, "is the group_id itself, whose copies are run anyway; leave it out"
+            )
+    return tuple(dict.fromkeys(names))
 
 
 def _check_patterns(topics: Sequence[Topic]) -> None:

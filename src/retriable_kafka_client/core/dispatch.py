@@ -12,6 +12,7 @@ from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.settings import Counters, EngineConfig
+from retriable_kafka_client.core.strangers import Strangers
 
 __all__ = ["Dispatch"]
 
@@ -29,6 +30,7 @@ class Dispatch:
         self._outcomes = outcomes
         self._counters = counters
         self._out = out
+        self._strangers = Strangers()
         self._turn = 0  # which partition hands out first
 
     def release(self, assignments: Collection[Assignment], now: p.Now) -> None:
@@ -80,6 +82,7 @@ class Dispatch:
                     self._counters.filtered += 1
                 elif verdict is FOREIGN:
                     self._counters.foreign += 1
+                    self._tell_stranger(entry)
                 elif verdict is DUPLICATE:
                     self._counters.duplicates += 1
                 self._outcomes.complete(entry)
@@ -89,6 +92,11 @@ class Dispatch:
                 )
                 self._outcomes.dead_letter(entry, failure, entry.marks.failed)
         return run
+
+    def _tell_stranger(self, entry: Entry) -> None:
+        group = self._strangers.meet(entry.marks.group or "")
+        if group is not None:
+            self._out.append(p.Notify(notices.stranger(entry, group)))
 
     def _tell_blocked(self, assignment: Assignment) -> None:
         blocked = bool(assignment.blocked)

@@ -22,6 +22,7 @@ __all__ = [
     "reset",
     "retried_in_place",
     "started",
+    "stranger",
     "timed_out",
 ]
 
@@ -46,6 +47,12 @@ def reset(assignment: Assignment, position: int | None) -> events.Event:
     """The log is another one than before."""
     topic, partition = assignment.place
     return events.TopicReset(topic=topic, partition=partition, position=position)
+
+
+def stranger(entry: Entry, group: str) -> events.Event:
+    """The retry copy is another group's, the first one of it that was met."""
+    topic, partition = entry.assignment.place
+    return events.ForeignCopies(topic=topic, partition=partition, offset=entry.offset, group=group)
 
 
 def blocked(assignment: Assignment) -> events.Event:
