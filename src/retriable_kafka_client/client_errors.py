@@ -34,6 +34,7 @@ class ClientErrors:
         self._topics = topics
         self._servers = servers
         self._began = time.monotonic()
+        self._complained_of: set[str] = set()
 
     def begin(self) -> None:
         """A client is made: the time to reach the brokers begins anew."""
@@ -54,6 +55,8 @@ class ClientErrors:
         topic = raw.topic()
         if code == "_PARTITION_EOF":
             return
+        if topic:
+            self._complained_of.add(topic)
         if error.fatal():
             raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
         if code == "_MAX_POLL_EXCEEDED":
@@ -66,6 +69,13 @@ class ClientErrors:
             self.refused(f"topic {topic}" if topic and code.startswith("TOPIC") else None, code)
         else:
             self._troubles.note("poll", f"polling reports {code}")
+
+    def take_topics(self) -> set[str]:
+        """Topics that polls have reported errors of, since the last call."""
+        if not self._complained_of:
+            return self._complained_of
+        topics, self._complained_of = self._complained_of, set()
+        return topics
 
     def client(self, error: KafkaError) -> None:
         """What the client says of itself."""

@@ -71,6 +71,7 @@ CLOSE_SECONDS = 5.0
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
+SILENCE_OF_TOPIC_SECONDS = 0.3  # in less, no topic is deleted and made anew
 
 
 @dataclass(slots=True)
@@ -117,6 +118,9 @@ class Loop:
         self._idle_looks = IdleLooks()
         self._starts: list[p.Start] = []
         self._renewed: set[str] = set()  # topics that were made anew while we ran
+        self._epochs: dict[p.Place, int | None] = {}  # of the leaders, when a record came last
+        self._heard_at: dict[str, float] = {}  # when a topic's records came last (monotonic)
+        self._was_in_doubt = False  # whether the brokers could be used
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._publishing = 0  # bytes of what handlers sent that no broker has answered for
         self._reopen = False  # a new client is called for
@@ -176,10 +180,8 @@ class Loop:
     def _consume(self) -> None:
         config = self._config
         limits = TopicLimits(lambda: self._admin, mock=self._directory.is_mock)
-        for route in config.engine.routes:
-            for name in (route.retry_topic, route.dead_letter):
-                if name is not None:
-                    limits.pending(name)  # asks
+        for name, size in self._directory.batch_bytes().items():
+            limits.learn(name, size)
         self._sender = Sender(
             producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits, self._ask
         )
@@ -267,9 +269,8 @@ class Loop:
         self._errors.look(now)
         self._reopen |= self._standing.is_vain(self._consumer, topic, now)
         if self._standing.is_admin_vain(self._admin, topic, now):
-            self._admin = self._directory.admin = open_client(
-                AdminClient, admin_settings(self._config.cluster)
-            )
+            self._admin = open_client(AdminClient, admin_settings(self._config.cluster))
+            self._directory.replace_admin(self._admin)
 
     def _serve(self) -> None:
         """Take what workers and brokers have answered, and what time has brought. Also inside rebalance callbacks."""
@@ -387,7 +388,7 @@ class Loop:
             case p.RunBatch():
                 self._runner.push_batch(command.batch)
             case p.Notify():
-                self._notifier.tell(command.event)
+                self._note(command.event)
             case p.Produce():
                 self._sender.send(command.handoff)
             case p.Publish():
@@ -413,6 +414,14 @@ class Loop:
             case p.CancelRecall():
                 self._recaller.cancel(command.recall)
 
+    def _note(self, event: events.Event) -> None:
+        match event:
+            case events.TopicReset():
+                self._directory.suspect(event.topic)  # its log goes back
+            case events.HandOffRefused():
+                self._directory.suspect(event.target)
+        self._notifier.tell(event)
+
     # Records -----------------------------------------------------------------------------------------------------------
 
     def _poll(self) -> bool:
@@ -436,7 +445,9 @@ class Loop:
             ) from error
         if not batch:
             return False
+        now = time.monotonic()
         for arrived in arrivals(self._errors.sift(batch)):
+            self._watch(arrived, now)
             self._tell(arrived)
             self._troubles.clear("brokers", "login", "poll")
         return True
@@ -474,8 +485,10 @@ class Loop:
 
     def _refresh_topics(self) -> None:
         troubled = self._troubles.topics()
-        names = {place.topic for place in self._engine.assignments}.union(troubled)
-        changed = self._directory.refresh(names, time.monotonic(), urgent=troubled)
+        self._note_signs()
+        changed = self._directory.refresh(
+            lambda: {place.topic for place in self._engine.assignments}, time.monotonic(), troubled=troubled
+        )
         for name in changed:
             self._renewed.add(name)
             facts = self._directory.facts(name)
@@ -485,13 +498,32 @@ class Loop:
                     self._reopen = True  # a client moves no partition that it consumes: see Assigner
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         missing, given = self._directory.missing, self._config.topics
-        for name in given:
-            if name in missing:
-                self._troubles.note(f"topic {name}", f"topic {name} does not exist")
+        for name in missing.intersection(given).difference(troubled):
+            self._troubles.note(f"topic {name}", f"topic {name} does not exist")
         for name in troubled:
             left = name in missing and name not in given  # that only a pattern names may go as it came
             if left or self._directory.readable_since(name, self._troubles.noted_at(f"topic {name}")):
                 self._troubles.clear(f"topic {name}")
+
+    def _note_signs(self) -> None:
+        """What points to a topic that was made anew: the client's complaints, and an outage that has ended."""
+        for name in self._errors.take_topics():
+            self._directory.suspect(name)
+        in_doubt = self._troubles.known("brokers")
+        if self._was_in_doubt and not in_doubt:
+            self._directory.suspect_all()
+        self._was_in_doubt = in_doubt
+
+    def _watch(self, arrived: p.Arrived, now: float) -> None:
+        """Records may be of a topic that was made anew: after a silence, or where the partition's leader has another epoch."""
+        topic = arrived.place.topic
+        epoch = arrived.raws[0].leader_epoch()
+        if self._epochs.setdefault(arrived.place, epoch) != epoch:
+            self._epochs[arrived.place] = epoch
+            self._directory.suspect(topic)
+        if now > self._heard_at.get(topic, now) + SILENCE_OF_TOPIC_SECONDS:
+            self._directory.suspect(topic)
+        self._heard_at[topic] = now
 
     # Commits -----------------------------------------------------------------------------------------------------------
 
@@ -509,6 +541,8 @@ class Loop:
         if len(outcome.codes) < len(outcome.commit.progress):
             self._errors.group_is_well()
         for place, code in outcome.codes.items():
+            if "UNKNOWN_TOPIC" in code:
+                self._directory.suspect(place.topic)
             if code.endswith("AUTHORIZATION_FAILED"):
                 self._errors.refused(f"topic {place.topic}" if code.startswith("TOPIC") else None, code)
 
@@ -578,6 +612,8 @@ class Loop:
 
     def _end(self, places: Sequence[p.Place], reason: str) -> None:
         self._positions.pending.difference_update(places)
+        for place in places:
+            self._epochs.pop(place, None)
         self._starts = [start for start in self._starts if start.place not in places]
         self._tell(p.Ended(places, reason))
         if self._transacting is not None:

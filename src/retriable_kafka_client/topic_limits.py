@@ -42,6 +42,10 @@ class TopicLimits:
         """Bytes of the largest batch that the topic takes; None: not told, or not yet."""
         return self._limits.get(topic)
 
+    def learn(self, topic: str, size: int) -> None:
+        """Somebody else has asked."""
+        self._limits[topic] = size
+
     def pending(self, topic: str) -> bool:
         """Whether an answer is still to come, at most some seconds from now. Asks, if nobody has."""
         question = self._questions.get(topic)

@@ -125,7 +125,7 @@ def test_a_base_topic_made_anew_is_read_from_its_first_offset(
     wait_until(lambda: {n for _, n in runs} == {*range(100), *range(1000, 1300)})
     lab.caught_up(entry)
     ready(consumer)
-    # Before it is noticed, in up to 5 s, the classic client reads on where the old topic stood: these run again.
+    # Before it is noticed, the classic client reads on where the old topic stood: these run again.
     counts = Counter(n for _, n in runs)
     assert max(counts.values()) <= 2 and all(counts[n] == 1 for n in range(100))
     assert len({name for name, _ in runs}) >= 400  # equal places, other ids
