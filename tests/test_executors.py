@@ -133,6 +133,19 @@ def told(tmp_path: Path) -> Iterator[Told]:
 
 
 @pytest.mark.parametrize("kind", ALL)
+def test_a_handler_that_forgets_to_await_fails(kinds: Kinds, kind: str) -> None:
+    forgets = handlers.returns_coroutine_async if kind == "AsyncExecutor" else handlers.returns_coroutine
+    driven = Driven(kinds.get(kind), spec(forgets))
+    driven.push(entries(50))
+    driven.until_ended(50)
+    assert {failure.error for _, failure in driven.failed} == {
+        "retriable_kafka_client.workers.job.AwaitableReturned"
+    }
+    assert len(driven.failed) == 50
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_everything_comes_back_once(kinds: Kinds, kind: str) -> None:
     handler = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
     count = 100_000 if kind in ("int", "InBatches", "ThreadPoolExecutor") else 20_000

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,32 @@ def test_a_run_that_was_cancelled_in_time_is_no_line(caplog: pytest.LogCaptureFi
     notifier = Notifier(None, group="billing")
     notifier.tell(ev.HandlerTimedOut(topic="orders", partition=0, offset=7, attempt=1, running=False))
     assert not caplog.records
+
+
+@pytest.mark.parametrize("error", [None, ValueError(), SystemExit(), KeyboardInterrupt(), GeneratorExit()])
+@pytest.mark.filterwarnings("error")
+def test_an_on_event_that_fails_is_one_line_and_goes_on(
+    error: BaseException | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = []
+
+    async def nobody_awaits() -> None:
+        pass
+
+    def listen(event: ev.Event) -> Any:
+        told.append(event)
+        if error is not None:
+            raise error
+        return nobody_awaits()
+
+    notifier = Notifier(listen, group="billing")
+    notifier.start()
+    for _ in range(3):
+        notifier.tell(ev.MessageParked(topic="orders", partition=0, offset=7))
+    notifier.close(30.0)
+    assert len(told) == 3
+    (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert (type(error).__name__ if error is not None else "AwaitableReturned") in line.getMessage()
 
 
 FAILURES = [

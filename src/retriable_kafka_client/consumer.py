@@ -29,7 +29,7 @@ from retriable_kafka_client.message import JSON, Deserializer, Message
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.wiring import check_former_groups, check_ordering, check_topics
-from retriable_kafka_client.workers.job import HandlerSpec, is_async
+from retriable_kafka_client.workers.job import HandlerSpec, check_sync
 
 __all__ = ["Consumer", "run_consumers"]
 
@@ -423,10 +423,9 @@ def _callable(name: str, value: object, *, optional: bool = False) -> None:
 
 def _plain_function(name: str, value: object, *, optional: bool = False) -> None:
     _callable(name, value, optional=optional)
-    if callable(value) and is_async(value):
-        raise ConfigError(
-            f"Consumer.{name}", value, "must be a plain function: nobody awaits what it returns"
-        )
+    if callable(value):
+        remedy = "must be a plain function: nobody awaits what it returns"
+        check_sync(value, field=f"Consumer.{name}", remedy=remedy)
 
 
 def _told(failure: BaseException) -> str:

@@ -17,6 +17,7 @@ from retriable_kafka_client.core.routing import Role, Routing
 from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.outbox import HEADER_BYTES
+from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.wire import (
     DECIDING,
     GROUP,
@@ -195,7 +196,7 @@ class Intake:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
         message.ended = True  # a filter sends nothing
         try:
-            return None if keep(message) else FILTERED
+            return None if _is_true(keep(message)) else FILTERED
         except Exception as error:  # noqa: BLE001 - the filter is the user's
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
             return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
@@ -221,7 +222,7 @@ def _lane(key: bytes | None) -> bytes | None:
 
 def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
     try:
-        return bool(raw_filter(raw))
+        return _is_true(raw_filter(raw))
     except Exception:  # noqa: BLE001 - the filter is the user's; whoever gives one says what it raised
         return False
 
@@ -231,6 +232,14 @@ def _deciding(role: Role) -> Collection[str]:
     if not role.is_retry:
         return ()
     return DECIDING if len(role.users) > 1 else (GROUP,)
+
+
+def _is_true(answer: object) -> bool:
+    """What a filter says. Raises AwaitableReturned: a coroutine would be true."""
+    if answer is True or answer is False:
+        return answer
+    refuse_unfinished(answer, "the filter")
+    return bool(answer)
 
 
 def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:

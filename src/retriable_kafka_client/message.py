@@ -13,6 +13,7 @@ import msgspec
 from retriable_kafka_client.errors import DecodeError, Reject, RetriableKafkaError, RetryAfter
 from retriable_kafka_client.outbox import Output, output_of
 from retriable_kafka_client.outgoing import GivenHeaders
+from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.wire import Headers, Marks, own_headers
 
 __all__ = [
@@ -197,7 +198,10 @@ class Message(Generic[T]):
             self.eventful, self.decode_error = True, DecodeError("the payload is empty")
             raise self.decode_error
         try:
-            return self._deserializer(body, self)
+            value = self._deserializer(body, self)
+            if not isinstance(value, (dict, list)):  # what JSON gives is not looked through
+                refuse_unfinished(value, "the deserializer")
+            return value
         except (Reject, RetryAfter, MemoryError):
             raise  # a verdict, or a trouble of ours: neither says that the payload is bad
         except Exception as error:

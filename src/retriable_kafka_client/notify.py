@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from retriable_kafka_client import events
+from retriable_kafka_client.results import refuse_unfinished
 
 __all__ = ["Notifier"]
 
@@ -85,8 +86,8 @@ class Notifier:
         complained = False
         while (event := self._queue.get()) is not None:
             try:
-                self._on_event(event)
-            except Exception as error:  # noqa: BLE001 - on_event is the user's
+                refuse_unfinished(self._on_event(event), "on_event")
+            except BaseException as error:  # noqa: BLE001 - on_event is the user's, and this thread ours
                 if not complained:
                     log.error(
                         "group %s: on_event raised %s; further errors of it are not logged",

@@ -58,7 +58,9 @@ def output_parcel(output: Output, settle: Settle) -> Parcel:
 
 def _headers(handoff: HandOff, wall: float) -> list[Pair]:
     raw, marks, failure = handoff.entry.raw, handoff.marks, handoff.failure
-    if handoff.entry.marks.origin is None:  # a copy's own time is not the original's, also where that has none
+    if (
+        handoff.entry.marks.origin is None
+    ):  # a copy's own time is not the original's, also where that has none
         kind, timestamp_ms = raw.timestamp()
         if kind != TIMESTAMP_NOT_AVAILABLE and timestamp_ms >= 0:
             marks = replace(marks, origin_timestamp_ms=timestamp_ms)

@@ -367,6 +367,19 @@ def test_an_own_deserializer_sees_the_message_and_decides(lab: Lab) -> None:
     assert calls.counts() == {b"good": 1, b"bad": 1, b"reject": 1}  # once each, never for a null body
 
 
+def test_a_filter_that_returns_a_coroutine_keeps_nothing(lab: Lab) -> None:
+    async def keep(_message: Message[Any]) -> bool:
+        return True
+
+    entry, log = lab.entry(), Log()
+    lab.send(entry, b"1")
+    lab.start(entry, lambda m: log.add(m.value), filter=lambda m: keep(m))  # noqa: PLW0108 - hides it
+    (letter,) = lab.dead(entry)
+    assert letter.header(wire.DEAD_REASON) == b"filter-failed"
+    assert letter.header(wire.DEAD_ERROR) == b"retriable_kafka_client.workers.job.AwaitableReturned"
+    assert not log.items
+
+
 def test_the_filter_decides_before_the_handler(lab: Lab) -> None:
     entry, log, asked = lab.entry(), Log(), Log()
 

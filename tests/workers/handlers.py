@@ -23,6 +23,7 @@ __all__ = [
     "nothing_async",
     "read_nothing",
     "returns_coroutine",
+    "returns_coroutine_async",
     "say",
     "send_as_told",
     "send_as_told_async",
@@ -60,6 +61,11 @@ def returns_coroutine(message: Message[Any]) -> Any:
 def generator(message: Message[Any]) -> Any:
     """Never run."""
     yield message
+
+
+async def returns_coroutine_async(message: Message[Any]) -> Any:
+    """Forget to await."""
+    return nothing_async(message)
 
 
 def read_nothing(message: Message[Any]) -> None:

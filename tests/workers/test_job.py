@@ -1,5 +1,8 @@
 """What a worker does with one message."""
 
+import asyncio
+import concurrent.futures
+import contextlib
 import functools
 import inspect
 import pickle
@@ -157,7 +160,85 @@ PLAIN = [
     PlainObject().method,
     lambda message: None,
 ]
-GENERATORS = [handlers.generator, functools.partial(handlers.generator)]
+
+
+class Holder:
+    """Calls what it holds, and is marked as a wrapper of it."""
+
+    def __init__(self, held: Callable[..., object]) -> None:
+        functools.update_wrapper(self, held)
+        self.held = held
+
+    def __call__(self, message: Message[Any]) -> object:
+        return self.held(message)
+
+
+class Static:
+    """Whose call is a static method."""
+
+    @staticmethod
+    async def __call__(message: Message[Any]) -> None:
+        pass
+
+
+class OfAPartial:
+    """Whose call is a partial."""
+
+    __call__ = functools.partial(handlers.nothing_async)
+
+
+async def async_generator(message: Message[Any]) -> Any:
+    """Never run."""
+    yield message
+
+
+def wrapped_twice(message: Message[Any]) -> Any:
+    return wrapper(message)
+
+
+ASYNC_BEHIND = [
+    wrapper,
+    functools.wraps(wrapper)(wrapped_twice),
+    functools.partial(wrapper),
+    functools.lru_cache(handlers.nothing_async),
+    Holder(handlers.nothing_async),
+    Holder(Holder(handlers.nothing_async)),
+    staticmethod(handlers.nothing_async),
+    Static(),
+    OfAPartial(),
+    functools.partial(AsyncObject().method),
+]
+GENERATORS = [
+    handlers.generator,
+    functools.partial(handlers.generator),
+    contextlib.contextmanager(handlers.generator),
+    Holder(handlers.generator),
+    async_generator,
+    functools.partial(async_generator),
+]
+
+
+@functools.wraps(handlers.nothing_async)
+def runs_it(message: Message[Any]) -> None:
+    asyncio.run(handlers.nothing_async(message))
+
+
+@functools.wraps(handlers.generator)
+def goes_through_it(message: Message[Any]) -> None:
+    for _ in handlers.generator(message):
+        pass
+
+
+@pytest.mark.parametrize("handler", ASYNC_BEHIND)
+def test_async_handlers_behind_others_are_known(handler: Callable[..., object]) -> None:
+    with pytest.raises(ConfigError, match="AsyncExecutor"):
+        check_sync(handler)
+
+
+@pytest.mark.parametrize("handler", [runs_it, goes_through_it])
+def test_wrappers_that_do_the_work_are_plain(handler: Callable[..., object]) -> None:
+    check_sync(handler)
+    assert run(spec(handler), one(), 0) is None
 
 
 @pytest.mark.parametrize("handler", ASYNC)
@@ -176,7 +257,7 @@ def test_plain_handlers_are_known(handler: Callable[..., object]) -> None:
 
 @pytest.mark.parametrize("handler", GENERATORS)
 def test_generator_functions_are_refused(handler: Callable[..., object]) -> None:
-    with pytest.raises(ConfigError, match="yield"):
+    with pytest.raises(ConfigError, match=r"yield|AsyncExecutor"):
         check_sync(handler)
     with pytest.raises(ConfigError):
         check_async(handler)
@@ -184,7 +265,6 @@ def test_generator_functions_are_refused(handler: Callable[..., object]) -> None
 
 def test_what_cannot_be_known_is_accepted() -> None:
     check_async(wrapper)
-    check_sync(wrapper)
     check_async(print)
     check_sync(print)
     if hasattr(inspect, "markcoroutinefunction"):  # Python 3.12
@@ -215,3 +295,71 @@ def test_specs_and_messages_cross_processes() -> None:
         message = message_of(item, loaded)
         here: Message[Any] = Message(made.raw, made.marks, "uid", JSON)
         assert (message.value, message.attempt, message.id) == (here.value, here.attempt, here.id)
+
+
+# Work that nobody does ------------------------------------------------------------------------------------
+
+
+async def task_of(message: Message[Any]) -> Any:
+    """Return a task."""
+    return asyncio.get_running_loop().create_task(handlers.nothing_async(message))
+
+
+UNFINISHED: list[Callable[[Message[Any]], Any]] = [
+    handlers.nothing_async,
+    handlers.generator,
+    async_generator,
+    lambda message: concurrent.futures.Future(),
+    lambda message: [handlers.nothing_async(message), handlers.nothing_async(message)],
+    lambda message: (None, handlers.nothing_async(message)),
+    lambda message: {"a": [handlers.nothing_async(message)]},
+    lambda message: {1: handlers.generator(message)},
+    lambda message: map(print, [message]),
+]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("work", UNFINISHED)
+def test_work_that_nobody_does_is_a_failed_attempt(work: Callable[[Message[Any]], Any]) -> None:
+    def hidden(message: Message[Any]) -> Any:
+        return work(message)
+
+    failure = run(spec(hidden), one(), 0)
+    assert isinstance(failure, Failure)
+    assert failure.error is not None
+    assert (failure.error.rpartition(".")[2], failure.retry_in) == ("AwaitableReturned", 5.0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("work", [*UNFINISHED, task_of])
+def test_so_it_is_out_of_an_await(work: Callable[[Message[Any]], Any]) -> None:
+    async def forgets(message: Message[Any]) -> Any:
+        result = work(message)
+        return await result if work is task_of else result
+
+    failure = asyncio.run(run_async(spec(forgets), one(), 0))
+    assert isinstance(failure, Failure)
+    assert failure.error is not None
+    assert (failure.error.rpartition(".")[2], failure.retry_in) == ("AwaitableReturned", 5.0)
+
+
+@pytest.mark.parametrize("value", [[1, [2]], {"a": (1,)}, iter([1]), {1, 2}, range(3), object(), b"", "text"])
+def test_other_values_are_ignored(value: Any) -> None:
+    async def gives(message: Message[Any]) -> Any:
+        return value
+
+    assert run(spec(lambda message: value), one(), 0) is None
+    assert asyncio.run(run_async(spec(gives), one(), 0)) is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("swallow", [False, True])
+def test_a_deserializer_that_returns_a_coroutine_cannot_decode(swallow: bool) -> None:
+    async def decode(body: bytes, message: Message[Any]) -> Any:
+        pass
+
+    made = entry(7)
+    message: Message[Any] = Message(made.raw, made.marks, "uid", decode)
+    failure = run(spec(handlers.read_nothing if swallow else lambda m: m.value), message, 0)
+    assert isinstance(failure, Failure)
+    assert failure.reason == REASON_UNDECODABLE

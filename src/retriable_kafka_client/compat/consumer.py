@@ -19,6 +19,7 @@ from retriable_kafka_client.config import DISCARD, Limits, Retry, Topic
 from retriable_kafka_client.consumer import Consumer
 from retriable_kafka_client.errors import ConfigError, NotReachable, Reject
 from retriable_kafka_client.message import STDLIB_JSON, Message
+from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.workers.job import check_sync
 
 __all__ = ["BaseConsumer"]
@@ -141,7 +142,9 @@ class _Filter:
 
     def __call__(self, raw: KafkaMessage) -> bool:
         try:
-            return bool(self._keep(raw))
+            answer = self._keep(raw)
+            refuse_unfinished(answer, "the filter")
+            return bool(answer)
         except Exception as error:  # noqa: BLE001 - the filter is the program's
             log.error(
                 "group %s: the filter raised %s; the record of topic %s, partition %s, offset %s is passed over",

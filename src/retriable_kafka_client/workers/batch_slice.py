@@ -8,6 +8,7 @@ from typing import Any
 from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.message import Message
+from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.wire import PLAIN
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
@@ -15,7 +16,6 @@ from retriable_kafka_client.workers.job import (
     Outcome,
     ended,
     failed,
-    refuse_awaitable,
     sent_bytes,
 )
 from retriable_kafka_client.workers.runner import Harvest, Report, Slice
@@ -65,7 +65,7 @@ class BatchSlice(Slice):
             try:
                 result = handler(message)
                 if result is not None:
-                    refuse_awaitable(result)
+                    refuse_unfinished(result)
             except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
                 self._note(count, raw, failed(spec, message, route, error))
             else:

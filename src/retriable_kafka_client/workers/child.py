@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Lock
 from typing import Any
 
+from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
     HandlerSpec,
@@ -183,7 +184,7 @@ def _end_with_parent() -> None:
 def _initialized(connection: Connection, initializer: Callable[[], object] | None) -> bool:
     try:
         if initializer is not None:
-            initializer()
+            refuse_unfinished(initializer(), "the initializer")
     except BaseException as error:  # noqa: BLE001 - also SystemExit: the parent is told
         _print_without_text(error)
         connection.send(InitializerFailed(type(error).__qualname__))

@@ -16,6 +16,7 @@ from typing import Any
 from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.message import Message
+from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.workers.batch_slice import BatchSlice
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
@@ -29,7 +30,6 @@ from retriable_kafka_client.workers.job import (
     item_of,
     load,
     message_of,
-    refuse_awaitable,
     run,
     sent_bytes,
 )
@@ -105,7 +105,7 @@ class _LocalSlice(Slice):
             try:
                 result = handler(message)
                 if result is not None:
-                    refuse_awaitable(result)
+                    refuse_unfinished(result)
             except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
                 noted((entry, failed(spec, message, entry.route, error)))
             else:

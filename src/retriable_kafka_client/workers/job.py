@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 import pickle
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from enum import Enum
+from types import CodeType, MethodDescriptorType, WrapperDescriptorType
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
@@ -15,6 +18,7 @@ from retriable_kafka_client.core.retry import Failure, Policy, judge
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified, size_of
+from retriable_kafka_client.results import AwaitableReturned, refuse_unfinished
 from retriable_kafka_client.wire import PLAIN, Marks
 
 __all__ = [
@@ -32,16 +36,11 @@ __all__ = [
     "item_of",
     "load",
     "message_of",
-    "refuse_awaitable",
     "run",
     "run_async",
     "sent_bytes",
     "timed_out",
 ]
-
-
-class AwaitableReturned(TypeError):
-    """A handler returned an awaitable where nobody awaits it: its body never ran, so the attempt failed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +75,7 @@ def run(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
     try:
         result = spec.handler(message)
         if result is not None:
-            refuse_awaitable(result)
+            refuse_unfinished(result)
     except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
         return failed(spec, message, route, error)
     message.ended = True
@@ -90,7 +89,9 @@ async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Out
     try:
         result = spec.handler(message)
         if inspect.isawaitable(result):
-            await result
+            result = await result
+        if result is not None:
+            refuse_unfinished(result)
     except BaseException as error:  # noqa: BLE001 - the event loop outlives whatever a handler raises
         return failed(spec, message, route, error)
     message.ended = True
@@ -102,15 +103,6 @@ def timed_out(spec: HandlerSpec, entry: Entry) -> Failure:
     error = TimeoutError(f"the handler did not end within {spec.timeout:g} s")
     failure = judge(spec.policies[entry.route], entry.attempt, error, random.random(), spec.error_text)
     return replace(failure, timed_out=True)
-
-
-def refuse_awaitable(result: object) -> None:
-    """Raise AwaitableReturned if a handler's ``result`` would have to be awaited."""
-    if not inspect.isawaitable(result):
-        return
-    if inspect.iscoroutine(result):
-        result.close()  # or the interpreter warns that it was never awaited
-    raise AwaitableReturned("the handler returned an awaitable; `async def` handlers need an AsyncExecutor")
 
 
 def ended(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
@@ -135,23 +127,27 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
 
 def is_async(function: Callable[..., object]) -> bool:
     """Whether a call of it is known to return before its body runs, to be awaited."""
-    plain = _plain(function)
-    return inspect.iscoroutinefunction(plain) or inspect.isasyncgenfunction(plain)
+    return _kind(function) in (_Kind.ASYNC, _Kind.ASYNC_GENERATOR)
 
 
-def check_sync(handler: Callable[..., object]) -> None:
-    """Refuse a handler whose call would return before its body runs. Raises ConfigError."""
-    plain = _plain(handler)
-    if is_async(handler):
+def check_sync(
+    handler: Callable[..., object],
+    *,
+    field: str = "Consumer.handler",
+    remedy: str = "a plain function here; `async def` needs executor=AsyncExecutor()",
+) -> None:
+    """Refuse a function whose call would return before its body runs. Raises ConfigError about ``field``.
+
+    It looks through ``functools.wraps``, partials, bound and static methods, and objects with a ``__call__``. A wrapper
+    that runs what it wraps itself, as with ``asyncio.run``, passes.
+    """
+    kind = _kind(handler)
+    if kind is _Kind.GENERATOR:
         raise ConfigError(
-            "Consumer.handler", handler, "a plain function here; `async def` needs executor=AsyncExecutor()"
+            field, handler, "a function without `yield`: calling a generator function runs nothing"
         )
-    if inspect.isgeneratorfunction(plain):
-        raise ConfigError(
-            "Consumer.handler",
-            handler,
-            "a function without `yield`: calling a generator function runs nothing",
-        )
+    if kind is not _Kind.PLAIN:
+        raise ConfigError(field, handler, remedy)
 
 
 def check_async(handler: Callable[..., object]) -> None:
@@ -159,9 +155,14 @@ def check_async(handler: Callable[..., object]) -> None:
 
     Accepted: ``async def`` functions and methods, partials of them, objects whose ``__call__`` is one,
     functions marked as coroutine functions, and wrappers (``functools.wraps``) around any of these. Refused:
-    every other Python function. What is no Python function at all is accepted, and a plain return value from
-    it counts as success: its work is done.
+    every other Python function, and whatever ``yield`` makes a generator. What is no Python function at all is accepted,
+    and a plain return value from it counts as success: its work is done.
     """
+    kind = _kind(handler)
+    if kind in (_Kind.GENERATOR, _Kind.ASYNC_GENERATOR):
+        raise ConfigError(
+            "Consumer.handler", handler, "an `async def` function without `yield`: nobody iterates over it"
+        )
     plain = _plain(handler)
     if inspect.iscoroutinefunction(plain) or inspect.iscoroutinefunction(_plain(_unwrapped(plain))):
         return
@@ -169,13 +170,84 @@ def check_async(handler: Callable[..., object]) -> None:
         raise ConfigError("Consumer.handler", handler, "an `async def` function with AsyncExecutor")
 
 
+class _Kind(Enum):
+    """What a call of a function returns."""
+
+    PLAIN = 0
+    ASYNC = 1
+    ASYNC_GENERATOR = 2
+    GENERATOR = 3
+
+
+_MOST_WRAPPERS = 100  # one may stand around itself
+
+# Names in the code of a wrapper that runs the coroutine, or goes through the generator, that the wrapped function returns.
+_RUNS = frozenset(
+    (
+        *("run", "run_until_complete", "run_coroutine_threadsafe", "async_to_sync", "run_sync", "syncify"),
+        *(
+            "call",
+            "submit",
+            "send",
+            "result",
+            "wait",
+            "start",
+            "list",
+            "tuple",
+            "set",
+            "dict",
+            "deque",
+            "next",
+        ),
+        *("sum", "all", "any", "join", "for_each"),
+    )
+)
+
+
+def _kind(function: Any) -> _Kind:
+    for _ in range(_MOST_WRAPPERS):
+        plain = _plain(function)
+        if inspect.isasyncgenfunction(plain):
+            return _Kind.ASYNC_GENERATOR
+        if inspect.iscoroutinefunction(plain):
+            return _Kind.ASYNC
+        if inspect.isgeneratorfunction(plain):
+            return _Kind.GENERATOR
+        inner = _wrapped(plain) or _wrapped(function)
+        if inner is None or _runs_it(plain):
+            break
+        function = inner
+    return _Kind.PLAIN
+
+
+def _wrapped(function: Any) -> Any:
+    inner = getattr(function, "__dict__", {}).get("__wrapped__")
+    return inner if callable(inner) else None
+
+
+def _runs_it(wrapper: Any) -> bool:
+    code = getattr(wrapper, "__code__", None)
+    if not isinstance(code, CodeType):
+        return False
+    loops = any(one.opname in ("FOR_ITER", "SEND") for one in dis.get_instructions(code))
+    return loops or not _RUNS.isdisjoint(code.co_names)
+
+
 def _plain(handler: Any) -> Any:
-    """The function or method that a call ends in, through partials and callable objects."""
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    if inspect.isroutine(handler) or inspect.isclass(handler) or inspect.iscoroutinefunction(handler):
-        return handler
-    return getattr(handler, "__call__", handler)  # noqa: B004 - the bound method is wanted, not whether there is one
+    """The function that a call ends in, through partials, methods and callable objects."""
+    for _ in range(_MOST_WRAPPERS):
+        if isinstance(handler, (functools.partial, functools.partialmethod)):
+            handler = handler.func
+        elif isinstance(handler, (staticmethod, classmethod)) or inspect.ismethod(handler):
+            handler = handler.__func__
+        elif inspect.isroutine(handler) or inspect.isclass(handler) or inspect.iscoroutinefunction(handler):
+            break
+        else:
+            call = getattr(type(handler), "__call__", None)  # noqa: B004 - the function itself is wanted
+            if call is None or isinstance(call, (WrapperDescriptorType, MethodDescriptorType)):
+                break
+            handler = call
+    return handler
 
 
 def _unwrapped(function: Any) -> Any:
