@@ -146,6 +146,58 @@ def test_a_handler_that_forgets_to_await_fails(kinds: Kinds, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
+def test_each_run_has_a_context_of_its_own(kinds: Kinds, kind: str, tmp_path: Path) -> None:
+    token = handlers.started.set("the consumer")
+    leak = handlers.leak_async if kind == "AsyncExecutor" else handlers.leak
+    driven = Driven(kinds.get(kind), spec(partial(leak, str(tmp_path / "said"))))
+    handlers.started.reset(token)
+    driven.push(entries(100))
+    driven.until_ended(100)
+    assert not driven.failed
+    crosses = "rocess" in kind or kind == "Elsewhere"
+    assert handlers.lines(tmp_path / "said") == [f"-1 {'nothing' if crosses else 'the consumer'}"] * 100
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_each_deserializer_call_has_a_context_of_its_own(kinds: Kinds, kind: str, tmp_path: Path) -> None:
+    read = handlers.read_and_leak_async if kind == "AsyncExecutor" else handlers.read_and_leak
+    handled = spec(partial(read, str(tmp_path / "said")), deserializer=handlers.decode_and_leak)
+    driven = Driven(kinds.get(kind), handled)
+    driven.push(entries(100))
+    driven.until_ended(100)
+    assert not driven.failed
+    assert handlers.lines(tmp_path / "said") == ["True True"] * 100
+    driven.close()
+
+
+def test_what_a_pools_initializer_sets_stays(tmp_path: Path) -> None:
+    token = handlers.started.set("the consumer")
+    with (
+        ThreadPoolExecutor(1, initializer=handlers.begin_started) as threads,
+        ProcessExecutor(1, initializer=handlers.begin_started) as processes,
+    ):
+        for pool in (threads, processes):
+            driven = Driven(pool, spec(partial(handlers.leak, str(tmp_path / "said"))))
+            driven.push(entries(10))
+            driven.until_ended(10)
+            driven.close()
+    handlers.started.reset(token)
+    assert handlers.lines(tmp_path / "said") == ["-1 the pool"] * 20
+
+
+@pytest.mark.parametrize(
+    "order", ["await-generator-exit", "task-generator-exit", "close-me", "generator-exit"]
+)
+def test_a_task_that_ends_in_generator_exit_fails_its_message(kinds: Kinds, told: Told, order: str) -> None:
+    driven = Driven(kinds.get("AsyncExecutor"), spec(told.handler("AsyncExecutor")))
+    driven.push(orders(order, "ok"))
+    driven.until_ended(2)
+    assert driven.failure_of(0).error == "GeneratorExit"
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_everything_comes_back_once(kinds: Kinds, kind: str) -> None:
     handler = handlers.nothing_async if kind == "AsyncExecutor" else handlers.nothing
     count = 100_000 if kind in ("int", "InBatches", "ThreadPoolExecutor") else 20_000

@@ -15,7 +15,17 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "retriable_kafka_client"
 BASE = frozenset(
     f"{PACKAGE}.{name}"
-    for name in ("checks", "errors", "events", "message", "outbox", "outgoing", "results", "wire")
+    for name in (
+        "checks",
+        "errors",
+        "events",
+        "interrupts",
+        "message",
+        "outbox",
+        "outgoing",
+        "results",
+        "wire",
+    )
 )
 CORE = f"{PACKAGE}.core"
 CLI = f"{PACKAGE}.cli"

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from retriable_kafka_client.errors import ConfigError, DeliveryError
+from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.settings import is_secret
 
 if TYPE_CHECKING:
@@ -283,7 +284,9 @@ class ClientLog:
         try:
             told = (without_secrets(arg, self._settings) if isinstance(arg, str) else arg for arg in args)
             self._target.log(self._level(level, args), message, *told)
-        except Exception as error:  # noqa: BLE001 - a logger may be the user's
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             log.error("the logger of the Kafka client raised %s", _where(error))
 
     def _level(self, level: int, args: tuple[object, ...]) -> int:
@@ -345,9 +348,9 @@ def _guard(name: str, callback: Callable[[Any], object]) -> Callable[[Any], None
     def guarded(told: Any) -> None:
         try:
             callback(told)
-        except KeyboardInterrupt:
-            raise  # the user at the keyboard, not the callback
-        except BaseException as error:  # noqa: BLE001 - it is the user's, on the client's thread or ours
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             log.error("the callback %s in Cluster.settings raised %s", name, _where(error))
 
     return guarded
@@ -372,10 +375,12 @@ def _guard_oauth(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
                     "oauth_cb must return a tuple: token, expiry, and optionally principal, extensions"
                 )
             return answer[0], float(answer[1]), *answer[2:]
-        except Exception as error:
+        except BaseException as error:
             # The exception's text may hold the token.
             log.error("the callback oauth_cb in Cluster.settings failed: %s", type(error).__name__)
-            raise
+            if isinstance(error, Exception) or is_from_signal(error):
+                raise
+            raise RuntimeError(f"oauth_cb raised {type(error).__name__}") from None
 
     return guarded
 

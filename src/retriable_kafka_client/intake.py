@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from contextvars import Context, copy_context
 from dataclasses import replace
 from gc import get_referents
 from hashlib import sha256
@@ -14,6 +15,7 @@ from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Part
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Verdict
 from retriable_kafka_client.core.routing import Role, Routing
+from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.outbox import HEADER_BYTES
@@ -50,7 +52,9 @@ PART_BYTES = 900  # what a chunk costs besides, the only one of its group that h
 
 
 class Intake:
-    """Reads records on the loop's thread; never raises, whatever a record or the user's filter does."""
+    """Reads records on the loop's thread; never raises, whatever a record or the user's filter does; only a signal
+    that comes while a filter runs in the main thread goes through.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class Intake:
         self._keep = keep
         self._error_text = error_text
         self._routing = routing
+        self._context = copy_context()  # of the thread that starts the consumer; filters run in copies of it
 
     def read(
         self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]
@@ -99,7 +104,7 @@ class Intake:
             held = body + len(key or b"") + ENTRY_BYTES
             if headers is _UNREADABLE:
                 entries.append(_unreadable(assignment, offset, held, raw, route))
-            elif raw_filter is not None and not _keeps(raw_filter, raw):
+            elif raw_filter is not None and not _keeps(raw_filter, raw, self._context.copy()):
                 entries.append(Entry.marked(assignment, offset, held, raw, PLAIN, route, verdict=FILTERED))
             else:
                 entries.append(self._read_one(assignment, offset, held, raw, headers or (), role))
@@ -196,8 +201,10 @@ class Intake:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
         message.ended = True  # a filter sends nothing
         try:
-            return None if _is_true(keep(message)) else FILTERED
-        except Exception as error:  # noqa: BLE001 - the filter is the user's
+            return None if _is_true(self._context.copy().run(keep, message)) else FILTERED
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
             return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
 
@@ -220,10 +227,12 @@ def _lane(key: bytes | None) -> bytes | None:
     return key if key is None or len(key) <= LONGEST_LANE else sha256(key).digest()
 
 
-def _keeps(raw_filter: Callable[[Any], bool], raw: Any) -> bool:
+def _keeps(raw_filter: Callable[[Any], bool], raw: Any, context: Context) -> bool:
     try:
-        return _is_true(raw_filter(raw))
-    except Exception:  # noqa: BLE001 - the filter is the user's; whoever gives one says what it raised
+        return _is_true(context.run(raw_filter, raw))
+    except BaseException as error:
+        if is_from_signal(error):
+            raise
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
@@ -11,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 import msgspec
 
 from retriable_kafka_client.errors import DecodeError, Reject, RetriableKafkaError, RetryAfter
+from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.outbox import Output, output_of
 from retriable_kafka_client.outgoing import GivenHeaders
 from retriable_kafka_client.results import refuse_unfinished
@@ -198,13 +200,18 @@ class Message(Generic[T]):
             self.eventful, self.decode_error = True, DecodeError("the payload is empty")
             raise self.decode_error
         try:
-            value = self._deserializer(body, self)
+            deserializer = self._deserializer
+            if isinstance(deserializer, _Json):
+                return deserializer(body, self)
+            value = copy_context().run(deserializer, body, self)
             if not isinstance(value, (dict, list)):  # what JSON gives is not looked through
                 refuse_unfinished(value, "the deserializer")
             return value
         except (Reject, RetryAfter, MemoryError):
             raise  # a verdict, or a trouble of ours: neither says that the payload is bad
-        except Exception as error:
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             self.eventful = True
             self.decode_error = DecodeError(f"the payload cannot be decoded: {type(error).__name__}")
             raise self.decode_error from error

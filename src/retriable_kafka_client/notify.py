@@ -8,6 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from retriable_kafka_client import events
@@ -86,7 +87,7 @@ class Notifier:
         complained = False
         while (event := self._queue.get()) is not None:
             try:
-                refuse_unfinished(self._on_event(event), "on_event")
+                refuse_unfinished(copy_context().run(self._on_event, event), "on_event")
             except BaseException as error:  # noqa: BLE001 - on_event is the user's, and this thread ours
                 if not complained:
                     log.error(

@@ -352,8 +352,9 @@ class Producer:
         while not self._stop.is_set():
             try:
                 client.poll(_POLL)
-            except Exception:
-                log.exception("a callback of the producer's client raised")
+            except BaseException as error:  # noqa: BLE001 - a future's callback is the user's, and this thread ours
+                # Its text may hold anything.
+                log.error("a callback of the producer's client raised %s", type(error).__qualname__)
             self._unread.report()
 
     def _on_error(self, error: KafkaError) -> None:

@@ -128,8 +128,9 @@ class Pump:
                     break
             try:
                 self._turn()
-            except Exception:
-                log.exception("a callback of the producer's client raised")
+            except BaseException as error:  # noqa: BLE001 - a future's callback is the user's, and this thread ours
+                # Its text may hold anything.
+                log.error("a callback of the producer's client raised %s", type(error).__qualname__)
         self._abandon()
 
     def _turn(self) -> None:

@@ -98,7 +98,7 @@ class FileSource:
                 buffer.write(part)
         except Unreadable:
             raise
-        except Exception as error:
+        except BaseException as error:
             # Its text may hold anything.
             raise Unreadable(f"the file could not be read: {type(error).__name__}") from error
         return buffer.getvalue()

@@ -1,6 +1,7 @@
 """What a consumer does, on the mock cluster and on real Kafka alike."""
 
 import asyncio
+import contextvars
 import threading
 import time
 from collections import Counter
@@ -27,6 +28,10 @@ from tests.support.records import Read
 from tests.support.waiting import wait_until
 
 HOUR_MS = 3_600_000
+
+
+class Weird(BaseException):
+    """No Exception."""
 
 
 def now_ms() -> int:
@@ -365,6 +370,54 @@ def test_an_own_deserializer_sees_the_message_and_decides(lab: Lab) -> None:
     assert letters[b"reject"].header(wire.DEAD_REASON) == b"rejected"
     assert sorted(map(repr, log.wait(2))) == ["('b!', 'b!')", "(None, None)"]
     assert calls.counts() == {b"good": 1, b"bad": 1, b"reject": 1}  # once each, never for a null body
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, Weird],
+    ids=lambda e: e.__name__,
+)
+def test_even_exits_out_of_a_filter_or_deserializer_fail_one_message(
+    lab: Lab, error: type[BaseException]
+) -> None:
+    def keep(message: Message[Any]) -> bool:
+        if message.body == b"1":
+            raise error
+        return True
+
+    def decode(body: bytes, _message: Message[Any]) -> Any:
+        if body == b"2":
+            raise error
+        return int(body)
+
+    entry, log = lab.entry(), Log()
+    lab.fill(entry, [b"1", b"2", b"3"])
+    consumer = lab.start(entry, lambda m: log.add(m.value), filter=keep, deserializer=decode)
+    letters = {one.value: one for one in lab.dead(entry, 2)}
+    lab.caught_up(entry)
+    assert letters[b"1"].header(wire.DEAD_REASON) == b"filter-failed"
+    assert letters[b"1"].header(wire.DEAD_ERROR).endswith(error.__name__.encode())  # type: ignore[union-attr]
+    assert letters[b"2"].header(wire.DEAD_REASON) == b"undecodable"
+    assert log.items == [3]
+    assert consumer.health().ready
+
+
+def test_a_filter_has_a_context_of_its_own_each_time(lab: Lab) -> None:
+    seen: contextvars.ContextVar[int] = contextvars.ContextVar("seen")
+    found = Log()
+
+    def keep(message: Message[Any]) -> bool:
+        found.add(seen.get(-1))
+        seen.set(message.offset)
+        return True
+
+    entry = lab.entry()
+    lab.fill(entry, [b"1"] * 20)
+    token = seen.set(-2)
+    lab.start(entry, lambda m: None, filter=keep)
+    seen.reset(token)
+    found.wait(20)
+    assert found.items == [-2] * 20
 
 
 def test_a_filter_that_returns_a_coroutine_keeps_nothing(lab: Lab) -> None:

@@ -1,9 +1,11 @@
-"""Planted bugs in what becomes of plain records, which travel in columns. See mutations.py."""
+"""Planted bugs in what becomes of plain records, which travel in columns, and in what ends oddly. See mutations.py."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment
@@ -12,6 +14,7 @@ from tests.simulation.mutations import Mutation
 __all__ = ["BATCH_MUTATIONS"]
 
 _take_batch = Assignment.take_batch
+_finished = Outcomes.finished
 
 
 def _rest_is_forgotten(self: Assignment, room: int) -> Batch | None:
@@ -52,7 +55,15 @@ def _first_run_is_all(self: Outcomes, succeeded: Sequence[Succeeded]) -> None:
         self._complete_run(one.assignment, first, first + len(one.offsets), one.size)
 
 
+def _exits_are_forgotten(self: Outcomes, event: p.Finished, now: p.Now) -> None:
+    left = [(entry, failure) for entry, failure in event.failed if failure.error != "GeneratorExit"]
+    _finished(self, replace(event, failed=left), now)
+
+
 BATCH_MUTATIONS = (
+    Mutation(
+        "leave what ended in a GeneratorExit in flight", ((Outcomes, "finished", _exits_are_forgotten),)
+    ),
     Mutation("forget the rest of a batch", ((Assignment, "take_batch", _rest_is_forgotten),)),
     Mutation("hand out batches without a bound", ((Assignment, "take_batch", _room_is_forgotten),)),
     Mutation("hand out batches without admission", ((Assignment, "take_batch", _map_is_forgotten),)),

@@ -153,6 +153,8 @@ class Workers:
                 died.append(entry)
                 continue
             error = _ERRORS[job.outcome]
+            if job.outcome is Outcome.FAIL and world.random.random() < 0.2:
+                error = GeneratorExit()
             failed.append((entry, retry.judge(policy, entry.attempt, error, chance, error_text=True)))
         succeeded: list[Succeeded] = []
         if world.settings.config.ordering == "unordered" and world.random.random() < 0.7:

@@ -1,6 +1,7 @@
 """Handlers that a worker process can import, and that say what they did in a file."""
 
 import asyncio
+import contextvars
 import ctypes
 import os
 import signal
@@ -12,21 +13,28 @@ from retriable_kafka_client.errors import Reject, RetryAfter
 from retriable_kafka_client.message import Message
 
 __all__ = [
+    "begin_started",
+    "decode_and_leak",
     "do_as_told",
     "do_as_told_async",
     "fail_to_initialize",
     "generator",
     "initialize",
     "late",
+    "leak",
+    "leak_async",
     "lines",
     "nothing",
     "nothing_async",
+    "read_and_leak",
+    "read_and_leak_async",
     "read_nothing",
     "returns_coroutine",
     "returns_coroutine_async",
     "say",
     "send_as_told",
     "send_as_told_async",
+    "started",
     "take_half_a_second",
 ]
 
@@ -56,6 +64,46 @@ async def nothing_async(message: Message[Any]) -> None:
 def returns_coroutine(message: Message[Any]) -> Any:
     """Look like a plain function."""
     return nothing_async(message)
+
+
+leaked: contextvars.ContextVar[int] = contextvars.ContextVar("leaked", default=-1)
+started: contextvars.ContextVar[str] = contextvars.ContextVar("started", default="nothing")
+
+
+def leak(said: str, message: Message[Any]) -> None:
+    """Say what the context holds, and leave something in it."""
+    say(said, f"{leaked.get()} {started.get()}")
+    leaked.set(message.offset)
+
+
+async def leak_async(said: str, message: Message[Any]) -> None:
+    """Likewise, across an await."""
+    leak(said, message)
+    await asyncio.sleep(0)
+    assert leaked.get() == message.offset
+
+
+def decode_and_leak(body: bytes, message: Message[Any]) -> int:
+    """Say what the context holds, and leave something in it."""
+    before = leaked.get()
+    leaked.set(1_000 + message.offset)
+    return before
+
+
+def read_and_leak(said: str, message: Message[Any]) -> None:
+    """Say what the deserializer saw, and what it left."""
+    leaked.set(message.offset)
+    say(said, f"{message.value == message.offset} {leaked.get() == message.offset}")
+
+
+async def read_and_leak_async(said: str, message: Message[Any]) -> None:
+    """Likewise."""
+    read_and_leak(said, message)
+
+
+def begin_started() -> None:
+    """An initializer of a pool's threads or processes."""
+    started.set("the pool")
 
 
 def generator(message: Message[Any]) -> Any:
@@ -91,6 +139,15 @@ async def do_as_told_async(said: str, gate: str, message: Message[Any]) -> None:
         _hold(gate)  # what an async handler must not do
     if order == "cancel":
         raise asyncio.CancelledError
+    if order == "await-generator-exit":
+        await asyncio.gather(_leave(), asyncio.sleep(0))
+    if order == "task-generator-exit":
+        await asyncio.get_running_loop().create_task(_leave())
+    if order == "close-me":
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_soon(task.get_coro().close)
+        await asyncio.Event().wait()
     if order == "stubborn":
         await _wait_stubbornly(gate)
     elif order == "hold":
@@ -123,6 +180,10 @@ def take_half_a_second(message: Message[Any]) -> None:
     """Every tenth message does, the others take next to nothing."""
     if message.offset % 10 == 0:
         time.sleep(0.5)
+
+
+async def _leave() -> None:
+    raise GeneratorExit
 
 
 def _send(message: Message[Any]) -> None:

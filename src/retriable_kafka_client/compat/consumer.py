@@ -18,6 +18,7 @@ from retriable_kafka_client.compat.signals import draining
 from retriable_kafka_client.config import DISCARD, Limits, Retry, Topic
 from retriable_kafka_client.consumer import Consumer
 from retriable_kafka_client.errors import ConfigError, NotReachable, Reject
+from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.message import STDLIB_JSON, Message
 from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.workers.job import check_sync
@@ -145,7 +146,9 @@ class _Filter:
             answer = self._keep(raw)
             refuse_unfinished(answer, "the filter")
             return bool(answer)
-        except Exception as error:  # noqa: BLE001 - the filter is the program's
+        except BaseException as error:
+            if is_from_signal(error):
+                raise
             log.error(
                 "group %s: the filter raised %s; the record of topic %s, partition %s, offset %s is passed over",
                 self._group,

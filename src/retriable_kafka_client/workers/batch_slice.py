@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from retriable_kafka_client.contexts import base_context
 from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.message import Message
@@ -54,6 +55,7 @@ class BatchSlice(Slice):
         spec, batch = self._spec, self._batch
         handler, deserializer, uid, route = spec.handler, spec.deserializer, batch.assignment.uid, batch.route
         claim, count, sent = self._pending.pop, 0, 0
+        new_context = base_context(spec.context).copy
         while True:
             try:
                 raw = claim()
@@ -63,7 +65,7 @@ class BatchSlice(Slice):
             message: Message[Any] = Message(raw, PLAIN, uid, deserializer)
             # As `job.run` does, without the call.
             try:
-                result = handler(message)
+                result = new_context().run(handler, message)
                 if result is not None:
                     refuse_unfinished(result)
             except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises

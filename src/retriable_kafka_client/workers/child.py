@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from multiprocessing import current_process, parent_process
 from multiprocessing.connection import Connection, wait
@@ -214,7 +215,7 @@ def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> N
             if index >= board[Board.LIMIT]:
                 break
             board[Board.CLAIMED] = index + 1
-        outcome = run(spec, message_of(item, spec), item[3])
+        outcome = copy_context().run(run, spec, message_of(item, spec), item[3])
         if outcome is not None:
             connection.send(Told(index, outcome))
             board[Board.TOLD] += 1
@@ -233,6 +234,6 @@ def _called(call: Call) -> Returned | Raised:
         try:
             pickled = pickle.dumps(error)
             pickle.loads(pickled)  # noqa: S301 - some exceptions pickle, but cannot be unpickled
-        except Exception:  # noqa: BLE001 - whatever a foreign __reduce__ or __init__ raises
+        except BaseException:  # noqa: BLE001 - whatever a foreign __reduce__ or __init__ raises
             pickled = pickle.dumps(RuntimeError(f"the call raised {type(error).__qualname__}"))
         return Raised(pickled)

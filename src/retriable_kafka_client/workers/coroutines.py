@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
@@ -25,6 +26,7 @@ from retriable_kafka_client.workers.job import (
     HandlerSpec,
     Outcome,
     check_async,
+    failed,
     run_async,
     sent_bytes,
     timed_out,
@@ -219,7 +221,7 @@ class Host:
 class _Run:
     """One run of a handler."""
 
-    __slots__ = ("entry", "expired", "overdue", "started", "unsettled")
+    __slots__ = ("entry", "expired", "overdue", "started", "told", "unsettled")
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -227,6 +229,7 @@ class _Run:
         # Whoever pops it says what came of the message: the event loop when the run ends, or the consumer's thread when
         # that takes too long.
         self.unsettled = [None]
+        self.told = False  # what came of it is on its way; the event loop's
         # Only the consumer's thread changes these.
         self.expired = False  # it is to be cancelled, and has failed whatever comes of it
         self.overdue = False  # it went on, and was reported
@@ -245,6 +248,7 @@ class AsyncRunner:
         self.failure: BaseException | None = None
         self._host = executor.host
         self._spec = spec
+        self._context = spec.context or copy_context()
         self._ready: deque[Entry] = deque()  # the consumer's thread adds, the event loop takes
         self._urgent: deque[Entry] = deque()  # likewise; goes first
         self._poked = False  # a feed is scheduled that has not looked at _ready yet
@@ -385,7 +389,9 @@ class AsyncRunner:
         except IndexError:  # nothing, or the consumer's thread has just taken it back
             return False
         run = _Run(entry)
-        task = asyncio.get_running_loop().create_task(self._one(run))
+        # A task takes a copy of the context it is made in. Not `context=`, which not every loop's task factory takes.
+        context = self._context.copy()
+        task = context.run(asyncio.get_running_loop().create_task, self._one(run))
         self._tasks[task] = run
         task.add_done_callback(self._end)
         return True
@@ -395,14 +401,14 @@ class AsyncRunner:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, spec.deserializer)
         if spec.timeout is not None:
             run.started = time.monotonic()
-        outcome = await run_async(spec, message, entry.route)
-        if run.expired:
-            outcome = timed_out(spec, entry)
-        elif self._host.shared and isinstance(outcome, Failure) and _cancelled():
-            # asyncio.run() cancels everything before it closes its loop: then it is no failure of the handler's.
-            asyncio.get_running_loop().call_later(_DOUBT_SECONDS, self._settle, run, outcome)
-            return
-        self._settle(run, outcome)
+        try:
+            outcome = await run_async(spec, message, entry.route)
+        except GeneratorExit as error:
+            # One that the handler awaits is not raised there: it closes the coroutines from within.
+            if not self._host.here():
+                raise  # the loop is gone, and throws its coroutines away
+            outcome = failed(spec, message, entry.route, error)
+        self._conclude(run, timed_out(spec, entry) if run.expired else outcome, asyncio.current_task())
 
     def _settle(self, run: _Run, outcome: Outcome) -> None:
         try:
@@ -425,10 +431,30 @@ class AsyncRunner:
             task.cancel()
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        del self._tasks[task]
+        run = self._tasks.pop(task)
+        if not run.told:
+            self._tell_of(run, task)
         if self._closed and not self._tasks:
             self._ended.set()
         self._host.freed()
+
+    def _tell_of(self, run: _Run, task: asyncio.Task[None]) -> None:
+        """The task ended without its own last lines, as one that was cancelled before its first."""
+        error = None if task.cancelled() else task.exception()
+        spec, entry = self._spec, run.entry
+        message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, spec.deserializer)
+        with suppress(BaseException):  # a signal's: the loop ends
+            outcome = failed(spec, message, entry.route, error or asyncio.CancelledError())
+            self._conclude(run, timed_out(spec, entry) if run.expired else outcome, task)
+
+    def _conclude(self, run: _Run, outcome: Outcome, task: asyncio.Task[Any] | None) -> None:
+        run.told = True
+        cancelled = task is not None and task.cancelling() > 0
+        if self._host.shared and isinstance(outcome, Failure) and cancelled and not run.expired:
+            # asyncio.run() cancels everything before it closes its loop: then it is no failure of the handler's.
+            asyncio.get_running_loop().call_later(_DOUBT_SECONDS, self._settle, run, outcome)
+        else:
+            self._settle(run, outcome)
 
     def _feed(self) -> None:
         self._poked = False
@@ -452,11 +478,6 @@ class AsyncRunner:
             self._host.call(self._feed)
         except RuntimeError as error:
             self.lose(BrokenExecutor(str(error)))  # no more than that we were shut down, or the loop closed
-
-
-def _cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _taken(source: list[T]) -> list[T]:

@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from retriable_kafka_client.contexts import base_context
 from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.message import Message
@@ -94,6 +96,7 @@ class _LocalSlice(Slice):
         spec = self._spec
         handler, deserializer, sent = spec.handler, spec.deserializer, 0
         claim, done, noted = self._pending.pop, self._done.append, self._noted.append
+        new_context = base_context(spec.context).copy
         while True:
             try:
                 entry = claim()
@@ -103,7 +106,7 @@ class _LocalSlice(Slice):
             message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, deserializer)
             # As `run` does, without the call.
             try:
-                result = handler(message)
+                result = new_context().run(handler, message)
                 if result is not None:
                     refuse_unfinished(result)
             except BaseException as error:  # noqa: BLE001 - the worker outlives whatever a handler raises
@@ -223,7 +226,7 @@ class _RemoteSlice:
         outcomes = []
         ran = sent = 0
         for index, item in enumerate(self._items):
-            outcome = run(spec, message_of(item, spec), item[3])
+            outcome = copy_context().run(run, spec, message_of(item, spec), item[3])
             ran += 1
             if outcome is not None:
                 outcomes.append((index, outcome))

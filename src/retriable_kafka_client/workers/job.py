@@ -8,7 +8,8 @@ import inspect
 import pickle
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import CodeType, MethodDescriptorType, WrapperDescriptorType
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy, judge
 from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified, size_of
 from retriable_kafka_client.results import AwaitableReturned, refuse_unfinished
@@ -53,6 +55,8 @@ class HandlerSpec:
     error_text: bool = False  # whether a Failure keeps the exception's text
     timeout: float | None = None  # seconds that one run may take
     group: str = ""  # the consumer's; goes into the ids of what handlers send
+    # In which the consumer was started, and the spec was made: runs have copies of it. It crosses to no other process.
+    context: Context | None = field(default_factory=copy_context, compare=False, repr=False)
 
 
 Outcome = Failure | tuple[Output, ...] | None
@@ -70,7 +74,8 @@ def run(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
     """Run the handler once. Raises nothing, whatever the handler raises.
 
     A payload that could not be decoded fails the message even if the handler swallowed the error.
-    KeyboardInterrupt and SystemExit out of a handler are failed attempts like any other exception.
+    KeyboardInterrupt and SystemExit out of a handler are failed attempts like any other exception. Only a signal that
+    comes while a handler runs in the main thread goes through.
     """
     try:
         result = spec.handler(message)
@@ -113,7 +118,9 @@ def ended(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
 
 
 def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseException) -> Failure:
-    """Judge what a handler raised."""
+    """Judge what a handler raised. Raises it, if it is no doing of the handler's but a signal's."""
+    if is_from_signal(error):
+        raise error
     message.ended = True
     decode_error = message.decode_error
     if decode_error is not None:
@@ -267,17 +274,17 @@ def dump(spec: HandlerSpec) -> bytes:
         "Consumer.deserializer": spec.deserializer,
         "Consumer.topics": spec.policies,
     }
-    for field, part in parts.items():
+    for name, part in parts.items():
         try:
             pickle.dumps(part)
         except Exception as error:
             raise ConfigError(
-                field,
+                name,
                 part,
                 "must pickle, because it runs in another process: a function at a module's top level, or an"
                 f" object of a class at one ({type(error).__name__})",
             ) from error
-    return pickle.dumps(spec)
+    return pickle.dumps(replace(spec, context=None))
 
 
 @functools.lru_cache(maxsize=64)

@@ -264,14 +264,14 @@ class _CallJob(Job):
             return
         try:
             order = child.Call(pickle.dumps(self._call))
-        except Exception as error:  # noqa: BLE001 - whatever a foreign __reduce__ raises
+        except BaseException as error:  # noqa: BLE001 - whatever a foreign __reduce__ raises
             self._future.set_exception(error)
             return
         seat.send(order)
         reply = seat.receive()
         try:
             value = pickle.loads(reply.pickled)  # noqa: S301 - from our own worker
-        except Exception as error:  # noqa: BLE001 - whatever a foreign class raises
+        except BaseException as error:  # noqa: BLE001 - whatever a foreign class raises
             self._future.set_exception(error)
             return
         if isinstance(reply, child.Raised):
