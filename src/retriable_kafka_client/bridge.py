@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from retriable_kafka_client.client import delivery_error
-from retriable_kafka_client.delivery import Delivery
+from retriable_kafka_client.delivery import Delivery, UnreadFailures
 from retriable_kafka_client.errors import DeliveryError
 
 __all__ = ["LoopBridge", "LoopBridges"]
@@ -22,10 +22,11 @@ class LoopBridge:
     Posting wakes the loop once for a whole batch: a wake-up for each record costs more than sending it.
     """
 
-    __slots__ = ("_due", "_mail", "line", "loop", "waiting")
+    __slots__ = ("_due", "_mail", "_unread", "line", "loop", "waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, unread: UnreadFailures) -> None:
         self.loop = loop
+        self._unread = unread
         self.line = asyncio.Lock()  # who holds it is first in line
         self.waiting = 0  # how many stand in line; the loop's thread only
         self._mail: deque[tuple[asyncio.Future[Delivery], Delivery | DeliveryError]] = deque()
@@ -37,33 +38,48 @@ class LoopBridge:
         self, future: asyncio.Future[Delivery], topic: str, error: KafkaError | None, message: Any
     ) -> None:
         """Take a delivery report and end ``future`` on its loop; from any thread, without waiting."""
-        outcome = Delivery.of(message) if error is None else delivery_error(error, topic)
+        outcome: Delivery | DeliveryError
+        if error is None:
+            outcome = Delivery.of(message)
+        else:
+            outcome = delivery_error(error, topic)
+            self._unread.failed(topic, outcome.code, looked=True)
         self._mail.append((future, outcome))
         if not self._due:
             self._due = True
             try:
                 self.loop.call_soon_threadsafe(self._empty)
             except RuntimeError:
-                self._mail.clear()  # the loop is closed, and nobody waits any more
+                self._forget()  # the loop is closed, and nobody waits any more
 
     def _empty(self) -> None:
         self._due = False
         while self._mail:
             future, outcome = self._mail.popleft()
-            if future.done():
-                continue  # cancelled
+            if future.done():  # cancelled
+                self._unread_by_anyone(outcome)
+                continue
             if isinstance(outcome, DeliveryError):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
 
+    def _forget(self) -> None:
+        while self._mail:
+            self._unread_by_anyone(self._mail.popleft()[1])
+
+    def _unread_by_anyone(self, outcome: Delivery | DeliveryError) -> None:
+        if isinstance(outcome, DeliveryError):
+            self._unread.tell(outcome.topic or "", outcome.code)
+
 
 class LoopBridges:
     """The bridges of one producer: one for each event loop that sends with it."""
 
-    __slots__ = ("_bridges", "_lock")
+    __slots__ = ("_bridges", "_lock", "_unread")
 
-    def __init__(self) -> None:
+    def __init__(self, unread: UnreadFailures) -> None:
+        self._unread = unread
         self._bridges: dict[asyncio.AbstractEventLoop, LoopBridge] = {}
         self._lock = threading.Lock()
 
@@ -72,7 +88,7 @@ class LoopBridges:
         loop = asyncio.get_running_loop()
         bridge = self._bridges.get(loop)
         if bridge is None:
-            bridge = LoopBridge(loop)
+            bridge = LoopBridge(loop, self._unread)
             with self._lock:
                 for other in [one for one in self._bridges if one.is_closed()]:
                     del self._bridges[other]

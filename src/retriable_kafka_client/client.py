@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from confluent_kafka import KafkaError, KafkaException
 
 from retriable_kafka_client.errors import ConfigError, DeliveryError
+from retriable_kafka_client.forks import open_lasting
 from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.settings import is_secret
 
@@ -192,7 +193,7 @@ def open_client(kind: Callable[[dict[str, Any]], Client], settings: Mapping[str,
     It connects in the background. Blocks up to 10 s for the first token where there is an ``oauth_cb``.
     """
     try:
-        return kind(dict(settings))
+        return open_lasting(kind, dict(settings))
     except KafkaException as error:
         told = error.args[0]
         text = told.str() if isinstance(told, KafkaError) else str(told)
@@ -215,7 +216,11 @@ def close_in_time(client: Any, timeout: float) -> bool:
     With an unanswered request it may take a minute: it is then left to itself, on a daemon thread.
     """
     closing = threading.Thread(target=client.close, name="rkc-close", daemon=True)
-    closing.start()
+    try:
+        closing.start()
+    except RuntimeError:  # Python 3.12 starts none any more once the main thread has returned
+        client.close()
+        return True
     closing.join(timeout)
     return not closing.is_alive()
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaError
 
 from retriable_kafka_client.client import delivery_error
+from retriable_kafka_client.forks import used_before_fork
 from retriable_kafka_client.message import instant
 
 __all__ = ["Delivery", "DeliveryFuture", "UnreadFailures"]
@@ -71,12 +72,35 @@ class UnreadFailures:
     logs what is there, one line for each topic and code.
     """
 
-    __slots__ = ("_alive", "_closed", "_told")
+    __slots__ = ("_alive", "_closed", "_last", "_told", "forked")
 
     def __init__(self) -> None:
+        self.forked = False  # this process was forked since, and nobody settles what is on its way
+        self._last: Counter[tuple[str, str]] | None = None  # at the interpreter's end: all that fails
         self._told: deque[tuple[str, str]] = deque()
         self._alive: weakref.WeakSet[_Failure] = weakref.WeakSet()
         self._closed = False
+
+    def last_call(self) -> None:
+        """Count from now on: what nobody has looked at, and all that fails. Nothing is logged any more."""
+        last: Counter[tuple[str, str]] = Counter()
+        for failure in list(self._alive):
+            if not failure.looked:
+                failure.looked = True
+                last[failure.topic, failure.code] += 1
+        while self._told:
+            last[self._told.popleft()] += 1
+        self._last = last
+
+    def last_words(self) -> Counter[tuple[str, str]]:
+        """Return what was counted since, by topic and code."""
+        return self._last or Counter()
+
+    def failed(self, topic: str, code: str, *, looked: bool) -> _Failure | None:
+        """A delivery failed; returns what its future must hold on to, unless somebody has looked at that."""
+        if self._last is not None:
+            self._last[topic, code] += 1
+        return None if looked or self._last is not None else self.watch(topic, code)
 
     def watch(self, topic: str, code: str) -> _Failure:
         """Return what a future that has just failed must hold on to."""
@@ -86,6 +110,8 @@ class UnreadFailures:
 
     def tell(self, topic: str, code: str) -> None:
         """Note a failure that nobody looked at."""
+        if self._last is not None:
+            return  # `failed` has counted it
         self._told.append((topic, code))
         if self._closed:
             self.report()
@@ -125,8 +151,8 @@ class DeliveryFuture(Future[Delivery]):
             self.set_result(Delivery.of(report))
             return
         failed = delivery_error(error, self.topic)
-        if self.unread is not None and not self._looked:
-            self._failure = self.unread.watch(self.topic, failed.code)
+        if self.unread is not None:
+            self._failure = self.unread.failed(self.topic, failed.code, looked=self._looked)
         self.set_exception(failed)
 
     def cancel(self) -> bool:
@@ -135,6 +161,7 @@ class DeliveryFuture(Future[Delivery]):
 
     def result(self, timeout: float | None = None) -> Delivery:
         """As Future.result."""
+        self._check_fork()
         try:
             return super().result(timeout)
         finally:
@@ -142,6 +169,7 @@ class DeliveryFuture(Future[Delivery]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """As Future.exception."""
+        self._check_fork()
         try:
             return super().exception(timeout)
         finally:
@@ -152,6 +180,10 @@ class DeliveryFuture(Future[Delivery]):
         self._looked = True
         self._look()
         super().add_done_callback(fn)
+
+    def _check_fork(self) -> None:
+        if self.unread is not None and self.unread.forked and not self.done():
+            raise used_before_fork("Producer")
 
     def _look(self) -> None:
         if self._failure is not None:

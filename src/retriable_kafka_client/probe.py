@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client.client import admin_settings, open_client, without_secrets
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.health import Health
+from retriable_kafka_client.native import Empty, SimpleQueue
 
 if TYPE_CHECKING:
     from retriable_kafka_client.config import Cluster
@@ -40,7 +40,7 @@ def check_cluster(cluster: Cluster, timeout: float) -> Health:
     ending one for the resolver.
     """
     deadline = time.monotonic() + timeout
-    said: queue.SimpleQueue[_Said | ConfigError] = queue.SimpleQueue()
+    said: SimpleQueue[_Said | ConfigError] = SimpleQueue()
     secrets = cluster.connection()
 
     def on_error(error: KafkaError) -> None:
@@ -53,7 +53,7 @@ def check_cluster(cluster: Cluster, timeout: float) -> Health:
     while not last.final:
         try:
             now_said = said.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
+        except Empty:
             break
         if isinstance(now_said, ConfigError):
             raise now_said

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime, timedelta
@@ -29,6 +30,8 @@ from retriable_kafka_client.client import (
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.delivery import Delivery, DeliveryFuture, UnreadFailures
 from retriable_kafka_client.errors import ConfigError, QueueFull, RetriableKafkaError, seconds
+from retriable_kafka_client.exits import producer_ended, producer_runs
+from retriable_kafka_client.forks import used_before_fork
 from retriable_kafka_client.groups import Parcel
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.message import JSON
@@ -69,9 +72,10 @@ class Producer:
     """Sends records and says what became of each.
 
     Idempotent, acknowledged by all in-sync replicas. The constructor does no I/O; the client and the thread
-    that serves it start with the first call that needs them, so that one made before a fork is not shared by
-    accident. Thread-safe. Close it, or use it in ``with``: what is still on its way when the process ends may
-    be lost.
+    that serves it start with the first call that needs them, so one that was only made before a fork works in
+    the child; one that was used before it raises RetriableKafkaError there. Thread-safe. Close it, or use it in
+    ``with``. When the interpreter ends first, what is on its way has 5 s, for all producers together; an ERROR
+    line counts what was not delivered then. Nothing is sent any more once a signal has ended the process.
     """
 
     def __init__(
@@ -99,12 +103,13 @@ class Producer:
         self._serializer = serializer
         self._queue_timeout = seconds("Producer.queue_timeout", queue_timeout)
         self._unread = UnreadFailures()
-        self._bridges = LoopBridges()
+        self._bridges = LoopBridges(self._unread)
         self._known_topics: set[str] = set()
         self._lock = threading.Lock()  # guards starting and closing
         self._client: Client | None = None
         self._thread: threading.Thread | None = None
         self._closed = False  # takes nothing more
+        self._inherited = False  # this is a child of the process that used it
         self._ended = False  # the thread is gone
         self._serving = False  # some sender is at it; two at once do no harm
         self._stop = threading.Event()
@@ -324,6 +329,7 @@ class Producer:
     # -----------------------------------------------------------------------------------
 
     def _start(self) -> Client:
+        self._check_fork()
         with self._lock:
             if self._closed:
                 raise RetriableKafkaError("the producer is closed")
@@ -342,6 +348,7 @@ class Producer:
                 )
                 self._thread.start()
                 self._client = client
+                producer_runs(self)
             return self._client
 
     def _started(self) -> Client:
@@ -357,6 +364,46 @@ class Producer:
                 log.error("a callback of the producer's client raised %s", type(error).__qualname__)
             self._unread.report()
 
+    # The interpreter's end, and forks: see exits.Sending
+    # -----------------------------------------------------------------------------------------------
+
+    def _last_call(self) -> None:
+        """Internal: see exits.Sending."""
+        with self._lock:
+            self._closed = True
+        self._unread.last_call()
+
+    def _send_rest(self, timeout: float) -> bool:
+        """Internal: see exits.Sending."""
+        deadline = time.monotonic() + timeout
+        pump = self._pump
+        if self._started().flush(timeout):
+            return False
+        # What was too large for its neighbours goes from the one to the other.
+        return pump is None or (
+            not pump.wait(max(0.0, deadline - time.monotonic())) and not self._started().flush(0)
+        )
+
+    def _give_up(self) -> Counter[tuple[str, str]]:
+        """Internal: see exits.Sending."""
+        client = self._started()
+        if len(client):
+            client.purge()
+            client.flush(_PROBE)
+        if self._pump is not None:
+            self._pump.close()
+        return self._unread.last_words()
+
+    def _forked(self) -> None:
+        """Internal: see exits.Sending."""
+        self._inherited = self._unread.forked = True
+        self._client = None  # so that whoever wants it comes by `_start`
+        self._bridges = LoopBridges(self._unread)
+
+    def _check_fork(self) -> None:
+        if self._inherited:
+            raise used_before_fork("Producer")
+
     def _on_error(self, error: KafkaError) -> None:
         if is_fatal(error):
             self._fatal = f"{error.name()}: {error.str()}"
@@ -369,6 +416,7 @@ class Producer:
     def flush(self, timeout: float | timedelta) -> int:
         """Wait until every record is settled, at most ``timeout`` seconds; return how many are not."""
         limit = seconds("Producer.flush.timeout", timeout)
+        self._check_fork()
         if self._client is None:
             return 0
         deadline = time.monotonic() + limit
@@ -381,6 +429,7 @@ class Producer:
         The futures of what is not acknowledged by then raise DeliveryError. Calling it again does nothing.
         """
         limit = seconds("Producer.close.timeout", timeout)
+        self._check_fork()
         with self._lock:
             if self._closed:
                 return
@@ -398,9 +447,11 @@ class Producer:
             if threading.current_thread() is not self._thread:  # it is, in a future's callback
                 self._thread.join()
             self._ended = True
+        producer_ended(self)
         self._unread.close()
 
     def __enter__(self) -> Self:
+        self._check_fork()
         if self._closed:
             raise RetriableKafkaError("the producer is closed")
         return self
@@ -408,7 +459,8 @@ class Producer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if not self._inherited:  # a child that leaves the block has nothing to close
+            self.close()
 
     def health(self) -> Health:
         """Say how it is, from any thread.
@@ -416,6 +468,8 @@ class Producer:
         Asks the brokers only where none has answered yet or the client has met trouble since, for at most one
         second.
         """
+        if self._inherited:
+            return Health(alive=False, ready=False, reasons=(str(used_before_fork("Producer")),))
         if self._closed:
             return Health(alive=False, ready=False, reasons=("the producer is closed",))
         if self._fatal:
@@ -437,5 +491,13 @@ class Producer:
         return Health(alive=True, ready=True)
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "not started" if self._client is None else "running"
+        state = (
+            "the parent process's"
+            if self._inherited
+            else "closed"
+            if self._closed
+            else "not started"
+            if self._client is None
+            else "running"
+        )
         return f"<Producer to {self._cluster.bootstrap_servers} {state}>"

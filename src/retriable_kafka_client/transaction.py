@@ -7,7 +7,6 @@ commit came through, a new producer ends what the old one left, and then the gro
 from __future__ import annotations
 
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -30,6 +29,7 @@ from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.core.transactions import has_landed
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.groups import SINGLE, Limits
+from retriable_kafka_client.native import Empty, SimpleQueue
 from retriable_kafka_client.transactional import TransactionalClient, reason_of
 from retriable_kafka_client.writable import Writable
 
@@ -196,7 +196,7 @@ class _Worker:
 
     def __init__(self, means: _Means, in_doubt: Transact | None = None) -> None:
         self.trouble: str | None = None
-        self.jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self.jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self.answers: deque[Transacted | _Found] = deque()
         self.closing = threading.Event()
         self.moved_at = time.monotonic()  # when it came back from a call last
@@ -225,7 +225,7 @@ class _Worker:
             while not self.closing.is_set():
                 try:
                     job = self.jobs.get(timeout=IDLE_SECONDS)
-                except queue.Empty:
+                except Empty:
                     self._tend()
                     continue
                 if job is not None:

@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -17,7 +18,7 @@ from retriable_kafka_client.compat.config import ProducerConfig
 from retriable_kafka_client.compat.connection import check_connection, cluster_of
 from retriable_kafka_client.compat.errors import delivery_failed, refused
 from retriable_kafka_client.delivery import Delivery
-from retriable_kafka_client.errors import DeliveryError, QueueFull
+from retriable_kafka_client.errors import DeliveryError, QueueFull, RetriableKafkaError
 from retriable_kafka_client.producer import Producer
 
 __all__ = ["BaseProducer"]
@@ -119,9 +120,14 @@ class BaseProducer:
                 self._producer = Producer(cluster, split=self._config.split_messages)
                 # 0.x programs drop producers without closing them, and this one has a thread. Nothing is on its way
                 # then but what a cancelled coroutine left.
-                self._finalizer = weakref.finalize(self, self._producer.close, 1.0)
+                self._finalizer = weakref.finalize(self, _let_go, self._producer)
                 self._finalizer.atexit = False
             return self._producer
+
+
+def _let_go(producer: Producer) -> None:
+    with suppress(RetriableKafkaError):  # a forked child's, and its parent used it
+        producer.close(1.0)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.forks import Home
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.outbox import Output, size_of
 from retriable_kafka_client.workers.job import (
@@ -98,6 +99,7 @@ class Host:
         self._loop = loop
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._home = Home("AsyncExecutor")
         # Only the event loop's thread touches what follows.
         self._room = room
         self._runners: list[AsyncRunner] = []
@@ -107,8 +109,9 @@ class Host:
 
     def call(self, function: Callable[[], object]) -> None:
         """Have ``function`` called on the loop; starts the loop if it is ours. Raises RuntimeError after shutdown, and
-        when the loop is closed. Any thread.
+        when the loop is closed; RetriableKafkaError in a child that was forked after the first use. Any thread.
         """
+        self._home.settle()
         with self._lock:
             if self._closed:
                 raise RuntimeError("the AsyncExecutor was shut down")
@@ -122,6 +125,8 @@ class Host:
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """See AsyncExecutor. Any thread."""
+        if self._home.lost:
+            return
         with self._lock:
             first, self._closed = not self._closed, True
             loop, thread = self._loop, self._thread

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import pickle
-import queue
 import threading
 import time
 import weakref
@@ -17,6 +16,8 @@ from typing import Any, ParamSpec, TypeVar
 from retriable_kafka_client.checks import integer
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.forks import Home, in_child
+from retriable_kafka_client.native import Empty, SimpleQueue
 from retriable_kafka_client.workers import child
 from retriable_kafka_client.workers.job import HandlerSpec, Outcome, check_sync, dump, item_of
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
@@ -52,7 +53,8 @@ class ProcessExecutor(Executor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """See concurrent.futures. A worker's death fails this one future with BrokenExecutor.
 
-        Raises RuntimeError after shutdown, BrokenExecutor when no worker can be started.
+        Raises RuntimeError after shutdown, BrokenExecutor when no worker can be started, RetriableKafkaError in a child
+        that was forked after the first use.
         """
         future: Future[T] = Future()
         self.pool.begin()
@@ -96,7 +98,8 @@ class Pool:
         self._failure: BaseException | None = None
         self._closed = False
         self._killed = False
-        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._home = Home("ProcessExecutor")
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
 
     def begin(self) -> None:
         """Start the keepers, and they the workers; does not wait for them. Raises ConfigError,
@@ -104,10 +107,12 @@ class Pool:
         """
         if child.being_imported_by_worker():
             raise ConfigError("ProcessExecutor", self.workers, MAIN_GUARD)
+        self._home.check()
         with self._lock:
             self._check()
             if not self._keepers:
                 self._check_initializer()
+                self._home.settle()
                 _pools.add(self)
                 for number in range(self.workers):
                     keeper = threading.Thread(target=self._keep, name=f"rkc-keeper-{number}", daemon=True)
@@ -133,6 +138,8 @@ class Pool:
 
     def shutdown(self, *, wait: bool, cancel: bool) -> None:
         """See ProcessExecutor."""
+        if self._home.lost:
+            return  # the workers, and those who wait for them, are the parent's
         with self._lock:
             first, self._closed = not self._closed, True
             refused = self._drained() if cancel else []
@@ -146,11 +153,18 @@ class Pool:
                 keeper.join()
 
     def kill(self) -> None:
-        """End all workers at once and start none: the interpreter ends."""
+        """End all workers at once and start none: the interpreter ends. In a forked child they are the parent's."""
+        if self._home.lost:
+            return
         with self._lock:
             self._closed = self._killed = True
             for seat in self._seats:
                 seat.kill()
+
+    def disown(self) -> None:
+        """This is a forked child: the workers are the parent's."""
+        for seat in self._seats:
+            seat.disown()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -170,7 +184,7 @@ class Pool:
         while True:
             try:
                 job = self._jobs.get_nowait()
-            except queue.Empty:
+            except Empty:
                 return jobs
             if job is not None:
                 jobs.append(job)
@@ -237,7 +251,7 @@ class Pool:
         while True:
             try:
                 return self._jobs.get(timeout=_IDLE_SECONDS)
-            except queue.Empty:
+            except Empty:
                 seat.check()
 
 
@@ -250,6 +264,15 @@ def _kill_workers() -> None:
     # them.
     for pool in list(_pools):
         pool.kill()
+
+
+def _disown_workers() -> None:
+    for pool in list(_pools):
+        pool.disown()
+    _pools.clear()
+
+
+in_child(_disown_workers)
 
 
 class _CallJob(Job):

@@ -132,6 +132,10 @@ class Seat:
         """End the process at once. Any thread."""
         self._process.kill()
 
+    def disown(self) -> None:
+        """This is a forked child, and the process is none of its own: multiprocessing would wait for it at the end."""
+        getattr(multiprocessing.process, "_children", set()).discard(self._process)
+
     def end(self) -> None:
         """Tell the worker to end, and see to it that it does; a few seconds at most."""
         self._connection.close()

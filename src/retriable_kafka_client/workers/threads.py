@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
+
+from retriable_kafka_client.native import Empty, SimpleQueue
 
 __all__ = ["DaemonThreads"]
 
@@ -27,7 +28,7 @@ class DaemonThreads(Executor):
         self._lock = threading.Lock()  # covers _threads and _closed
         self._threads: list[threading.Thread] = []
         self._closed = False
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._spare = threading.Semaphore(0)  # threads that wait for a job
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -40,8 +41,13 @@ class DaemonThreads(Executor):
             if not self._spare.acquire(blocking=False) and len(self._threads) < self.workers:
                 name = f"rkc-worker-{len(self._threads)}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # Python 3.12 starts none any more once the main thread has returned
+                    if not self._threads:
+                        raise
+                else:
+                    self._threads.append(thread)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -60,7 +66,7 @@ class DaemonThreads(Executor):
         while True:
             try:
                 job = self._jobs.get_nowait()
-            except queue.Empty:
+            except Empty:
                 return
             if job is not None:
                 job[0].cancel()
