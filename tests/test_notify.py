@@ -22,7 +22,7 @@ OF_MESSAGES = [
 @pytest.mark.parametrize("event", OF_MESSAGES, ids=lambda event: type(event).__name__)
 def test_a_thousand_messages_do_not_flood_the_log(event: ev.Event, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    notifier = Notifier(None, group="billing")
+    notifier = Notifier((), group="billing")
     for _ in range(1_000):
         notifier.tell(event)
     assert 2 <= len(caplog.records) <= 20
@@ -31,7 +31,7 @@ def test_a_thousand_messages_do_not_flood_the_log(event: ev.Event, caplog: pytes
 
 def test_a_kind_of_line_does_not_use_up_another_one(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    notifier = Notifier(None, group="billing")
+    notifier = Notifier((), group="billing")
     for event in OF_MESSAGES:
         before = len(caplog.records)
         for _ in range(100):
@@ -41,7 +41,7 @@ def test_a_kind_of_line_does_not_use_up_another_one(caplog: pytest.LogCaptureFix
 
 def test_a_run_that_was_cancelled_in_time_is_no_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    notifier = Notifier(None, group="billing")
+    notifier = Notifier((), group="billing")
     notifier.tell(ev.HandlerTimedOut(topic="orders", partition=0, offset=7, attempt=1, running=False))
     assert not caplog.records
 
@@ -62,7 +62,7 @@ def test_an_on_event_that_fails_is_one_line_and_goes_on(
             raise error
         return nobody_awaits()
 
-    notifier = Notifier(listen, group="billing")
+    notifier = Notifier([listen], group="billing")
     notifier.start()
     for _ in range(3):
         notifier.tell(ev.MessageParked(topic="orders", partition=0, offset=7))
@@ -97,10 +97,10 @@ def test_what_exceptions_say_is_logged_only_where_that_is_wanted(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     told = replace(event, text="card 4711\n\x1b[31mred")  # type: ignore[call-arg]
-    Notifier(None, group="billing").tell(told)
-    Notifier(None, group="billing", error_text=True).tell(event)  # it says nothing
+    Notifier((), group="billing").tell(told)
+    Notifier((), group="billing", error_text=True).tell(event)  # it says nothing
     assert not caplog.records
-    notifier = Notifier(None, group="billing", error_text=True)
+    notifier = Notifier((), group="billing", error_text=True)
     for _ in range(1_000):
         notifier.tell(told)
     assert 1 <= len(caplog.records) <= 20

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import signal
+import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import Any, Literal, Self
 
 from confluent_kafka import Message as KafkaMessage
@@ -19,20 +19,26 @@ from retriable_kafka_client.config import Cluster, Limits, Topic
 from retriable_kafka_client.core.engine import EngineConfig, Route
 from retriable_kafka_client.core.retry import Policy
 from retriable_kafka_client.core.settings import Ordering
-from retriable_kafka_client.errors import ConfigError, ConsumerFailed, seconds
+from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError, seconds
 from retriable_kafka_client.events import Event
 from retriable_kafka_client.executor import check_executor, make_runner
+from retriable_kafka_client.exits import consumer_ended, consumer_runs
+from retriable_kafka_client.forks import Home, used_before_fork
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.loop import Control, Loop, LoopConfig
 from retriable_kafka_client.message import JSON, Deserializer, Message
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.stats import Stats
+from retriable_kafka_client.stop_signals import interrupted, interrupted_too
 from retriable_kafka_client.wiring import check_former_groups, check_ordering, check_topics
 from retriable_kafka_client.workers.job import HandlerSpec, check_sync
 
 __all__ = ["Consumer", "run_consumers"]
 
+log = logging.getLogger("retriable_kafka_client")
+
+LOOK_SECONDS = 0.02  # between two looks whether it is ready
 STALLED_SECONDS = 60.0  # a loop that has not come round for so long is not alive
 
 
@@ -60,7 +66,7 @@ class Consumer:
     - ``error_text``: put exception texts into dead letters, events and the log (a few lines); they may hold payload.
     - ``former_groups``: names that this group had before: copies that they left in the retry topics are run. Stop their
       members first. Copies of any other group are passed over.
-    - ``on_event``: called with each event (module ``events``) on a thread of its own.
+    - ``on_event``: a function, or several, called with each event (module ``events``), each on a thread of its own.
     """
 
     def __init__(
@@ -80,7 +86,7 @@ class Consumer:
         limits: Limits = Limits(),  # noqa: B008 - it is immutable
         error_text: bool = False,
         former_groups: Collection[str] = (),
-        on_event: Callable[[Event], object] | None = None,
+        on_event: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
     ) -> None:
         _instance("cluster", cluster, Cluster)
         _instance("limits", limits, Limits)
@@ -91,7 +97,7 @@ class Consumer:
         _callable("handler", handler)
         _plain_function("deserializer", deserializer)
         _plain_function("filter", filter, optional=True)
-        _plain_function("on_event", on_event, optional=True)
+        self._on_event = _listeners(on_event)
         if guarantee not in ("at_least_once", "exactly_once"):
             raise ConfigError("Consumer.guarantee", guarantee, "must be 'at_least_once' or 'exactly_once'")
         self._exactly_once = guarantee == "exactly_once"
@@ -111,8 +117,8 @@ class Consumer:
         self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
         self._limits = limits
         self._error_text = error_text
-        self._on_event = on_event
         self._control = Control()
+        self._home = Home("Consumer")
         self._lock = threading.Lock()  # covers _loop and _thread
         self._loop: Loop | None = None
         self._thread: threading.Thread | None = None
@@ -134,12 +140,15 @@ class Consumer:
         30 s. RuntimeError if it ran before.
         """
         self._prepare()
-        with _signals([self]) if signals else _nothing():
+        with interrupted([self]) if signals else _nothing():
             self._work()
         self._raise_failure()
 
-    async def run_async(self) -> None:
-        """Like ``run``, without blocking the event loop and without touching signals.
+    async def run_async(self, *, signals: bool = True) -> None:
+        """Like ``run``, without blocking the event loop.
+
+        In the main thread's loop SIGINT and SIGTERM drain and stop, a second one stops without draining. A handler that the
+        program has for them, as a web server has, is called besides. ``signals=False`` leaves signals alone.
 
         Cancelling it stops and drains, within ``Limits.drain_timeout`` and a few seconds; it ends when that is over,
         however often it is cancelled. This loop goes on meanwhile, so it may be the one that an AsyncExecutor was given.
@@ -153,20 +162,27 @@ class Consumer:
 
         self._prepare()
         self._when_done = tell
-        self._start_thread()
         cancelled: asyncio.CancelledError | None = None
-        while not ended.done():
-            try:
-                await asyncio.wait([ended])
-            except asyncio.CancelledError as error:
-                cancelled = error
-                self.stop()
+        with interrupted_too(self) if signals else _nothing():
+            self._start_thread()
+            while not ended.done():
+                try:
+                    await asyncio.wait([ended])
+                except asyncio.CancelledError as error:
+                    cancelled = error
+                    self.stop()
         if cancelled is not None:
             raise cancelled
         self._raise_failure()
 
     def start(self) -> None:
-        """Run in a thread. Returns at once; ``join`` tells how it ended. RuntimeError if it ran before."""
+        """Run in a thread. Returns at once; ``join`` tells how it ended. RuntimeError if it ran before.
+
+        Signals are left alone, so SIGTERM ends the process as it does any other: without a drain, in the middle of
+        handlers; as process 1 of a container it is not even heard. A program that starts its consumers this way handles
+        SIGTERM itself and calls ``stop`` and ``join``; or it uses ``run``, ``run_consumers`` or ``run_async``. When the main
+        thread returns, the consumer drains and stops within ``Limits.drain_timeout`` and a few seconds.
+        """
         self._prepare()
         self._start_thread()
 
@@ -182,6 +198,7 @@ class Consumer:
         Not from a handler: the consumer waits for that. True for one that never started and was asked to stop.
         """
         wait = None if timeout is None else seconds("Consumer.join.timeout", timeout)
+        self._home.check()
         with self._lock:
             started = self._loop is not None or self._done.is_set()
         if not started and self._control.stop:
@@ -194,7 +211,24 @@ class Consumer:
         self._raise_failure()
         return True
 
+    def wait_ready(self, timeout: float | timedelta = 30.0) -> None:
+        """Wait until ``health().ready``, at most for ``timeout``; it may also be started meanwhile. From any thread but the
+        consumer's own (a filter is called there).
+
+        Raises what ended the consumer, ConsumerFailed if it was stopped, or TimeoutError with the reasons against it.
+        """
+        deadline = time.monotonic() + seconds("Consumer.wait_ready.timeout", timeout)
+        while not self._is_ready(deadline):
+            self._done.wait(LOOK_SECONDS)
+
+    async def wait_ready_async(self, timeout: float | timedelta = 30.0) -> None:  # noqa: ASYNC109 - as `wait_ready`
+        """As ``wait_ready``, without blocking the event loop."""
+        deadline = time.monotonic() + seconds("Consumer.wait_ready_async.timeout", timeout)
+        while not self._is_ready(deadline):  # noqa: ASYNC110 - another thread's doing
+            await asyncio.sleep(LOOK_SECONDS)
+
     def __enter__(self) -> Self:
+        """Start it, in a thread: see ``start``, also for signals. It need not be ready yet: see ``wait_ready``."""
         self.start()
         return self
 
@@ -202,6 +236,8 @@ class Consumer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop, wait for the end, and raise what made it fail, unless the block itself failed."""
+        if self._home.lost:
+            return  # a forked child that leaves the block: it runs in the parent
         self.stop()
         try:
             self.join()
@@ -225,13 +261,19 @@ class Consumer:
     # Looking -----------------------------------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
-        """Counts and what is held now, at most about 0.1 s old. From any thread; asks no broker."""
+        """Counts and what is held now, at most about 0.1 s old. From any thread; asks no broker.
+
+        RetriableKafkaError in a child that was forked after the start: the counts are the parent's.
+        """
+        self._home.check()
         loop = self._loop
         return Stats() if loop is None else loop.snapshot.stats
 
     def health(self) -> Health:
         """How it is, from what the loop last said. From any thread; asks no broker."""
         loop = self._loop
+        if self._home.lost:
+            return Health(alive=False, ready=False, reasons=(str(used_before_fork("Consumer")),))
         if self._failure is not None:
             return Health(alive=False, ready=False, reasons=(f"failed: {_told(self._failure)}",))
         if self._done.is_set():
@@ -249,6 +291,7 @@ class Consumer:
 
     def _prepare(self) -> None:
         """Make everything that must exist before the first Kafka client of the process. A failure is the consumer's."""
+        self._home.settle()
         with self._lock:
             if self._loop is not None or self._done.is_set():
                 raise RuntimeError("a Consumer runs once; make a new one to run again")
@@ -314,20 +357,56 @@ class Consumer:
         )
 
     def _start_thread(self) -> None:
-        self._thread = threading.Thread(target=self._work, name=f"rkc-{self.group_id}")
+        # A daemon, which the interpreter stops and waits for in its own way: see exits.py.
+        self._thread = threading.Thread(target=self._work_alone, name=f"rkc-{self.group_id}", daemon=True)
         self._thread.start()
 
-    def _work(self) -> None:
+    def _work_alone(self) -> None:
+        """Run in a thread of our own: nobody may be there who is told of a failure."""
+        self._work(alone=True)
+
+    def _work(self, *, alone: bool = False) -> None:
         assert self._loop is not None
+        consumer_runs(self)
         try:
             if not self._control.stop or self._loop.prepared:
                 self._loop.run()
         except BaseException as error:  # noqa: BLE001 - told by join, run and health
             self._failure = error
+            if alone:
+                log.error("group %s: the consumer has ended by itself: %s", self.group_id, _told(error))
         finally:
+            consumer_ended(self)
             self._done.set()
             if self._when_done is not None:
                 self._when_done()
+
+    def _is_ready(self, deadline: float) -> bool:
+        """Whether it is. Raises what ended it, and TimeoutError after ``deadline``."""
+        self._home.check()
+        over = time.monotonic() >= deadline  # before the look, so that there is one after it
+        ended = self._done.is_set() or (self._loop is None and self._control.stop)
+        health = self.health()
+        if ended:
+            self._raise_failure()
+            raise ConsumerFailed(f"group {self.group_id}: the consumer was stopped")
+        if over and not health.ready:
+            raise TimeoutError(f"group {self.group_id} is not ready: {'; '.join(health.reasons)}")
+        return health.ready
+
+    def _interrupt(self) -> None:
+        """A signal asks for its end; the second one without a drain."""
+        self._leave(hard=self._control.stop_signalled)
+        self._control.stop_signalled = True
+
+    def _leave(self, *, hard: bool) -> None:
+        """Stop; ``hard``: without a drain."""
+        self._control.hard |= hard
+        self.stop()
+
+    @property
+    def _drain_seconds(self) -> float:
+        return self._limits.drain_timeout
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -344,7 +423,7 @@ def run_consumers(*consumers: Consumer, signals: bool = True) -> None:
             "run_consumers.consumers", consumers, "give at least one Consumer, and nothing else"
         )
     _prepare_all(consumers)
-    with _signals(consumers) if signals else _nothing():
+    with interrupted(consumers) if signals else _nothing():
         for consumer in consumers:
             consumer._start_thread()
         remaining = list(consumers)
@@ -371,27 +450,6 @@ def _prepare_all(consumers: Sequence[Consumer]) -> None:
             consumer.stop()
             consumer._start_thread()
         raise
-
-
-@contextmanager
-def _signals(consumers: Sequence[Consumer]) -> Iterator[None]:
-    """Let SIGINT and SIGTERM stop the consumers: the first with a drain, the second without."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        for consumer in consumers:
-            consumer._control.hard = consumer._control.stop_signalled
-            consumer._control.stop_signalled = True
-            consumer.stop()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -428,5 +486,17 @@ def _plain_function(name: str, value: object, *, optional: bool = False) -> None
         check_sync(value, field=f"Consumer.{name}", remedy=remedy)
 
 
+def _listeners(given: object) -> tuple[Callable[[Event], object], ...]:
+    if given is None or callable(given):
+        _plain_function("on_event", given, optional=True)
+        return () if given is None else (given,)
+    if not isinstance(given, Sequence):
+        raise ConfigError("Consumer.on_event", given, "must be a function, or a list of functions")
+    for index, one in enumerate(given):
+        _plain_function(f"on_event[{index}]", one)
+    return tuple(given)
+
+
 def _told(failure: BaseException) -> str:
-    return str(failure) if isinstance(failure, (ConsumerFailed, ConfigError)) else type(failure).__name__
+    """What it was; with its text where that holds no payload."""
+    return str(failure) if isinstance(failure, RetriableKafkaError) else type(failure).__name__

@@ -15,6 +15,7 @@ __all__ = [
     "ChunksGivenUp",
     "CommitFailed",
     "Committed",
+    "ConsumerEnded",
     "DrainOverrun",
     "Event",
     "ForeignCopies",
@@ -241,6 +242,16 @@ class HandlerTimedOut(Event):
     offset: int
     attempt: int
     running: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerEnded(Event):
+    """The consumer has ended by itself, not by a stop; the last event. ``topic`` is empty and ``partition`` -1.
+
+    ``error``: the exception's type. ``join`` and ``run`` raise it, ``health()`` says more.
+    """
+
+    error: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,6 +156,10 @@ class Loop:
                 # Patterns that match nothing yet bring no assignment, and nothing to wait for.
                 self._errors.assigned = not self._config.engine.routing.has_names and not directory.matched
                 self._consume()
+        except BaseException as error:
+            ended = events.ConsumerEnded(topic="", partition=-1, error=type(error).__qualname__)
+            self._notifier.tell(ended)
+            raise
         finally:
             self._runner.close(0.0 if self._control.hard else 1.0)
             self._publish(force=True)
@@ -515,7 +519,7 @@ class Loop:
         self._was_in_doubt = in_doubt
 
     def _watch(self, arrived: p.Arrived, now: float) -> None:
-        """Records may be of a topic that was made anew: after a silence, or where the partition's leader has another epoch."""
+        """Records may be of a topic that was made anew: after a silence, or where the leader has another epoch."""
         topic = arrived.place.topic
         epoch = arrived.raws[0].leader_epoch()
         if self._epochs.setdefault(arrived.place, epoch) != epoch:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from retriable_kafka_client import events
+from retriable_kafka_client.native import SimpleQueue
 from retriable_kafka_client.results import refuse_unfinished
 
 __all__ = ["Notifier"]
@@ -35,37 +35,38 @@ SINGLE_MESSAGES = (
 )
 
 
-class Notifier:
-    """Hands events over on a thread of its own, so that neither a slow nor a failing ``on_event`` reaches the loop."""
+Listener = Callable[[events.Event], object]
 
-    def __init__(
-        self, on_event: Callable[[events.Event], object] | None, *, group: str, error_text: bool = False
-    ) -> None:
-        self._on_event = on_event
+
+class Notifier:
+    """Hands events over to each listener on a thread of its own, so that neither a slow nor a failing one reaches the loop
+    or another one.
+    """
+
+    def __init__(self, on_event: Sequence[Listener], *, group: str, error_text: bool = False) -> None:
         self._group = group
         self._error_text = error_text  # write what exceptions say, which may hold payload
-        self._queue: queue.Queue[events.Event | None] = queue.Queue(CAPACITY)
-        self._thread: threading.Thread | None = None
+        self._ears = [_Ear(listener, group) for listener in on_event]
         self._refusing: set[str] = set()  # targets whose refusal has been logged
         self._unclear: set[str] = set()  # topics of which that has been logged
         self._quotas: defaultdict[type[events.Event], _Quota] = defaultdict(_Quota)
-        self.lost = 0  # written by the loop's thread
+
+    @property
+    def lost(self) -> int:
+        """Events that did not fit into a listener's queue."""
+        return sum(ear.lost for ear in self._ears)
 
     def start(self) -> None:
-        if self._on_event is not None:
-            self._thread = threading.Thread(target=self._work, name="rkc-events", daemon=True)
-            self._thread.start()
+        for ear in self._ears:
+            ear.start()
 
     def tell(self, event: events.Event) -> None:
         """Log it if an operator must know, and queue it. Never blocks; the loop's thread."""
         if isinstance(event, WITH_TEXT) and not self._error_text and event.text is not None:
             event = replace(event, text=None)
         self._log(event)
-        if self._thread is not None:
-            try:
-                self._queue.put_nowait(event)
-            except queue.Full:
-                self.lost += 1
+        for ear in self._ears:
+            ear.tell(event)
 
     def accepted(self, refusals: frozenset[str]) -> None:
         """Take note of which targets refuse at present, to log each recovery once."""
@@ -75,27 +76,11 @@ class Notifier:
 
     def close(self, timeout: float) -> None:
         """Deliver what is queued, within ``timeout`` seconds."""
-        if self._thread is not None:
-            try:
-                self._queue.put(None, timeout=timeout)
-            except queue.Full:
-                return
-            self._thread.join(timeout)
-
-    def _work(self) -> None:
-        assert self._on_event is not None
-        complained = False
-        while (event := self._queue.get()) is not None:
-            try:
-                refuse_unfinished(copy_context().run(self._on_event, event), "on_event")
-            except BaseException as error:  # noqa: BLE001 - on_event is the user's, and this thread ours
-                if not complained:
-                    log.error(
-                        "group %s: on_event raised %s; further errors of it are not logged",
-                        self._group,
-                        type(error).__qualname__,
-                    )
-                complained = True
+        deadline = time.monotonic() + timeout
+        for ear in self._ears:
+            ear.close()
+        for ear in self._ears:
+            ear.join(max(0.0, deadline - time.monotonic()))
 
     def _log(self, event: events.Event) -> None:
         group, place = self._group, f"{event.topic}/{event.partition}"
@@ -250,6 +235,48 @@ class Notifier:
                 )
             case _:
                 raise AssertionError(event)
+
+
+class _Ear:
+    """One listener, its queue and its thread."""
+
+    def __init__(self, listener: Listener, group: str) -> None:
+        self._listener = listener
+        self._group = group
+        self._queue: SimpleQueue[events.Event | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self.lost = 0  # written by the loop's thread, which alone puts events in
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._work, name="rkc-events", daemon=True)
+        self._thread.start()
+
+    def tell(self, event: events.Event) -> None:
+        if self._queue.qsize() < CAPACITY:
+            self._queue.put(event)
+        else:
+            self.lost += 1
+
+    def close(self) -> None:
+        self._queue.put(None)
+
+    def join(self, timeout: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _work(self) -> None:
+        complained = False
+        while (event := self._queue.get()) is not None:
+            try:
+                refuse_unfinished(copy_context().run(self._listener, event), "on_event")
+            except BaseException as error:  # noqa: BLE001 - on_event is the user's, and this thread ours
+                if not complained:
+                    log.error(
+                        "group %s: on_event raised %s; further errors of it are not logged",
+                        self._group,
+                        type(error).__qualname__,
+                    )
+                complained = True
 
 
 def _quoted(text: str | None) -> str:
