@@ -96,6 +96,13 @@ class Assigner:
             Place(one.topic, one.partition): one.offset for one in found if one.offset >= 0 and not one.error
         }
 
+    def watermarks(self, place: Place) -> tuple[int, int] | None:
+        """Where its log begins and ends, as the brokers said when they were asked for records last; blocks never."""
+        with suppress(KafkaException):
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+            return (low, high) if high >= 0 else None
+        return None
+
     def ends_at(self, place: Place, timeout: float) -> int | None:
         """Ask where its log ends, for readers of what is committed; blocks at most ``timeout`` seconds."""
         with suppress(KafkaException):

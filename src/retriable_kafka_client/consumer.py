@@ -285,7 +285,7 @@ class Consumer:
         if age > STALLED_SECONDS:
             return Health(alive=False, ready=False, reasons=(f"the loop has not come round for {age:.0f} s",))
         reasons = snapshot.reasons + (("stopping",) if self._control.stop else ())
-        return Health(alive=True, ready=not reasons, reasons=reasons)
+        return Health(alive=True, ready=not reasons, reasons=reasons + snapshot.remarks)
 
     # Inside ------------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ None holds a payload, a key or a secret. They are made on the consumer's loop an
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 __all__ = [
     "AdmissionBlocked",
@@ -29,9 +30,12 @@ __all__ = [
     "OffsetMapIgnored",
     "OffsetMapOverflow",
     "OffsetMapShortened",
+    "RecordsLost",
     "TopicReset",
     "TopicUnclear",
     "TransactionAborted",
+    "TransactionEnded",
+    "TransactionHangs",
     "WorkerDied",
 ]
 
@@ -134,9 +138,40 @@ class ChunksGivenUp(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TopicReset(Event):
-    """The log is another one than before (re-created or cut back); it is read from ``position`` on."""
+    """The log is another one than before, and is read from its beginning; or, where ``position`` is given, it was cut back
+    before what had been read, and is read from there on.
+    """
 
     position: int | None  # None: from its beginning
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordsLost(Event):
+    """``count`` records from offset ``first`` on were deleted (retention, DeleteRecords) before they were read.
+
+    With ``auto.offset.reset=latest`` those that the client then skipped are among them. Compacted ones and transaction
+    markers may be.
+    """
+
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionHangs(Event):
+    """Nothing from ``position`` on is given out since ``since``: another producer's transaction is open there.
+
+    ``held_back``: how many records stand behind it. It ends when its producer commits or aborts, or with its time-out.
+    """
+
+    position: int
+    held_back: int
+    since: datetime  # when the consumer first waited for it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransactionEnded(Event):
+    """The partition that TransactionHangs told of goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ __all__ = ["Health"]
 class Health:
     """``alive``: it works, or will again by itself. ``ready``: it can do its work now.
 
-    ``reasons`` says in words what keeps either from being true; no secret stands in them.
+    ``reasons`` says in words what keeps either from being true, and besides what an operator should look at, which need not
+    keep it from being ready; no secret stands in them.
     """
 
     alive: bool

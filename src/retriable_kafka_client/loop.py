@@ -30,6 +30,7 @@ from retriable_kafka_client.client import (
     close_in_time,
     consumer_settings,
     error_name,
+    goes_to_end,
     open_client,
     producer_settings,
 )
@@ -44,6 +45,7 @@ from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
+from retriable_kafka_client.lags import Lags, ask_stable_ends
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
@@ -116,6 +118,11 @@ class Loop:
         )
         self._positions = Positions(self._errors)
         self._idle_looks = IdleLooks()
+        self._lags = Lags(
+            notifier.tell,
+            lambda places: ask_stable_ends(self._admin, places),
+            to_end=goes_to_end(config.cluster),
+        )
         self._starts: list[p.Start] = []
         self._renewed: set[str] = set()  # topics that were made anew while we ran
         self._epochs: dict[p.Place, int | None] = {}  # of the leaders, when a record came last
@@ -264,6 +271,8 @@ class Loop:
                 self._tell(idle)
         for idle in self._idle_looks.ends(self._assigner, assignments, self._now()):
             self._tell(idle)
+        for passed in self._lags.look(self._assigner, assignments, self._now()):
+            self._tell(passed)
         self._reread()
 
     def _look_around(self, now: float) -> None:
@@ -452,6 +461,8 @@ class Loop:
         now = time.monotonic()
         for arrived in arrivals(self._errors.sift(batch)):
             self._watch(arrived, now)
+            one = self._engine.assignments.get(arrived.place)
+            self._lags.arrived(self._assigner, one, arrived.offsets)
             self._tell(arrived)
             self._troubles.clear("brokers", "login", "poll")
         return True
@@ -643,8 +654,9 @@ class Loop:
         )
         self.snapshot = Snapshot(
             at=now,
-            stats=take_stats(engine, lost_events=self._notifier.lost, overdue=late),
+            stats=take_stats(engine, self._lags, lost_events=self._notifier.lost, overdue=late),
             reasons=reasons,
+            remarks=tuple(self._lags.remarks(now)),
         )
 
 

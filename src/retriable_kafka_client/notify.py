@@ -24,6 +24,7 @@ MOST_LINES = 10
 LINES_SECONDS = 10.0
 WITH_TEXT = (events.MessageDeadLettered, events.MessageDropped, events.MessageRetried)
 MOST_TEXT = 1_000  # characters of an exception's text
+ABOUT_LOGS = (events.TopicReset, events.TransactionHangs, events.TransactionEnded)
 SINGLE_MESSAGES = (
     *WITH_TEXT,
     events.ChunksGivenUp,
@@ -31,6 +32,7 @@ SINGLE_MESSAGES = (
     events.HandlerTimedOut,
     events.NoRetryTopic,
     events.OffsetMapOverflow,
+    events.RecordsLost,
     events.WorkerDied,
 )
 
@@ -93,6 +95,8 @@ class Notifier:
                 quota = self._quotas[type(event)]
                 if quota.take(time.monotonic()):
                     self._log_message(event, place, quota.unsaid())
+            case _ if isinstance(event, ABOUT_LOGS):
+                self._log_log(event, place)
             case events.AssignmentStarted():
                 start = "auto.offset.reset" if event.position is None else str(event.position)
                 log.info(
@@ -122,10 +126,6 @@ class Notifier:
                     place,
                     event.position,
                 )
-            case events.TopicReset():
-                log.warning(
-                    "group %s: the log of %s is a new one; it is read from its beginning", group, place
-                )
             case events.HandOffRefused() if event.target not in self._refusing:
                 self._refusing.add(event.target)
                 log.error(
@@ -147,6 +147,35 @@ class Notifier:
                 )
             case _:
                 pass
+
+    def _log_log(self, event: events.Event, place: str) -> None:
+        group = self._group
+        match event:
+            case events.TopicReset(position=None):
+                log.warning(
+                    "group %s: the log of %s is a new one; it is read from its beginning", group, place
+                )
+            case events.TopicReset():
+                log.warning(
+                    "group %s: the log of %s ends before what had been read of it: it was cut back; it is read on from"
+                    " offset %d",
+                    group,
+                    place,
+                    event.position,
+                )
+            case events.TransactionHangs():
+                log.warning(
+                    "group %s: %d records of %s from offset %d on are held back since %s UTC: a transaction of another"
+                    " producer is open there and does not end; if its producer is gone, abort it (kafka-transactions.sh"
+                    " find-hanging and abort)",
+                    group,
+                    event.held_back,
+                    place,
+                    event.position,
+                    f"{event.since:%Y-%m-%d %H:%M:%S}",
+                )
+            case events.TransactionEnded():
+                log.warning("group %s: %s goes on: the transaction that held it up has ended", group, place)
 
     def _log_message(self, event: events.Event, place: str, others: str) -> None:
         group = self._group
@@ -222,6 +251,16 @@ class Notifier:
                     group,
                     event.position,
                     place,
+                    others,
+                )
+            case events.RecordsLost():
+                log.warning(
+                    "group %s: %d records of %s from offset %d on were deleted before they were read: the topic keeps them"
+                    " for too short a time, or somebody deleted them%s",
+                    group,
+                    event.count,
+                    place,
+                    event.first,
                     others,
                 )
             case events.WorkerDied():

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.lags import Lags
 from retriable_kafka_client.stats import PartitionStats, Stats
 
 __all__ = ["Snapshot", "take_stats", "why_not_ready"]
@@ -19,12 +20,16 @@ class Snapshot:
     at: float  # monotonic
     stats: Stats
     reasons: tuple[str, ...]  # why it is not ready
+    remarks: tuple[str, ...] = ()  # what an operator should look at besides
 
 
-def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
+def take_stats(engine: Engine, lags: Lags, *, lost_events: int, overdue: int) -> Stats:
     """Copy the engine's figures."""
+    figures = {place: lags.figures(place, one) for place, one in engine.assignments.items()}
     partitions = {
         (place.topic, place.partition): PartitionStats(
+            end=figures[place][0],
+            lag=figures[place][1],
             position=None if one.tracker is None else one.tracker.position,
             incomplete=one.messages,
             assembling=len(one.chunks.groups),
@@ -38,6 +43,8 @@ def take_stats(engine: Engine, *, lost_events: int, overdue: int) -> Stats:
     return Stats(
         **asdict(engine.counters),
         lost_events=lost_events,
+        lost_records=lags.lost_records,
+        hanging=lags.hanging,
         on_hold=engine.on_hold,
         in_flight=engine.in_flight,
         overrun=engine.overrun,

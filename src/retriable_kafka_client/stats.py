@@ -21,6 +21,10 @@ class PartitionStats:
     )
     in_flight: int  # of these, the ones with the workers
     assembling: int  # besides, messages of which chunks are missing
+    end: int | None = None  # where the log ends: one past its last record; None: not known yet
+    # What is left to do: records that were not read, or are not complete. What is complete above the position does not
+    # count. None: not known yet.
+    lag: int | None = None
     paused: bool  # nothing is read: the window or the byte budget is full, or the consumer is paused
 
 
@@ -46,6 +50,10 @@ class Stats:
     restored: int = 0  # passed over because the offset map says that they are done
     refused: int = 0  # copies that were refused and are sent again
     arrived: int = 0  # records read
+    lost_records: int = 0  # deleted by the brokers before they were read
+    hanging: int = (
+        0  # partitions that a transaction of another producer, which does not end, holds up at present
+    )
     lost_events: int = 0  # not handed to on_event, which was too slow
     on_hold: bool = False  # paused by Consumer.pause()
     in_flight: int = 0  # with the workers now

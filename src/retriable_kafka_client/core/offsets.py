@@ -142,6 +142,19 @@ class Tracker:
         known = 0 <= offset < self._next
         return known and self._pages.get(offset >> PAGE_SHIFT, 0) >> (offset & _LOW) & 1 == 1
 
+    def unread(self, stop: int, first: int) -> int:
+        """How many offsets from ``first`` (at least ``next_offset``) up to ``stop`` are not known to be complete."""
+        first = max(self._next, first)
+        if first >= stop:
+            return 0
+        known = max(0, min(self._known, stop) - first)
+        if not known:
+            return stop - first
+        expected = sum(
+            min(high, stop) - max(low, first) for low, high in self._expected if low < stop and high > first
+        )
+        return stop - first - known + expected
+
     # Arrival --------------------------------------------------------------------------------------
 
     def register(self, first: int, stop: int) -> list[Run]:
