@@ -156,7 +156,7 @@ def test_a_partition_that_is_paused_hangs_on_nothing() -> None:
     bench = Bench(10, 0, 13)
     bench.stable, bench.one.paused = 10, True
     bench.look(120)
-    assert not bench.told and bench.asked == 0
+    assert not bench.told
     bench.one.paused = False
     bench.look(60)
     assert len(bench.told) == 1
@@ -225,3 +225,20 @@ def test_a_position_beyond_the_end_is_told_as_that() -> None:
     assert bench.lag() == 0 and "beyond the end" in bench.remarks[0]
     bench.look(60)
     assert len(bench.told) == 1 and bench.asked == 0
+
+
+def test_how_far_the_log_of_a_paused_partition_goes_is_asked_for_now_and_then() -> None:
+    bench = Bench(0, 0, 100)
+    bench.arrive(*range(100))
+    bench.look()
+    bench.one.paused, bench.stable = True, 5_000
+    bench.look(10)
+    assert bench.lag() == 100 and bench.asked == 0
+    bench.look(10)
+    assert bench.lag() == 5_000
+    bench.stable = 6_000
+    bench.look(20)
+    assert bench.lag() == 6_000 and bench.asked <= 3
+    bench.one.paused = False
+    bench.look()
+    assert bench.lag() == 100  # as the client says from now on

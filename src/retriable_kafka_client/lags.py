@@ -28,6 +28,9 @@ SETTLED_SECONDS = 3.0  # without a record, until what the client has fetched ahe
 HANG_SECONDS = 20.0  # without a record, though there are some, until it is asked why
 ASK_SECONDS = 10.0  # until it is asked again; doubled by each answer that says nothing
 MOST_ASK_SECONDS = 600.0
+PAUSED_SECONDS = (
+    15.0  # between two questions where the log of a paused partition ends: nothing is fetched of it
+)
 ASKED_SECONDS = 60.0  # until a question is given up
 REMEMBERED_SECONDS = 300.0  # that a loss stays among the remarks on health
 
@@ -45,6 +48,7 @@ class _Watch:
     told_to: int = -1  # what is lost below it was told
     lost: int = 0
     lost_at: float | None = None
+    asked_end: int = -1  # while nothing is fetched of it: the end that the brokers told
     ask_at: float = 0.0
     patience: float = ASK_SECONDS
     hangs: bool = False
@@ -52,7 +56,7 @@ class _Watch:
 
 
 class Lags:
-    """The loop's thread only; nothing blocks, and only a standstill makes it ask the brokers.
+    """The loop's thread only; nothing blocks, and only what stands still makes it ask the brokers.
 
     ``tell`` takes events; ``ask`` where logs end for readers of what is committed. ``to_end``: where the client goes when
     the records at its position are gone (auto.offset.reset=latest), rather than to the log's beginning.
@@ -140,7 +144,7 @@ class Lags:
             if marks is None:
                 continue
             yield from self._note(place, watch, *marks, positions.get(place, -1), now)
-            if watch.since is not None and now.mono >= watch.since.mono + HANG_SECONDS:
+            if _rests(one) or (watch.since is not None and now.mono >= watch.since.mono + HANG_SECONDS):
                 suspects.append(place)
         self._judge(suspects, now)
 
@@ -152,9 +156,15 @@ class Lags:
             read = max(one.tracker.next_offset, position, watch.told_to)
         else:
             read = max(position, -1 if self._to_end and end > low else low)
+        rests = _rests(one)
+        if not rests:
+            watch.asked_end = -1
+        elif watch.asked_end < 0:
+            watch.asked_end, watch.ask_at, watch.patience = end, now.mono + PAUSED_SECONDS, PAUSED_SECONDS
+        end = max(end, watch.asked_end)
         if read != watch.read or (low <= read == end):
             self._move(place, watch)
-        elif one.paused or one.on_hold or read < 0:
+        elif rests or read < 0:
             watch.since = None
         elif watch.since is None:
             watch.since = now
@@ -188,18 +198,18 @@ class Lags:
     # Transactions that do not end --------------------------------------------------------------------------------------
 
     def _judge(self, suspects: Sequence[Place], now: Now) -> None:
-        """Whether it is a transaction that keeps records from us."""
+        """Whether it is a transaction that keeps records from us; and how far logs go of which nothing is fetched."""
         answers = self._answers
         if answers and all(answer.done() for answer in answers.values()):
             for place, answer in answers.items():
                 watch = self._watches.get(place)
                 with suppress(Exception):  # no answer says nothing
                     stable = int(answer.result(0).offset)
-                    if (
-                        watch is not None
-                        and watch.since is not None
-                        and 0 <= stable <= watch.read < watch.end
-                    ):
+                    if watch is None:
+                        pass
+                    elif watch.asked_end >= 0:
+                        watch.asked_end, watch.patience = max(watch.asked_end, stable), PAUSED_SECONDS
+                    elif watch.since is not None and 0 <= stable <= watch.read < watch.end:
                         self._hang(place, watch)
             answers.clear()
         if answers and now.mono < self._asked_at + ASKED_SECONDS:
@@ -207,7 +217,8 @@ class Lags:
         due = [
             place
             for place in suspects
-            if not (watch := self._watches[place]).hangs and not watch.beyond and now.mono >= watch.ask_at
+            if now.mono >= (watch := self._watches[place]).ask_at
+            and (watch.asked_end >= 0 or not (watch.hangs or watch.beyond))
         ]
         if due:
             self._asked_at = now.mono
@@ -232,10 +243,17 @@ class Lags:
 
     def _move(self, place: Place, watch: _Watch) -> None:
         """It goes on, or there is nothing more."""
-        watch.since, watch.beyond, watch.patience = None, False, ASK_SECONDS
+        watch.since, watch.beyond = None, False
+        if watch.asked_end < 0:
+            watch.ask_at, watch.patience = 0.0, ASK_SECONDS
         if watch.hangs:
             watch.hangs = False
             self._tell(events.TransactionEnded(topic=place.topic, partition=place.partition))
+
+
+def _rests(one: Assignment) -> bool:
+    """Whether nothing is fetched of it."""
+    return one.paused or one.on_hold
 
 
 def _date(now: Now) -> datetime:
