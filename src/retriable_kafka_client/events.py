@@ -30,6 +30,8 @@ __all__ = [
     "OffsetMapIgnored",
     "OffsetMapOverflow",
     "OffsetMapShortened",
+    "PartitionMoves",
+    "PartitionStands",
     "RecordsLost",
     "TopicReset",
     "TopicUnclear",
@@ -111,6 +113,29 @@ class AdmissionBlocked(Event):
     """New messages wait because one that is not complete would let the offset map overflow."""
 
     position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionStands(Event):
+    """Nothing more of a partition has been read for ``seconds``, because ``incomplete`` messages of it fill the window, the
+    memory or the offset map, and fewer than one a second of them have completed of late.
+
+    ``offset`` is that of the message that holds it up: the lowest one that is not complete or, in order of keys, the one for
+    which the most others wait.
+    """
+
+    offset: int
+    attempt: int | None  # the run that it waits for; None: it waits for no time, but is with the workers, say
+    due_in: float | None  # seconds until that run
+    key_hash: str | None  # ordering="key": the first 12 digits of the SHA-256 of its key
+    behind: int  # ordered: messages that wait for it
+    incomplete: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionMoves(Event):
+    """A partition that stood is read again, or at least a message a second of it completes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

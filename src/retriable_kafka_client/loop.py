@@ -50,7 +50,7 @@ from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
-from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready
+from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready, worth_knowing
 from retriable_kafka_client.standing import Standing
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
@@ -654,9 +654,9 @@ class Loop:
         )
         self.snapshot = Snapshot(
             at=now,
-            stats=take_stats(engine, self._lags, lost_events=self._notifier.lost, overdue=late),
+            stats=take_stats(engine, self._lags, lost_events=self._notifier.lost, overdue=late, now=now),
             reasons=reasons,
-            remarks=tuple(self._lags.remarks(now)),
+            remarks=(*self._lags.remarks(now), *worth_knowing(engine, now)),
         )
 
 

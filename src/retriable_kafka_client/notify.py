@@ -24,7 +24,13 @@ MOST_LINES = 10
 LINES_SECONDS = 10.0
 WITH_TEXT = (events.MessageDeadLettered, events.MessageDropped, events.MessageRetried)
 MOST_TEXT = 1_000  # characters of an exception's text
-ABOUT_LOGS = (events.TopicReset, events.TransactionHangs, events.TransactionEnded)
+ABOUT_LOGS = (
+    events.PartitionMoves,
+    events.PartitionStands,
+    events.TopicReset,
+    events.TransactionEnded,
+    events.TransactionHangs,
+)
 SINGLE_MESSAGES = (
     *WITH_TEXT,
     events.ChunksGivenUp,
@@ -174,6 +180,23 @@ class Notifier:
                     event.position,
                     f"{event.since:%Y-%m-%d %H:%M:%S}",
                 )
+            case events.PartitionStands():
+                log.warning(
+                    "group %s: nothing of %s has been read for %.0f s: it holds %d unfinished messages; the one at"
+                    " offset %d%s %s%s",
+                    group,
+                    place,
+                    event.seconds,
+                    event.incomplete,
+                    event.offset,
+                    f" (SHA-256 of its key: {event.key_hash}…)" if event.key_hash is not None else "",
+                    "has not completed"
+                    if event.due_in is None
+                    else f"waits for attempt {event.attempt}, in {event.due_in:.0f} s",
+                    f", and {event.behind} wait for it" if event.behind else "",
+                )
+            case events.PartitionMoves():
+                log.warning("group %s: %s: well again; it moves", group, place)
             case events.TransactionEnded():
                 log.warning("group %s: %s goes on: the transaction that held it up has ended", group, place)
 

@@ -10,7 +10,7 @@ from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.lags import Lags
 from retriable_kafka_client.stats import PartitionStats, Stats
 
-__all__ = ["Snapshot", "take_stats", "why_not_ready"]
+__all__ = ["Snapshot", "take_stats", "why_not_ready", "worth_knowing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,10 @@ class Snapshot:
     remarks: tuple[str, ...] = ()  # what an operator should look at besides
 
 
-def take_stats(engine: Engine, lags: Lags, *, lost_events: int, overdue: int) -> Stats:
-    """Copy the engine's figures."""
+def take_stats(engine: Engine, lags: Lags, *, lost_events: int, overdue: int, now: float) -> Stats:
+    """Copy the engine's figures. ``now``: monotonic."""
     figures = {place: lags.figures(place, one) for place, one in engine.assignments.items()}
+    standing = engine.standing
     partitions = {
         (place.topic, place.partition): PartitionStats(
             end=figures[place][0],
@@ -37,6 +38,8 @@ def take_stats(engine: Engine, lags: Lags, *, lost_events: int, overdue: int) ->
             behind=one.behind,
             in_flight=one.in_flight,
             paused=one.paused,
+            held_by=standing[one].offset if one in standing else None,
+            held_for=now - standing[one].since if one in standing else 0.0,
         )
         for place, one in engine.assignments.items()
     }
@@ -52,6 +55,14 @@ def take_stats(engine: Engine, lags: Lags, *, lost_events: int, overdue: int) ->
         buffered_bytes=engine.active_bytes + engine.waiting_bytes + engine.assembling_bytes,
         assembling_bytes=engine.assembling_bytes,
         partitions=MappingProxyType(partitions),
+    )
+
+
+def worth_knowing(engine: Engine, now: float) -> tuple[str, ...]:
+    """What does not keep the consumer from its work, but an operator should know. ``now``: monotonic."""
+    return tuple(
+        f"{one.topic}/{one.partition} has stood for {now - holder.since:.0f} s behind the message at offset {holder.offset}"
+        for one, holder in engine.standing.items()
     )
 
 

@@ -26,6 +26,10 @@ class PartitionStats:
     # count. None: not known yet.
     lag: int | None = None
     paused: bool  # nothing is read: the window or the byte budget is full, or the consumer is paused
+    held_by: int | None = (
+        None  # it has stood for half a minute or more: the offset of the message that holds it up
+    )
+    held_for: float = 0.0  # seconds that it has been paused then
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

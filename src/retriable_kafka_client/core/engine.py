@@ -28,6 +28,7 @@ from retriable_kafka_client.core.parking import Parking
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.runs import within
 from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
+from retriable_kafka_client.core.standstill import Holder, Standstills
 from retriable_kafka_client.core.transactions import Transactions
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
@@ -67,6 +68,7 @@ class Engine:
         self._dispatch = Dispatch(config, self._load, self._outcomes, self.counters, self._out)
         self._parking = Parking(config)
         self._assembly = Assembly(config, joiner)
+        self._standstills = Standstills()
 
     # What the shell may ask --------------------------------------------------------------------------------------------
 
@@ -94,6 +96,11 @@ class Engine:
         """Topics that were given to us and are not read, because they are not clearly one entry's; with the reason."""
         found = {place.topic: self._routing.unclear(place.topic) for place in self._assignments}
         return {topic: reason for topic, reason in found.items() if reason is not None}
+
+    @property
+    def standing(self) -> Mapping[Assignment, Holder]:
+        """Partitions that have been read no further for a while, and what holds them."""
+        return self._standstills.standing
 
     @property
     def active_bytes(self) -> int:
@@ -428,6 +435,8 @@ class Engine:
                     self._park(assignment, now)
         self._tend_chunks(now)
         self._throttle_all()
+        for told in self._standstills.look(self._assignments.values(), now):
+            self._notify(told)
         if self._transactions is None:
             commit = self._commits.due(self._assignments.values(), now)
             if commit is not None:

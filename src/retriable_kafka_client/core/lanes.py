@@ -69,6 +69,13 @@ class Lanes:
         lane = self._lane(entry.key)
         return lane is None or (self._heads.get(lane) == entry.offset and lane not in self._seats)
 
+    def longest(self) -> tuple[int, int, bytes | None] | None:
+        """The lane with the most behind its head: the head's offset, how many, and the key, if there is one. O(lanes)."""
+        if not self._behind:
+            return None
+        lane = max(self._behind, key=lambda lane: len(self._behind[lane]))
+        return self._heads[lane], len(self._behind[lane]), lane if self._by_key else None
+
     # Messages that come in pieces --------------------------------------------------------------------------------------
 
     def reserve(self, key: bytes | None, offset: int) -> Seat:

@@ -56,6 +56,7 @@ class Assignment:
         "blocked_at",
         "budget_units",
         "chunks",
+        "completed",
         "dirty",
         "due",
         "earliest",
@@ -115,6 +116,7 @@ class Assignment:
         self.waiting = DueQueue()
         self.lanes = lanes  # None: in no order; else all that is queued above or under way is a lane's head
         self.chunks = chunks if chunks is not None else Assembler()
+        self.completed = 0  # offsets, since it began
         self.beside = 0  # offsets of whole messages besides their lowest ones
         self.in_flight = 0  # handed to the workers
         self.overdue = 0  # of these, failed for their time limit, and running still
@@ -500,6 +502,7 @@ class Assignment:
         """These offsets, of active messages of ``size`` bytes, need no more work."""
         assert self.tracker is not None
         self.tracker.complete(first, stop)
+        self.completed += stop - first
         self.active_bytes -= size
         self.dirty = True
 

@@ -99,6 +99,10 @@ class DueQueue:
         """How many stand at lower offsets. O(n)."""
         return sum(1 for item in self._heap if item[2].last < offset)
 
+    def find(self, offset: int) -> Entry | None:
+        """The message of this offset, if it waits here. O(n)."""
+        return next((item[2] for item in self._heap if item[1] == offset), None)
+
     def take_older(self, before_ms: int, below: int, wall_ms: int, rule: ParkingRule) -> list[Entry]:
         """Remove and return what came into the log before ``before_ms`` and, as above, may be parked."""
         kept: list[tuple[int, int, Entry]] = []
