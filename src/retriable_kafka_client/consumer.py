@@ -56,7 +56,8 @@ class Consumer:
     - ``ordering``: "key" starts the messages of a key one after the other, in their order in the partition, and one that
       has to wait (for its next attempt, or for its time) holds up the later ones of its key alone; without a key there is
       no order. "partition" does so with whole partitions. Failures are then retried in place: ``Retry(topic=None)``.
-    - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled.
+    - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled; whatever it
+      raises dead-letters the message, unless the deserializer could not decode now.
     - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read.
     - ``timeout``: seconds that one run of the handler may take; then it has failed, with a TimeoutError. A coroutine is
       cancelled and a ProcessExecutor's worker killed. A thread, and what runs in a standard process pool or a cluster,
@@ -338,6 +339,7 @@ class Consumer:
             error_text=self._error_text,
             keyed=self._ordering == "key",
             raw_filter=self.raw_filter,
+            policies=policies,
             former_groups=self._former_groups,
         )
         config = LoopConfig(

@@ -22,6 +22,8 @@ __all__ = [
     "Reject",
     "RetriableKafkaError",
     "RetryAfter",
+    "cannot_now",
+    "leaves",
     "seconds",
 ]
 
@@ -118,6 +120,45 @@ class Reject(Exception):
         # A handler's code need not be type-checked, and what it wants to reject must not be retried for a wrong text.
         self.reason = str(reason)
         super().__init__(self.reason)
+
+
+def leaves(error: BaseException) -> list[BaseException]:
+    """The exceptions in an exception group, and in those within it, in their order; of any other exception itself."""
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    found: list[BaseException] = []
+    left: list[BaseException] = [error]
+    while left:
+        one = left.pop()
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(reversed(_members(one)))
+        else:
+            found.append(one)
+    return found
+
+
+def cannot_now(error: BaseException) -> bool:
+    """Whether what a deserializer raised says that it cannot decode *now*: it is an OSError, a RetryAfter or a MemoryError,
+    or one stands in it (an exception group), or it was raised ``from`` one.
+    """
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, (OSError, RetryAfter, MemoryError)):
+            return True
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(_members(one))
+        if one.__cause__ is not None:
+            left.append(one.__cause__)
+    return False
+
+
+def _members(group: BaseExceptionGroup[BaseException]) -> tuple[BaseException, ...]:
+    # Not `group.exceptions`: a class of the user's may make anything of that.
+    return BaseExceptionGroup.exceptions.__get__(group)  # type: ignore[no-any-return]
 
 
 # Here and not in config because RetryAfter needs it, and because it needs ConfigError.

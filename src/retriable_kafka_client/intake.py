@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Collection, Sequence
 from contextvars import Context, copy_context
 from dataclasses import replace
@@ -15,6 +16,7 @@ from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Part
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Verdict
 from retriable_kafka_client.core.routing import Role, Routing
+from retriable_kafka_client.errors import cannot_now
 from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
@@ -68,7 +70,9 @@ class Intake:
         keyed: bool = False,
         raw_filter: Callable[[Any], bool] | None = None,
         former_groups: Sequence[str] = (),
+        policies: Sequence[retry.Policy | None] = (),
     ) -> None:
+        self._policies = policies  # by route; of a filter that cannot decode now
         self._keyed = keyed  # the key orders messages
         self._raw_filter = raw_filter
         # Copies with these names are ours.
@@ -197,16 +201,38 @@ class Intake:
             entry.verdict = self._filter(self._keep, entry)
         return entry
 
+    @property
+    def filters(self) -> bool:
+        """Whether there is a filter."""
+        return self._keep is not None
+
+    def sift(self, entry: Entry) -> Verdict | retry.Failure | None:
+        """Ask the filter once more. None: it is to be run; FILTERED; or how that failed."""
+        assert self._keep is not None
+        verdict = self._filter(self._keep, entry)
+        if verdict is None or verdict is FILTERED:
+            return verdict
+        if verdict.failure is not None:
+            return verdict.failure
+        assert verdict.reason is not None
+        return retry.Failure(reason=verdict.reason, retry_in=None, error=verdict.error, text=verdict.text)
+
     def _filter(self, keep: Callable[[Message[Any]], bool], entry: Entry) -> Verdict | None:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
         message.ended = True  # a filter sends nothing
         try:
-            return None if _is_true(self._context.copy().run(keep, message)) else FILTERED
+            verdict = None if _is_true(self._context.copy().run(keep, message)) else FILTERED
         except BaseException as error:
             if is_from_signal(error):
                 raise
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
-            return Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
+            verdict = Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
+        trouble = message.trouble
+        if trouble is not None and cannot_now(trouble):
+            policy = self._policies[entry.route] if self._policies else None
+            failure = retry.judge(policy, entry.attempt, trouble, random.random(), self._error_text)
+            verdict = Verdict(failure.reason, error=failure.error, text=failure.text, failure=failure)
+        return verdict
 
 
 def _all_headers(raws: Sequence[Any]) -> list[Any]:

@@ -42,6 +42,7 @@ from retriable_kafka_client.core.engine import Engine, EngineConfig
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.notices import timed_out
 from retriable_kafka_client.core.partition import Phase
+from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
@@ -108,6 +109,7 @@ class Loop:
         self._runner = runner
         self._notifier = notifier
         self._control = control
+        self._intake = intake
         self._engine = Engine(config.engine, intake.read, intake)
         self._troubles = Troubles(config.engine.group)
         self._errors = ClientErrors(
@@ -397,7 +399,7 @@ class Loop:
     def _perform(self, command: p.Command) -> None:
         match command:
             case p.Run():
-                self._runner.push(command.entries, urgent=command.urgent)
+                self._runner.push(self._sifted(command.entries), urgent=command.urgent)
             case p.RunBatch():
                 self._runner.push_batch(command.batch)
             case p.Notify():
@@ -434,6 +436,22 @@ class Loop:
             case events.HandOffRefused():
                 self._directory.suspect(event.target)
         self._notifier.tell(event)
+
+    def _sifted(self, entries: Sequence[Entry]) -> Sequence[Entry]:
+        """Ask the filter again about what it could not look into before; returns what is to be run."""
+        if not self._intake.filters or not any(entry.unsifted for entry in entries):
+            return entries
+        run: list[Entry] = []
+        for entry in entries:
+            sifted = self._intake.sift(entry) if entry.unsifted else None
+            if sifted is None:
+                entry.unsifted = False
+                run.append(entry)
+            elif isinstance(sifted, Failure):
+                self._tell(p.Finished(failed=[(entry, sifted)]))
+            else:
+                self._tell(p.Finished(filtered=[entry]))
+        return run
 
     # Records -----------------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 import msgspec
 
-from retriable_kafka_client.errors import DecodeError, Reject, RetriableKafkaError, RetryAfter
+from retriable_kafka_client.errors import DecodeError, Reject, RetriableKafkaError, cannot_now, leaves
 from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.outbox import Output, output_of
 from retriable_kafka_client.outgoing import GivenHeaders
@@ -162,13 +162,13 @@ class Message(Generic[T]):
 
     _value: Any = _UNREAD
     decode_error: DecodeError | None = None
-    """Internal: what the first read of ``value`` ended in. The runner dead-letters by it even if the handler
-    went on.
-    """
+    """Internal: what the first read of ``value`` ended in. The run fails by it even if the handler went on."""
+    trouble: BaseException | None = None
+    """Internal: likewise, where the deserializer could not decode now, or rejected the message: the payload is not bad."""
     outbox: Sequence[Output] = ()
     """Internal: what the handler has sent so far."""
     eventful: bool = False
-    """Internal: whether there is a ``decode_error`` or an ``outbox``: the runner looks at nothing else."""
+    """Internal: whether there is a ``decode_error``, a ``trouble`` or an ``outbox``: the runner looks at nothing else."""
     ended: bool
     """Internal: nobody publishes any more what is sent. Not set: it is not so."""
 
@@ -183,16 +183,18 @@ class Message(Generic[T]):
         """The decoded payload; decoded once, when first read. None for a null body.
 
         Raises DecodeError, each time, when the body is empty or the deserializer raises; the message then
-        goes to the dead-letter topic whatever the handler makes of it. Reject and RetryAfter from the
-        deserializer pass as they are.
+        goes to the dead-letter topic whatever the handler makes of it. An OSError or a RetryAfter out of the
+        deserializer, or what was raised ``from`` one, passes as it is: it says that nothing can be decoded
+        now, and the run has failed, whatever the handler makes of it. So does Reject.
         """
         if self._value is _UNREAD:
             self._value = self._decoded()
         return cast("T", self._value)
 
     def _decoded(self) -> Any:
-        if self.decode_error is not None:
-            raise self.decode_error
+        ended = self.decode_error or self.trouble
+        if ended is not None:
+            raise ended
         body = self._raw.value()
         if body is None:
             return None
@@ -207,12 +209,13 @@ class Message(Generic[T]):
             if not isinstance(value, (dict, list)):  # what JSON gives is not looked through
                 refuse_unfinished(value, "the deserializer")
             return value
-        except (Reject, RetryAfter, MemoryError):
-            raise  # a verdict, or a trouble of ours: neither says that the payload is bad
         except BaseException as error:
             if is_from_signal(error):
                 raise
             self.eventful = True
+            if cannot_now(error) or all(isinstance(one, Reject) for one in leaves(error)):
+                self.trouble = error
+                raise
             self.decode_error = DecodeError(f"the payload cannot be decoded: {type(error).__name__}")
             raise self.decode_error from error
 

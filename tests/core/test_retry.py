@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.retry import Failure, Policy, judge, judge_death
+from retriable_kafka_client.core.retry import Failure, Policy, decisive, judge, judge_death
 from retriable_kafka_client.errors import DecodeError, Reject, RetryAfter
 from tests.core.harness import After
 
@@ -61,6 +61,83 @@ def test_the_handler_may_choose_the_delay_but_not_the_number_of_attempts() -> No
 def test_without_a_policy_there_is_one_attempt(error: Exception) -> None:
     assert judge(None, 1, error, 0.5, error_text=False).retry_in is None
     assert judge_death(None, 1, 0.5).retry_in is None
+
+
+def group(*errors: BaseException) -> BaseException:
+    return BaseExceptionGroup("several", errors)
+
+
+GROUPS = [
+    (group(Reject("a"), Reject("b")), retry.REASON_REJECTED, None, Reject),
+    (group(group(Reject("a")), group(group(Reject("b")))), retry.REASON_REJECTED, None, Reject),
+    (group(KeyError(), group(KeyError())), retry.REASON_GIVEN_UP, None, KeyError),
+    (group(KeyError(), Reject("a"), Reject("b")), retry.REASON_REJECTED, None, Reject),
+    (group(RetryAfter(7), group(RetryAfter(9), ValueError())), retry.REASON_EXHAUSTED, 9.0, RetryAfter),
+    (group(Reject("a"), RetryAfter(7)), retry.REASON_EXHAUSTED, 7.0, RetryAfter),
+    (group(KeyError(), RetryAfter(7)), retry.REASON_EXHAUSTED, 7.0, RetryAfter),
+    (group(Reject("a"), ValueError()), retry.REASON_EXHAUSTED, 5.0, ValueError),
+    (group(KeyError(), ValueError(), TypeError()), retry.REASON_EXHAUSTED, 5.0, ValueError),
+    (group(SystemExit(), KeyboardInterrupt()), retry.REASON_EXHAUSTED, 5.0, SystemExit),
+    (group(DecodeError("bad"), KeyError()), retry.REASON_UNDECODABLE, None, DecodeError),
+]
+
+
+@pytest.mark.parametrize(("error", "reason", "retry_in", "named"), GROUPS)
+def test_a_group_is_judged_by_what_stands_in_it(
+    error: BaseException, reason: str, retry_in: float | None, named: type[BaseException]
+) -> None:
+    failure = judge(POLICY, 1, error, 0.5, error_text=False)
+    assert (failure.reason, failure.retry_in) == (reason, retry_in)
+    assert (failure.error or "").endswith(named.__name__)
+    assert failure.text == ("a; b" if reason == retry.REASON_REJECTED else None)
+    assert type(decisive(POLICY, error)) is named
+    last = judge(POLICY, 3, error, 0.5, error_text=False)
+    assert (last.reason, last.retry_in) == (reason, None)
+
+
+def test_a_group_may_itself_be_given_up_on() -> None:
+    policy = Policy(max_attempts=3, delay=After(1.0), give_up_on=(ExceptionGroup,))
+    failure = judge(policy, 1, group(ValueError()), 0.0, error_text=False)
+    assert (failure.reason, failure.error) == (retry.REASON_GIVEN_UP, "ValueError")
+
+
+class Wild(type):
+    """Classes that answer whatever they are asked with an exit."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        raise SystemExit
+
+
+class WildError(Exception, metaclass=Wild):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Wilder(Exception, metaclass=Wild):
+    pass
+
+
+class Hasty(RetryAfter):
+    def __init__(self, seconds: object) -> None:
+        self.seconds = seconds  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("error", [ValueError(), WildError(), Hasty("soon"), Hasty(float("nan")), Hasty(-1)])
+def test_nothing_that_an_exception_does_hinders_its_judgement(error: BaseException) -> None:
+    policy = Policy(max_attempts=3, delay=After(5.0), give_up_on=(Wilder,))
+    for one in (error, group(error)):
+        assert judge(policy, 1, one, 0.5, error_text=True).retry_in == 5.0
+
+
+def undecodable(cause: BaseException) -> DecodeError:
+    error = DecodeError("the payload cannot be decoded")
+    error.__cause__ = cause
+    return error
+
+
+def test_a_decode_error_is_named_by_what_the_deserializer_raised() -> None:
+    failure = judge(POLICY, 1, undecodable(UnicodeError("why")), 0.5, error_text=True)
+    assert (failure.reason, failure.error, failure.text) == (retry.REASON_UNDECODABLE, "UnicodeError", "why")
 
 
 def test_the_text_is_kept_only_if_opted_in() -> None:

@@ -233,7 +233,7 @@ def test_discard_drops_counts_and_tells(lab: Lab) -> None:
     told = {(one.reason, one.attempts, one.error) for one in lab.events.of(ev.MessageDropped)}
     assert told == {
         ("exhausted", 2, "ZeroDivisionError"),
-        ("undecodable", 1, "retriable_kafka_client.errors.DecodeError"),
+        ("undecodable", 1, "msgspec.DecodeError"),
     }
 
 
@@ -370,6 +370,36 @@ def test_an_own_deserializer_sees_the_message_and_decides(lab: Lab) -> None:
     assert letters[b"reject"].header(wire.DEAD_REASON) == b"rejected"
     assert sorted(map(repr, log.wait(2))) == ["('b!', 'b!')", "(None, None)"]
     assert calls.counts() == {b"good": 1, b"bad": 1, b"reject": 1}  # once each, never for a null body
+
+
+@pytest.mark.parametrize("swallow", [False, True])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_filter_that_cannot_decode_now_is_a_failed_attempt(lab: Lab, swallow: bool, in_place: bool) -> None:
+    down = threading.Event()
+
+    def decode(body: bytes, message: Message[Any]) -> Any:
+        if not down.is_set():
+            raise ConnectionRefusedError
+        return int(body)
+
+    def keep(message: Message[Any]) -> bool:
+        try:
+            return bool(message.value == 1)
+        except OSError:
+            if swallow:
+                return False
+            raise
+        finally:
+            if message.attempt == 2:
+                down.set()
+
+    entry, log = lab.entry(in_place=in_place), Log()
+    lab.fill(entry, [b"1", b"2"])
+    consumer = lab.start(entry, lambda m: log.add((m.value, m.attempt > 1)), filter=keep, deserializer=decode)
+    lab.caught_up(entry)
+    wait_until(lambda: len(log) + consumer.stats().filtered == 2, what=repr(consumer.stats()))
+    assert consumer.stats().dead_lettered == 0
+    assert log.items == [(1, True)] or not log.items
 
 
 @pytest.mark.parametrize(

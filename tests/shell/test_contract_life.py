@@ -75,7 +75,7 @@ def test_every_executor_keeps_the_contract(lab: Lab, kind: str, tmp_path: Path) 
     } == {
         as_json(orders[1]): (b"rejected", b"retriable_kafka_client.errors.Reject"),
         as_json(orders[2]): (b"exhausted", b"ValueError"),
-        b"undecodable": (b"undecodable", b"retriable_kafka_client.errors.DecodeError"),
+        b"undecodable": (b"undecodable", b"msgspec.DecodeError"),
     }
     stats = consumer.stats()
     assert (stats.handled, stats.failed, stats.retried, stats.dead_lettered) == (58, 7, 4, 3)

@@ -297,6 +297,84 @@ def test_specs_and_messages_cross_processes() -> None:
         assert (message.value, message.attempt, message.id) == (here.value, here.attempt, here.id)
 
 
+# A deserializer that cannot decode now --------------------------------------------------------------------
+
+
+def chained() -> Exception:
+    error = ValueError("the registry does not answer")
+    error.__cause__ = ConnectionRefusedError()
+    return error
+
+
+NOT_NOW = [
+    (OSError(), 5.0),
+    (ConnectionResetError(), 5.0),
+    (TimeoutError(), 5.0),
+    (RetryAfter(7), 7.0),
+    (MemoryError(), 5.0),
+    (ExceptionGroup("several", [ValueError(), ExceptionGroup("more", [OSError()])]), 5.0),
+    (ExceptionGroup("several", [RetryAfter(9), ConnectionError()]), 9.0),
+    (chained(), 5.0),
+]
+
+
+def reading(swallow: bool, error: BaseException, attempt: int = 1, route: int = 0) -> Failure:
+    """How a run ends that reads what the deserializer cannot decode."""
+
+    def decode(body: bytes, about: Message[Any]) -> Any:
+        raise error
+
+    made = entry(7, marks=Marks(failed=attempt - 1))
+    message: Message[Any] = Message(made.raw, made.marks, "uid", decode)
+    handler: Callable[[Message[Any]], object] = handlers.read_nothing if swallow else lambda m: m.value
+    failure = run(spec(handler), message, route)
+    assert isinstance(failure, Failure)
+    return failure
+
+
+@pytest.mark.parametrize(("error", "retry_in"), NOT_NOW, ids=repr)
+@pytest.mark.parametrize("swallow", [False, True])
+def test_what_cannot_be_decoded_now_is_a_failed_attempt(
+    error: BaseException, retry_in: float, swallow: bool
+) -> None:
+    first = reading(swallow, error)
+    assert (first.reason, first.retry_in) == (REASON_EXHAUSTED, retry_in)
+    assert "DecodeError" not in (first.error or "")
+    for last in (reading(swallow, error, attempt=3), reading(swallow, error, route=1)):
+        assert (last.reason, last.retry_in) == (REASON_EXHAUSTED, None)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError(), KeyError(), SystemExit(), KeyboardInterrupt(), GeneratorExit()]
+)
+@pytest.mark.parametrize("swallow", [False, True])
+def test_what_can_never_be_decoded_is_named_by_its_own_type(error: BaseException, swallow: bool) -> None:
+    failure = reading(swallow, error)
+    assert (failure.reason, failure.retry_in) == (REASON_UNDECODABLE, None)
+    assert failure.error == type(error).__name__
+
+
+def test_a_rejection_by_the_deserializer_stands_though_the_handler_swallowed_it() -> None:
+    failure = reading(True, Reject("old version"))
+    assert (failure.reason, failure.text) == (REASON_REJECTED, "old version")
+
+
+def test_the_handler_may_say_when_to_try_again() -> None:
+    def decode(body: bytes, about: Message[Any]) -> Any:
+        raise ConnectionError
+
+    def handler(message: Message[Any]) -> None:
+        try:
+            message.value  # noqa: B018 - the read is what matters
+        except ConnectionError:
+            raise RetryAfter(77) from None
+
+    made = entry(7)
+    failure = run(spec(handler), Message(made.raw, made.marks, "uid", decode), 0)
+    assert isinstance(failure, Failure)
+    assert failure.retry_in == 77.0
+
+
 # Work that nobody does ------------------------------------------------------------------------------------
 
 

@@ -31,11 +31,13 @@ class Dispatch:
         self._counters = counters
         self._out = out
         self._strangers = Strangers()
+        self._now = p.Now(0.0, 0.0)  # of the release under way
         self._turn = 0  # which partition hands out first
 
     def release(self, assignments: Collection[Assignment], now: p.Now) -> None:
         """Hand out what is due, then what is ready, partition by partition, as far as there is room."""
         config = self._config
+        self._now = now
         running = [a for a in assignments if a.phase is Phase.RUNNING]
         wall_ms = math.floor(now.wall * 1000)
         for assignment in running:
@@ -86,6 +88,8 @@ class Dispatch:
                 elif verdict is DUPLICATE:
                     self._counters.duplicates += 1
                 self._outcomes.complete(entry)
+            elif verdict.failure is not None:
+                self._outcomes.failed_unrun(entry, verdict.failure, self._now)
             else:
                 failure = retry.Failure(
                     reason=verdict.reason, retry_in=None, error=verdict.error, text=verdict.text

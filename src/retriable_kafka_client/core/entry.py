@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retriable_kafka_client.core.partition import Assignment
+    from retriable_kafka_client.core.retry import Failure
     from retriable_kafka_client.wire import Marks
 
 __all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "Entry", "Verdict"]
@@ -21,6 +22,7 @@ class Verdict:
     counted: bool = False  # the user's filter dropped it, which is counted
     error: str | None = None  # the filter's exception type
     text: str | None = None
+    failure: Failure | None = None  # it may be run again: the filter could not look into it now
 
 
 FILTERED = Verdict(counted=True)
@@ -45,6 +47,9 @@ class Entry:
     verdict: Verdict | None = None  # None: to be run
     key: bytes | None = None  # orders it, in key mode: the message's own
     others: Sequence[int] = ()  # offsets of the message's other chunks, in increasing order
+    unsifted: bool = (
+        False  # retried in place because the filter could not look into it: it is to be asked again
+    )
     alone: bool = False  # a worker died under it before: it runs in a slice of its own
 
     def __init__(
@@ -100,6 +105,8 @@ class Entry:
         entry = Entry(self.assignment, self.offset, self.size, self.raw, marks, self.route)
         entry.not_before_ms, entry.key, entry.alone = not_before_ms, self.key, self.alone
         entry.others = self.others
+        if self.unsifted:
+            entry.unsifted = True
         return entry
 
     def __repr__(self) -> str:

@@ -51,6 +51,10 @@ class Outcomes:
         """Runs have ended, or have failed for their time limit."""
         self._on_succeeded(event.succeeded)
         self._on_done(event.done)
+        for entry in event.filtered:
+            if self._load.back(entry):
+                self._counters.filtered += 1
+                self.complete(entry)
         for entry, failure in event.failed:
             if self._load.back(entry):
                 self._counters.failed += 1
@@ -159,6 +163,12 @@ class Outcomes:
         self._failed(entry, retry.judge_output(policy, entry.attempt, publication.chance, code), now)
 
     # Hand-offs ---------------------------------------------------------------------------------------------------------
+
+    def failed_unrun(self, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
+        """Whether it is to be run could not be told now: a failed attempt."""
+        self._counters.failed += 1
+        entry.unsifted = True
+        self._failed(entry, failure, now)
 
     def _failed(self, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
         route = self._config.routes[entry.route]

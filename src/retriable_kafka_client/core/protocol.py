@@ -119,6 +119,7 @@ class Finished:
     # Failed for their time limit, and the thread still runs: the slot, and an ordered key, are free when it is released.
     overdue: Sequence[tuple[Entry, Failure]] = ()
     released: Sequence[Entry] = ()
+    filtered: Sequence[Entry] = ()  # not to be run after all: see Entry.unsifted
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Protocol
 
-from retriable_kafka_client.errors import DecodeError, DeliveryError, Reject, RetryAfter
+from retriable_kafka_client.errors import DecodeError, DeliveryError, Reject, RetryAfter, cannot_now, leaves
+from retriable_kafka_client.results import AwaitableReturned
 
 __all__ = [
     "REASON_CORRUPT",
@@ -24,6 +27,7 @@ __all__ = [
     "Delay",
     "Failure",
     "Policy",
+    "decisive",
     "judge",
     "judge_death",
     "judge_output",
@@ -78,24 +82,82 @@ def judge(
 ) -> Failure:
     """Decide what follows when run number ``attempt`` raised ``error``.
 
+    Exception groups are judged by what stands in them, also deep inside: all final (``Reject``, ``give_up_on``), so is the
+    group; else the longest ``RetryAfter`` among them; else it is a failed attempt.
     ``policy`` None means one attempt. ``chance`` in [0, 1) feeds the delay's jitter. The exception's text is kept only
     with ``error_text`` because it may hold payload; a Reject's reason is the handler's own words and is always kept.
     """
-    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
-    text = _text_of(error) if error_text else None
+    ruling = _rule(policy, error)
+    shown = _shown(ruling.error)
+    name = _name_of(shown)
+    if ruling.reason == REASON_REJECTED:
+        return Failure(reason=REASON_REJECTED, retry_in=None, error=name, text=_reasons_in(error))
+    text = _text_of(shown) if error_text or isinstance(shown, AwaitableReturned) else None
+    retry_in = None
+    if ruling.reason == REASON_EXHAUSTED and policy is not None and attempt < policy.max_attempts:
+        retry_in = policy.delay.delay(attempt, chance) if ruling.after is None else ruling.after
+    return Failure(reason=ruling.reason, retry_in=retry_in, error=name, text=text)
+
+
+def decisive(policy: Policy | None, error: BaseException) -> BaseException:
+    """The exception that a Failure names: of a group the one that decides, of a DecodeError what the deserializer raised."""
+    return _shown(_rule(policy, error).error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ruling:
+    """Which exception decides, and what it says."""
+
+    error: BaseException
+    reason: str
+    after: float | None = None  # seconds, that a RetryAfter asks for
+
+
+def _rule(policy: Policy | None, error: BaseException) -> _Ruling:
+    give_up_on = () if policy is None else policy.give_up_on
+    every = leaves(error)
+    reasons = [_final(one, give_up_on) for one in every]
+    if None not in reasons:
+        for reason in (REASON_REJECTED, REASON_UNDECODABLE, REASON_GIVEN_UP):
+            if reason in reasons:
+                return _Ruling(every[reasons.index(reason)], reason)
+    first = every[reasons.index(None)]
+    if first is not error and _is_of(error, give_up_on):
+        return _Ruling(first, REASON_GIVEN_UP)
+    asked = [(after, one) for one in every if (after := _after(one)) is not None]
+    if asked:
+        after, one = max(asked, key=itemgetter(0))
+        return _Ruling(one, REASON_EXHAUSTED, after)
+    return _Ruling(first, REASON_EXHAUSTED)
+
+
+def _final(error: BaseException, give_up_on: tuple[type[BaseException], ...]) -> str | None:
     if isinstance(error, Reject):
-        return Failure(reason=REASON_REJECTED, retry_in=None, error=name, text=error.reason)
-    if isinstance(error, DecodeError):
-        return Failure(reason=REASON_UNDECODABLE, retry_in=None, error=name, text=text)
-    if policy is not None and isinstance(error, policy.give_up_on):
-        return Failure(reason=REASON_GIVEN_UP, retry_in=None, error=name, text=text)
-    if policy is None or attempt >= policy.max_attempts:
-        return Failure(reason=REASON_EXHAUSTED, retry_in=None, error=name, text=text)
-    if isinstance(error, RetryAfter):
-        return Failure(reason=REASON_EXHAUSTED, retry_in=error.seconds, error=name, text=text)
-    return Failure(
-        reason=REASON_EXHAUSTED, retry_in=policy.delay.delay(attempt, chance), error=name, text=text
-    )
+        return REASON_REJECTED
+    if isinstance(error, DecodeError) and not cannot_now(error):
+        return REASON_UNDECODABLE
+    return REASON_GIVEN_UP if _is_of(error, give_up_on) else None
+
+
+def _is_of(error: BaseException, types: tuple[type[BaseException], ...]) -> bool:
+    try:
+        return isinstance(error, types)
+    except BaseException:  # noqa: BLE001 - a class of the user's may have a say, and say anything
+        return False
+
+
+def _after(error: BaseException) -> float | None:
+    if not isinstance(error, RetryAfter):
+        return None
+    after = getattr(
+        error, "seconds", None
+    )  # one of the user's own class need not have it, or not as it should be
+    return float(after) if isinstance(after, (int, float)) and 0 <= after < math.inf else None
+
+
+def _shown(error: BaseException) -> BaseException:
+    cause = error.__cause__ if isinstance(error, DecodeError) else None
+    return error if cause is None else leaves(cause)[0]
 
 
 def judge_death(policy: Policy | None, attempt: int, chance: float) -> Failure:
@@ -116,8 +178,27 @@ def judge_output(policy: Policy | None, attempt: int, chance: float, code: str) 
     return Failure(reason=REASON_EXHAUSTED, retry_in=retry_in, error=error, text=code)
 
 
+def _name_of(error: BaseException) -> str:
+    kind = type(error)
+    try:
+        return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    except BaseException:  # noqa: BLE001 - a handler's exception may do anything
+        return "(an exception whose type could not be read)"
+
+
+def _reasons_in(error: BaseException) -> str:
+    """What all the Rejects among them were given, each once."""
+    found = [_plain_text(one.reason) for one in leaves(error) if isinstance(one, Reject)]
+    return "; ".join(dict.fromkeys(found))
+
+
 def _text_of(error: BaseException) -> str:
     try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a handler's exception may do anything
+        return _plain_text(str(error))
+    except BaseException:  # noqa: BLE001 - a handler's exception may do anything
         return "(the exception's text could not be read)"
+
+
+def _plain_text(text: object) -> str:
+    """A text of no class of the user's: it goes to other processes."""
+    return str.__str__(text)[:] if isinstance(text, str) else "(not a text)"

@@ -16,7 +16,7 @@ from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy, judge
-from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.errors import ConfigError, RetryAfter, cannot_now
 from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified, size_of
@@ -73,7 +73,7 @@ def sent_bytes(outcome: Outcome) -> int:
 def run(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
     """Run the handler once. Raises nothing, whatever the handler raises.
 
-    A payload that could not be decoded fails the message even if the handler swallowed the error.
+    A payload that could not be decoded, or not now, fails the message even if the handler swallowed the error.
     KeyboardInterrupt and SystemExit out of a handler are failed attempts like any other exception. Only a signal that
     comes while a handler runs in the main thread goes through.
     """
@@ -112,8 +112,9 @@ def timed_out(spec: HandlerSpec, entry: Entry) -> Failure:
 
 def ended(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
     """Say what came of an eventful message whose handler has returned."""
-    if message.decode_error is not None:
-        return failed(spec, message, route, message.decode_error)
+    error = message.decode_error or message.trouble
+    if error is not None:
+        return failed(spec, message, route, error)
     return identified(message.outbox, message.id, spec.group)
 
 
@@ -122,10 +123,13 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
     if is_from_signal(error):
         raise error
     message.ended = True
-    decode_error = message.decode_error
-    if decode_error is not None:
-        error = decode_error  # what the handler made of it does not matter
-        message.decode_error = None  # it refers back to the message, whose payload would wait for the next gc
+    unread = message.decode_error or message.trouble
+    if unread is not None:
+        if not (isinstance(error, RetryAfter) and cannot_now(unread)):
+            error = unread  # what else the handler made of it does not matter
+        message.decode_error = message.trouble = (
+            None  # it refers back to the message, whose payload would wait for the next gc
+        )
     return judge(spec.policies[route], message.attempt, error, random.random(), spec.error_text)
 
 
