@@ -17,7 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retriable_kafka_client.sources import Source, Unreadable
 from retriable_kafka_client.splitting import Plan, plan
-from retriable_kafka_client.wire import Chunk, Marks, write_marks
+from retriable_kafka_client.wire import CHUNK_HEADERS, Chunk, Marks, write_marks
 
 __all__ = ["SINGLE", "Groups", "Limits", "Parcel", "Report"]
 
@@ -67,7 +67,7 @@ class Parcel:
     topic: str
     source: Source | None  # None: a null body
     key: bytes | None
-    headers: Sequence[Pair]  # all but those of chunks
+    headers: Sequence[Pair]  # those of chunks (a 0.x program's own) go only with a message that goes whole
     settle: Settle
     split: bool = True  # may go in chunks
     whole: Sequence[Pair] = ()  # more headers, where it does not
@@ -231,11 +231,11 @@ class Groups:
         return True
 
     def _headers(self, sending: _Sending) -> list[Pair]:
-        headers = list(sending.parcel.headers)
         planned = sending.plan
         if planned.whole:
-            headers += sending.parcel.whole
+            headers = [*sending.parcel.headers, *sending.parcel.whole]
         else:
+            headers = [pair for pair in sending.parcel.headers if pair[0] not in CHUNK_HEADERS]
             last = sending.next == planned.count - 1
             checksum = sending.digest.digest() if last else None
             chunk = Chunk(sending.id, sending.next, planned.count, planned.size, checksum)

@@ -93,8 +93,10 @@ def key_of(key: object, *, where: str = _PRODUCER) -> bytes | None:
     raise ConfigError(f"{where}.key", key, "must be bytes, a text or None", secret=True)
 
 
-def own_headers_of(given: GivenHeaders, *, where: str = _PRODUCER) -> list[tuple[str, str | bytes | None]]:
-    """Return the sender's headers as pairs; a name of the library's is a ConfigError."""
+def own_headers_of(
+    given: GivenHeaders, *, where: str = _PRODUCER, reserved: bool = False
+) -> list[tuple[str, str | bytes | None]]:
+    """Return the sender's headers as pairs; a name of the library's is a ConfigError, unless ``reserved`` ones may be given."""
     headers: list[tuple[str, str | bytes | None]] = []  # the client's type; no value is a text
     pairs: Iterable[Any] = given.items() if isinstance(given, Mapping) else given
     for pair in pairs:
@@ -109,7 +111,7 @@ def own_headers_of(given: GivenHeaders, *, where: str = _PRODUCER) -> list[tuple
             # The client cuts the one short, and ends the process over the other.
             remedy = "a header's name must be text that UTF-8 can write, without a NUL"
             raise ConfigError(f"{where}.headers", name, remedy)
-        if name.startswith(PREFIX):
+        if name.startswith(PREFIX) and not reserved:
             raise ConfigError(f"{where}.headers", name, f"names that begin {PREFIX!r} are the library's")
         if isinstance(value, str):
             value = value.encode()

@@ -95,6 +95,8 @@ class Producer:
                 raise ConfigError("Producer.chunk_bytes", chunk_bytes, "give it together with split=True")
         if not callable(serializer):
             raise ConfigError("Producer.serializer", serializer, "must be callable")
+        # For `compat`, which sets it: whoever sends may give the library's own headers.
+        self.reserved_headers = False
         self._cluster = cluster
         self._split = split
         self._chunk_bytes = chunk_bytes
@@ -208,7 +210,7 @@ class Producer:
                 self._pump.prepare(topic)
             if len(self._known_topics) < _KNOWN_TOPICS:
                 self._known_topics.add(topic)
-        pairs = own_headers_of(headers) if headers else None
+        pairs = own_headers_of(headers, reserved=self.reserved_headers) if headers else None
         if not_before is not None or delay is not None:
             pairs = [*(pairs or ()), *schedule_headers(not_before, delay)]
         return pairs

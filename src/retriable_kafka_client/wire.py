@@ -20,6 +20,7 @@ __all__ = [
     "CHECKSUM",
     "CHUNK_COUNT",
     "CHUNK_GROUP",
+    "CHUNK_HEADERS",
     "CHUNK_INDEX",
     "DEAD_ATTEMPTS",
     "DEAD_CHUNK",
@@ -76,6 +77,8 @@ ALONE = PREFIX + "alone"
 PARKED = PREFIX + "parked"
 TOTAL_SIZE = PREFIX + "total_size"  # of the whole message in bytes, on every chunk
 CHECKSUM = PREFIX + "checksum"  # SHA-256 of the whole message, on the last chunk
+
+CHUNK_HEADERS = frozenset((CHUNK_GROUP, CHUNK_INDEX, CHUNK_COUNT, TOTAL_SIZE, CHECKSUM))
 
 # Dead letters only; never read back as marks.
 DEAD_REASON = PREFIX + "dead_reason"

@@ -20,6 +20,7 @@ from retriable_kafka_client.compat.errors import delivery_failed, refused
 from retriable_kafka_client.delivery import Delivery
 from retriable_kafka_client.errors import DeliveryError, QueueFull, RetriableKafkaError
 from retriable_kafka_client.producer import Producer
+from retriable_kafka_client.wire import CHUNK_GROUP
 
 __all__ = ["BaseProducer"]
 
@@ -52,6 +53,10 @@ class BaseProducer:
     ) -> None:
         """Send ``message``: a body, the pieces of one, or a value for JSON.
 
+        ``headers`` may be the library's own: a program schedules a message (``retriable_kafka_timestamp``,
+        ``retriable_kafka_attempt``), or sends chunks that it made. With ``split_messages`` a message that has to be split
+        gets chunk headers of its own.
+
         TypeError for what JSON cannot say, ConfigError (a KafkaException, too) for what the client does not take.
         """
         with refused():
@@ -60,7 +65,9 @@ class BaseProducer:
                 futures: list[tuple[str, Future[Delivery]]] = []
                 for topic in sending.start():
                     try:
-                        future = sending.producer.send(topic, sending.body, headers=sending.headers)
+                        future = sending.producer.send(
+                            topic, sending.body, key=sending.key, headers=sending.headers
+                        )
                     except QueueFull as error:
                         sending.failed(topic, error)
                     else:
@@ -84,7 +91,9 @@ class BaseProducer:
             sending = self._sending(message, headers)
             while True:
                 topics = sending.start()
-                give = partial(sending.producer.asend, value=sending.body, headers=sending.headers)
+                give = partial(
+                    sending.producer.asend, value=sending.body, key=sending.key, headers=sending.headers
+                )
                 outcomes = await asyncio.gather(*map(give, topics), return_exceptions=True)
                 for topic, outcome in zip(topics, outcomes, strict=True):
                     if isinstance(outcome, BaseException):
@@ -118,6 +127,7 @@ class BaseProducer:
                 # Whoever waits for each message would wait for the linger, too.
                 cluster = cluster_of(self._config, {"linger.ms": 0})
                 self._producer = Producer(cluster, split=self._config.split_messages)
+                self._producer.reserved_headers = True
                 # 0.x programs drop producers without closing them, and this one has a thread. Nothing is on its way
                 # then but what a cancelled coroutine left.
                 self._finalizer = weakref.finalize(self, _let_go, self._producer)
@@ -143,6 +153,11 @@ class _Sending:
     lost: BaseException | None = (
         None  # the first failure that nothing mends, of a topic that is left alone since
     )
+
+    @property
+    def key(self) -> str | bytes | None:
+        """A chunk that the program made by itself goes to the partition of the others; for readers it is no key."""
+        return next((value for name, value in self.headers if name == CHUNK_GROUP), None)
 
     def start(self) -> list[str]:
         """Begin a round; returns the topics to send to."""
