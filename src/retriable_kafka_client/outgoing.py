@@ -96,7 +96,7 @@ def key_of(key: object, *, where: str = _PRODUCER) -> bytes | None:
 def own_headers_of(
     given: GivenHeaders, *, where: str = _PRODUCER, reserved: bool = False
 ) -> list[tuple[str, str | bytes | None]]:
-    """Return the sender's headers as pairs; a name of the library's is a ConfigError, unless ``reserved`` ones may be given."""
+    """Return the sender's headers as pairs; one of the library's is a ConfigError unless ``reserved``."""
     headers: list[tuple[str, str | bytes | None]] = []  # the client's type; no value is a text
     pairs: Iterable[Any] = given.items() if isinstance(given, Mapping) else given
     for pair in pairs:
