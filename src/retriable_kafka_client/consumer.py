@@ -21,7 +21,7 @@ from retriable_kafka_client.core.retry import Policy
 from retriable_kafka_client.core.settings import Ordering
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError, seconds
 from retriable_kafka_client.events import Event
-from retriable_kafka_client.executor import check_executor, make_runner
+from retriable_kafka_client.executor import check_executor, make_runner, refuse_patched_pool
 from retriable_kafka_client.exits import consumer_ended, consumer_runs
 from retriable_kafka_client.forks import Home, used_before_fork
 from retriable_kafka_client.health import Health
@@ -292,6 +292,7 @@ class Consumer:
 
     def _prepare(self) -> None:
         """Make everything that must exist before the first Kafka client of the process. A failure is the consumer's."""
+        refuse_patched_pool(self._executor)
         self._home.settle()
         with self._lock:
             if self._loop is not None or self._done.is_set():

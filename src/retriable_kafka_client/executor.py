@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.patching import patched_by_gevent, refuse_patched
 from retriable_kafka_client.workers.coroutines import AsyncExecutor, AsyncRunner
 from retriable_kafka_client.workers.futures import FuturesRunner
 from retriable_kafka_client.workers.job import HandlerSpec, check_async, check_sync
@@ -22,7 +23,17 @@ __all__ = [
     "Running",
     "check_executor",
     "make_runner",
+    "refuse_patched_pool",
 ]
+
+
+# What gevent must leave alone for pools besides threads, as it was tried.
+_POOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (ThreadPoolExecutor, ("queue",)),
+    (AsyncExecutor, ("select",)),
+    (ProcessExecutor, ("select", "queue", "os", "subprocess", "socket")),
+    (ProcessPoolExecutor, ("select", "queue", "os", "subprocess", "socket")),
+)
 
 
 def check_executor(executor: object, handler: Callable[..., object]) -> int | Executor:
@@ -56,3 +67,17 @@ def make_runner(executor: int | Executor, spec: HandlerSpec, *, slots: int | Non
         workers = getattr(executor, "_max_workers", None)
         slots = workers if isinstance(workers, int) and workers > 0 else 4 * (os.cpu_count() or 1)
     return FuturesRunner(executor, spec, slots)
+
+
+def refuse_patched_pool(executor: object) -> None:
+    """Raise ConfigError where threads are greenlets by now, or what a consumer's pool is made of is gevent's."""
+    refuse_patched()
+    for kind, names in _POOLS:
+        if isinstance(executor, kind) and patched_by_gevent(names):
+            flags = ", ".join(f"{name}=False" for name in ("thread", *names))
+            raise ConfigError(
+                "Consumer.executor",
+                executor,
+                f"a {kind.__name__} does not work on what gevent has patched; call patch_all({flags}), or give the consumer"
+                " a number of threads",
+            )

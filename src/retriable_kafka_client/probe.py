@@ -14,6 +14,7 @@ from retriable_kafka_client.client import admin_settings, open_client, without_s
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.native import Empty, SimpleQueue
+from retriable_kafka_client.patching import refuse_patched
 
 if TYPE_CHECKING:
     from retriable_kafka_client.config import Cluster
@@ -33,12 +34,13 @@ class _Said(NamedTuple):
 def check_cluster(cluster: Cluster, timeout: float) -> Health:
     """Ask for the cluster's metadata with a client of its own; blocks at most ``timeout`` seconds.
 
-    Raises ConfigError for settings that the client refuses, and nothing for what the brokers say or do not
-    say.
+    Raises ConfigError for settings that the client refuses, and under gevent's or eventlet's
+    threads; nothing for what the brokers say or do not say.
 
     Runs on a thread that is left to itself when the time is up: making a client can wait for a token, and
     ending one for the resolver.
     """
+    refuse_patched()
     deadline = time.monotonic() + timeout
     said: SimpleQueue[_Said | ConfigError] = SimpleQueue()
     secrets = cluster.connection()

@@ -46,6 +46,7 @@ from retriable_kafka_client.outgoing import (
     own_headers_of,
     schedule_headers,
 )
+from retriable_kafka_client.patching import refuse_patched
 from retriable_kafka_client.pump import Pump
 from retriable_kafka_client.sources import FileSource, MemorySource, Source, view_of
 from retriable_kafka_client.splitting import UNKNOWN_LIMIT, fits
@@ -87,6 +88,7 @@ class Producer:
         serializer: Serializer = JSON,
         queue_timeout: float | timedelta = 10.0,
     ) -> None:
+        refuse_patched()
         instance("Producer.cluster", cluster, Cluster, "must be a Cluster")
         instance("Producer.split", split, bool, "must be True or False")
         if chunk_bytes is not None:
@@ -332,6 +334,7 @@ class Producer:
 
     def _start(self) -> Client:
         self._check_fork()
+        refuse_patched()
         with self._lock:
             if self._closed:
                 raise RetriableKafkaError("the producer is closed")

@@ -9,7 +9,9 @@ from concurrent.futures import ProcessPoolExecutor
 
 from retriable_kafka_client.compat.config import ConsumerConfig
 from retriable_kafka_client.compat.consumer import BaseConsumer
+from retriable_kafka_client.compat.errors import refused
 from retriable_kafka_client.compat.signals import draining
+from retriable_kafka_client.patching import refuse_patched
 
 __all__ = ["ConsumerThread", "consume_topics"]
 
@@ -49,6 +51,8 @@ def consume_topics(topics: Iterable[ConsumerConfig], max_workers: int) -> None:
 
     The first consumer that fails stops the others, and its error is raised. Signals as in ``BaseConsumer.run``.
     """
+    with refused():
+        refuse_patched()
     with ProcessPoolExecutor(max_workers) as pool:
         threads = [_Watched(BaseConsumer(config, pool, max(16, max_workers))) for config in topics]
         pool.submit(int).result()  # a pool that forks does so now: before there are threads and Kafka clients
