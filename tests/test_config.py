@@ -187,6 +187,19 @@ def test_what_the_library_owns_is_refused_with_the_remedy(name: str, says: str) 
     assert says in caught.value.remedy
 
 
+@pytest.mark.parametrize("word", ["none", "by_duration:PT1H", "", "first", 1, True])
+def test_words_for_the_first_position_that_the_client_does_not_know_are_refused(word: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Cluster("a:1", settings={"auto.offset.reset": word})
+    assert caught.value.field == "Cluster.settings['auto.offset.reset']"
+    assert "'error'" in caught.value.remedy
+
+
+@pytest.mark.parametrize("word", ["earliest", "Smallest", "beginning", "latest", "largest", "END", "error"])
+def test_all_of_librdkafkas_words_for_the_first_position_are_taken(word: str) -> None:
+    assert Cluster("a:1", settings={"auto.offset.reset": word}).settings["auto.offset.reset"] == word
+
+
 @pytest.mark.parametrize(
     "name",
     [

@@ -31,7 +31,6 @@ __all__ = [
     "consumer_settings",
     "delivery_error",
     "error_name",
-    "goes_to_end",
     "is_fatal",
     "is_mock",
     "is_retriable",
@@ -404,11 +403,6 @@ def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
             max(_RECEIVE_BYTES, fetch + _OVERHEAD, limits.largest_message + _OVERHEAD), _LARGEST_RECEIVE
         ),
     }
-
-
-def goes_to_end(cluster: Cluster) -> bool:
-    """Whether a consumer whose position is gone goes on at the log's end, rather than at its beginning."""
-    return str(cluster.settings.get("auto.offset.reset", "")).lower() in ("latest", "largest", "end")
 
 
 def largest_record(cluster: Cluster) -> int:

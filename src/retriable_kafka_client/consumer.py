@@ -29,6 +29,7 @@ from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.loop import Control, Loop, LoopConfig
 from retriable_kafka_client.message import JSON, Deserializer, Message
 from retriable_kafka_client.notify import Notifier
+from retriable_kafka_client.settings import reset_rule
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.stop_signals import interrupted, interrupted_too
 from retriable_kafka_client.wiring import check_former_groups, check_ordering, check_topics
@@ -330,6 +331,7 @@ class Consumer:
             parking_interval=self._limits.parking_interval,
             ordering=self._ordering,
             exactly_once=self._exactly_once,
+            reset=reset_rule(self._cluster.settings),
         )
         intake = Intake(
             engine.routing,

@@ -114,6 +114,7 @@ class Directory:
         keeps: Callable[[str], bool] = lambda _name: False,
     ) -> None:
         self.matched = matched  # of these, the ones that are read
+        self.partitions: Mapping[str, int] = {}  # how many each topic had that the cluster listed at first
         self.is_mock = is_mock(cluster_id)
         self._admin = admin
         self._cluster_id = cluster_id

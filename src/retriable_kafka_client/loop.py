@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,6 @@ from retriable_kafka_client.client import (
     close_in_time,
     consumer_settings,
     error_name,
-    goes_to_end,
     open_client,
     producer_settings,
 )
@@ -47,6 +46,7 @@ from retriable_kafka_client.errors import ConfigError, ConsumerFailed, Retriable
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.lags import Lags, ask_stable_ends
+from retriable_kafka_client.locating import Locator
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
@@ -119,11 +119,12 @@ class Loop:
             servers=config.cluster.bootstrap_servers,
         )
         self._positions = Positions(self._errors)
+        self._locator = Locator(lambda: self._admin)
         self._idle_looks = IdleLooks()
         self._lags = Lags(
             notifier.tell,
             lambda places: ask_stable_ends(self._admin, places),
-            to_end=goes_to_end(config.cluster),
+            to_end=config.engine.reset == "latest",
         )
         self._starts: list[p.Start] = []
         self._renewed: set[str] = set()  # topics that were made anew while we ran
@@ -262,6 +263,8 @@ class Loop:
     def _round(self) -> None:
         self._serve()
         self._restore()
+        for located in self._locator.poll(time.monotonic()):
+            self._tell(located)
         self._refresh_topics()
         self._look_around(time.monotonic())
         if self._reopen:
@@ -286,6 +289,7 @@ class Loop:
         if self._standing.is_admin_vain(self._admin, topic, now):
             self._admin = open_client(AdminClient, admin_settings(self._config.cluster))
             self._directory.replace_admin(self._admin)
+            self._locator.replace_admin()
 
     def _serve(self) -> None:
         """Take what workers and brokers have answered, and what time has brought. Also inside rebalance callbacks."""
@@ -424,10 +428,10 @@ class Loop:
                 self._positions.pending.update(command.places)
             case p.Start():
                 self._starts.append(command)
-            case p.Recall():
-                self._recaller.begin(command)
-            case p.CancelRecall():
-                self._recaller.cancel(command.recall)
+            case p.Locate():
+                self._locator.want(command)
+            case p.Recall() | p.CancelRecall():
+                self._recaller.perform(command)
 
     def _note(self, event: events.Event) -> None:
         match event:
@@ -507,7 +511,13 @@ class Loop:
             if restored.earliest:
                 topic, partition = restored.place
                 self._notifier.tell(events.TopicReset(topic=topic, partition=partition, position=None))
-            self._tell(restored)
+            new = restored.position is None and self._is_new(restored.place)
+            self._tell(replace(restored, earliest=True) if new else restored)
+
+    def _is_new(self, place: p.Place) -> bool:
+        """Whether it was added while we run: all that it holds was sent to a topic that the group reads already."""
+        count = self._directory.partitions.get(place.topic)
+        return place.partition >= count if count is not None else place.topic not in self._config.topics
 
     def _start(self) -> None:
         if self._starts and not self._reopen:
@@ -527,7 +537,7 @@ class Loop:
             facts = self._directory.facts(name)
             assert facts is not None
             for place, one in list(self._engine.assignments.items()):
-                if place.topic == name and one.phase is Phase.RUNNING:
+                if place.topic == name and one.uid and one.phase is not Phase.DRAINING:
                     self._reopen = True  # a client moves no partition that it consumes: see Assigner
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         missing, given = self._directory.missing, self._config.topics
@@ -645,6 +655,7 @@ class Loop:
 
     def _end(self, places: Sequence[p.Place], reason: str) -> None:
         self._positions.pending.difference_update(places)
+        self._locator.drop(places)
         for place in places:
             self._epochs.pop(place, None)
         self._starts = [start for start in self._starts if start.place not in places]
@@ -666,7 +677,7 @@ class Loop:
             engine,
             troubles=self._troubles.reasons(),
             assigned=self._errors.assigned,
-            pending=len(self._positions.pending),
+            pending=len(self._positions.pending) + self._locator.held_up,
             overdue=late,
             slots=self._runner.slots,
         )

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from retriable_kafka_client.absence import LOST_SECONDS
 from retriable_kafka_client.client import close_in_time, open_client
-from retriable_kafka_client.core.protocol import Recall, Recalled, RecallEnded
+from retriable_kafka_client.core.protocol import CancelRecall, Recall, Recalled, RecallEnded
 
 __all__ = ["Recaller"]
 
@@ -37,6 +37,13 @@ class Recaller:
         self._client: Any = None
         self._recall: Recall | None = None
         self._heard_at = 0.0  # monotonic
+
+    def perform(self, command: Recall | CancelRecall) -> None:
+        """Begin, or end, as the engine says."""
+        if isinstance(command, Recall):
+            self.begin(command)
+        else:
+            self.cancel(command.recall)
 
     def begin(self, recall: Recall) -> None:
         """Read this from now on."""

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from retriable_kafka_client.errors import ConfigError
 
-__all__ = ["CALLBACKS", "Settings", "is_secret", "why_owned"]
+__all__ = ["CALLBACKS", "RESET", "Settings", "is_secret", "reset_rule", "why_owned"]
 
 CALLBACKS = frozenset({"error_cb", "logger", "oauth_cb", "stats_cb", "throttle_cb"})
 """The callables that may stand among the settings."""
+
+RESET = "auto.offset.reset"
+
+_RESETS: Mapping[str, Literal["earliest", "latest", "error"]] = {
+    **dict.fromkeys(("earliest", "smallest", "beginning"), "earliest"),
+    **dict.fromkeys(("latest", "largest", "end"), "latest"),
+    "error": "error",
+}
 
 _COMMITS = "leave it out: the library commits what was handled, every Consumer.commit_interval"
 _OFFSETS = "leave it out: the library keeps the offsets, and librdkafka must not store any"
@@ -136,6 +144,11 @@ def why_owned(name: str) -> str | None:
     return _OWNED.get(name)
 
 
+def reset_rule(settings: Mapping[str, Any]) -> Literal["earliest", "latest", "error"]:
+    """Where base topics begin without a position, whichever of librdkafka's words says so."""
+    return _RESETS[str(settings.get(RESET, "earliest")).lower()]
+
+
 def is_secret(name: str) -> bool:
     """Whether the value of the setting ``name`` must never be shown."""
     lower = name.lower()
@@ -158,5 +171,10 @@ def _check_value(field: str, name: str, value: object) -> None:
     elif name in CALLBACKS:
         if not callable(value):
             raise ConfigError(field, value, "must be callable", secret=is_secret(name))
+    elif name == RESET:
+        if not isinstance(value, str) or value.lower() not in _RESETS:
+            raise ConfigError(
+                field, value, "must be 'earliest', 'latest' or 'error' (which other clients call 'none')"
+            )
     elif not isinstance(value, (str, int, float, bool)):
         raise ConfigError(field, value, "must be a text, a number or a bool", secret=is_secret(name))

@@ -64,6 +64,9 @@ def check(
             raise ConfigError(conflict.field, conflict.value, conflict.remedy)
     matched = frozenset(name for name in known if routing.role(name) is not None)
     directory = Directory(admin, cluster_id, known, matched, routing.is_retry_topic)
+    directory.partitions = {
+        name: len(one.partitions) for name, one in metadata.topics.items() if one.error is None
+    }
     names = sorted(routing.names | matched)
     letters = {route.dead_letter for route in routes if route.dead_letter is not None}
     kept = {name for name in names if name in letters or routing.is_retry_topic(name)}

@@ -20,7 +20,7 @@ from tests.simulation.records import Record, Whole
 from tests.simulation.sends import Sends
 from tests.simulation.tenure import Tenure, Violation
 from tests.simulation.transacting import Transactor
-from tests.simulation.underway import Cursor, Fetch, Flight, Rereading, Revoke
+from tests.simulation.underway import Cursor, Fetch, Flight, Look, Rereading, Revoke
 from tests.simulation.workers import Workers
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Member:
         self.transactor = Transactor(self)
         self.flights: list[Flight] = []
         self.fetches: list[Fetch] = []
+        self.looks: list[Look] = []
         self._landing = 0.0  # commits of one member land in the order in which they were sent
         self._sizes: dict[Record, int] = {}
 
@@ -144,6 +145,9 @@ class Member:
                     self.fetches.append(Fetch(place, reads_at, world.soon(reads_at)))
             case p.Start():
                 self.cursors[command.place] = Cursor(None if command.earliest else command.offset)
+            case p.Locate():
+                reads_at = world.seen(world.mono)
+                self.looks.append(Look(command, reads_at, world.seen(reads_at)))
             case p.Pause():
                 self.cursors[command.place].paused = True
             case p.Resume():
@@ -196,6 +200,7 @@ class Member:
         self.transactor.serve()
         self._answer_commits()
         self._answer_fetches()
+        self._answer_looks()
         self.workers.serve()
         self._reread()
         self.step(p.Tick())
@@ -387,6 +392,21 @@ class Member:
             if fetch.read and fetch.answers_at <= world.mono:
                 self.fetches.remove(fetch)
                 self._restore(fetch)
+
+    def _answer_looks(self) -> None:
+        world = self.world
+        if world.broker.down:
+            return
+        for look in list(self.looks):
+            place = look.locate.place
+            if look.position is None and look.reads_at <= world.mono:
+                look.position = world.broker.logs[place].end if look.locate.end else 0
+            if look.position is not None and look.answers_at <= world.mono:
+                self.looks.remove(look)
+                tenure = self.tenures.get(place)
+                if tenure is not None and tenure.assignment is look.locate.token:
+                    world.watch.located(tenure, look.position, end=look.locate.end)
+                    self.step(p.Located(look.locate, look.position))
 
     def _meddle(self, place: p.Place) -> None:
         """A tool writes metadata of its own, or copies the offset map to an earlier position."""

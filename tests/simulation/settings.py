@@ -90,7 +90,10 @@ def draw(seed: int, random: Random) -> Settings:
     """Make up a world."""
     settings = _exactly_once(_draw(seed, random), seed)
     go_back = Random(f"go back {seed}").choice((0.0, 0.1, 0.5))
-    return replace(settings, faults=replace(settings.faults, go_back=go_back))
+    settings = replace(settings, faults=replace(settings.faults, go_back=go_back))
+    if not settings.chunked and Random(f"reset {seed}").random() < 0.3:
+        settings = replace(settings, config=replace(settings.config, reset="latest"))
+    return settings
 
 
 def _exactly_once(settings: Settings, seed: int) -> Settings:

@@ -37,6 +37,7 @@ class Tenure:
             member.evicted_until is not None
         )  # it ended, or is bound to end, in a way that lets messages run again
         self.fetched = False  # position and map were answered
+        self.located = False  # it had no position, and was told where its log begins or ends
         self.floor = 0  # what was committed last in it, at first what it was restored from
         self.next = 0  # no lower offset may arrive
         self.cover: Cover | None = None  # what it was restored from

@@ -7,12 +7,20 @@ import pytest
 from tests.simulation.campaign import failures, first_failure
 from tests.simulation.mutations import MUTATIONS, Mutation, planted
 from tests.simulation.mutations_batches import BATCH_MUTATIONS
+from tests.simulation.mutations_beginnings import BEGINNING_MUTATIONS
 from tests.simulation.mutations_chunks import CHUNK_MUTATIONS
 from tests.simulation.mutations_order import ORDER_MUTATIONS
 from tests.simulation.mutations_transactions import TRANSACTION_MUTATIONS
 
 SEEDS = 200
-ALL = MUTATIONS + BATCH_MUTATIONS + ORDER_MUTATIONS + CHUNK_MUTATIONS + TRANSACTION_MUTATIONS
+ALL = (
+    MUTATIONS
+    + BATCH_MUTATIONS
+    + BEGINNING_MUTATIONS
+    + ORDER_MUTATIONS
+    + CHUNK_MUTATIONS
+    + TRANSACTION_MUTATIONS
+)
 
 
 @pytest.mark.parametrize("mutation", ALL, ids=lambda mutation: mutation.name.replace(" ", "-"))

@@ -55,8 +55,9 @@ class Trace:
                 refused = {type(one).__name__: code for one, code in event.refused.items()}
                 answer = "landed" if event.landed else f"did not land: {event.code}, refused {refused}"
                 return f"Transacted {_transact(event.transact)}: {answer}"
-            case p.Idle():
-                return f"Idle {_place(event.place)} at {event.position}"
+            case p.Idle() | p.Located():
+                place = event.place if isinstance(event, p.Idle) else event.locate.place
+                return f"{type(event).__name__} {_place(place)} at {event.position}"
             case p.Recalled() | p.RecallEnded():
                 what = list(event.offsets) if isinstance(event, p.Recalled) else event.reached
                 return f"{type(event).__name__} {_place(event.recall.place)} {what}"
@@ -72,6 +73,8 @@ class Trace:
             case p.Start():
                 where = "the beginning" if command.earliest else command.offset
                 return f"Start {_place(command.place)} at {where}"
+            case p.Locate():
+                return f"Locate the {'end' if command.end else 'beginning'} of {_place(command.place)}"
             case p.Pause() | p.Resume():
                 return f"{type(command).__name__} {_place(command.place)}"
             case p.Recall():

@@ -9,7 +9,7 @@ from retriable_kafka_client.core.entry import Entry
 from tests.simulation.broker import Committed
 from tests.simulation.records import Outcome
 
-__all__ = ["Copy", "Cursor", "Fetch", "Flight", "Job", "Mailing", "Rereading", "Revoke"]
+__all__ = ["Copy", "Cursor", "Fetch", "Flight", "Job", "Look", "Mailing", "Rereading", "Revoke"]
 
 
 @dataclass(slots=True)
@@ -87,6 +87,16 @@ class Fetch:
     read: bool = False
     committed: Committed | None = None
     uid: str = ""
+
+
+@dataclass(slots=True)
+class Look:
+    """A question for where a log begins or ends."""
+
+    locate: p.Locate
+    reads_at: float
+    answers_at: float
+    position: int | None = None
 
 
 @dataclass(slots=True)

@@ -100,6 +100,21 @@ class Watch:
             tenure.cover = cover
             tenure.done.update(cover.above())
 
+    def located(self, tenure: Tenure, position: int, *, end: bool) -> None:
+        """It is told where its log begins or ends, and has no position but that."""
+        if tenure.assignment.phase not in (Phase.STARTING, Phase.RUNNING):
+            return
+        tenure.located = True
+        if not end:
+            return
+        tenure.floor = tenure.next = position
+        tenure.cover = Cover(position, OffsetMap(position, (), position))
+        log = self.broker.logs[tenure.place]
+        if tenure.place.topic == self.settings.retry_topic or log.uid != tenure.uid:
+            return
+        for record in [one for offset, one in log.unresolved.items() if offset < position]:
+            self.broker.resolve(record)  # it was there before the group's first position
+
     def is_current(self, place: p.Place, committed: Committed) -> bool:
         """Whether it was committed of the topic that is there now."""
         uid = self.broker.logs[place].uid
@@ -140,6 +155,10 @@ class Watch:
         cover: Cover | None = None
         if committed is not None:
             cover = self._read(tenure.place, tenure.uid, committed.position, committed.metadata)
+        if tenure.located and committed is None:
+            raise Violation(
+                "L", f"{tenure}: no position at a clean end; the next owner may begin behind what comes"
+            )
         for offset in sorted(tenure.done):
             if cover is None or not cover.has(offset):
                 raise Violation("D", f"{tenure}: {offset} completed, but was not committed at a clean end")

@@ -37,6 +37,7 @@ class World:
         self._backward = Random(
             f"backward {seed}"
         )  # apart, so that worlds where nobody goes back stay what they are
+        self._looking = Random(f"looking {seed}")  # likewise
         self.settings: Settings = draw(seed, self.random)
         self.faults: Faults = self.settings.faults
         self.mono = 1_000.0
@@ -81,6 +82,12 @@ class World:
         if self.calm or self.random.random() < 0.5:
             return start
         return start + self.random.random() * 1.5
+
+    def seen(self, after: float) -> float:
+        """When a question about a log is answered."""
+        if self.calm or self._looking.random() < 0.5:
+            return after
+        return after + self._looking.random() * 1.5
 
     def work(self) -> float:
         """When a run that begins now ends."""

@@ -30,6 +30,10 @@ class Commits:
             self._in_flight = Commit(progress)
         return self._in_flight
 
+    def hurry(self) -> None:
+        """What there is to say is not to wait for the interval."""
+        self._next_at = 0.0
+
     def answered(self, event: CommitAnswered, assignments: Collection[Assignment]) -> list[events.Event]:
         """Take note of the answer to a regular or a last commit; what was refused is said again by the next one."""
         if event.commit is self._in_flight:

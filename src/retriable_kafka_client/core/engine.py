@@ -203,7 +203,14 @@ class Engine:
 
     def _on_turn(
         self,
-        event: p.Assigned | p.Restored | p.Revoking | p.Ended | p.TopicChanged | p.Stopping | p.Hold,
+        event: p.Assigned
+        | p.Restored
+        | p.Located
+        | p.Revoking
+        | p.Ended
+        | p.TopicChanged
+        | p.Stopping
+        | p.Hold,
         now: p.Now,
     ) -> None:
         match event:
@@ -211,6 +218,8 @@ class Engine:
                 self._on_assigned(event)
             case p.Restored():
                 self._on_restored(event)
+            case p.Located():
+                self._on_located(event)
             case p.Revoking():
                 self._drain(event.places, now)
             case p.Ended():
@@ -253,7 +262,10 @@ class Engine:
             return
         assignment.uid = event.uid
         assignment.retention_ms = event.retention_ms
-        assignment.earliest = event.earliest
+        assignment.earliest |= event.earliest
+        if event.position is None and self._begins_at_end(assignment):
+            self._out.append(p.Locate(event.place, assignment, end=True))
+            return
         assignment.restore(event.position, event.metadata)
         believed = assignment.restore_problem is None
         if self._transactions is not None and event.position is not None and believed:
@@ -263,9 +275,34 @@ class Engine:
         self._notify(notices.started(assignment, event.position))
         self._start(assignment)
 
-    def _start(self, assignment: Assignment) -> None:
+    def _begins_at_end(self, assignment: Assignment) -> bool:
+        """Whether it begins, without a position, at the log's end."""
+        return self._config.reset == "latest" and not assignment.earliest
+
+    def _on_located(self, event: p.Located) -> None:
+        """A first position is committed at once: else the next owner would find none, and might begin behind what comes."""
+        assignment, position = self._assignments.get(event.locate.place), event.position
+        if assignment is None or assignment is not event.locate.token:
+            return
+        if assignment.phase is Phase.STARTING:
+            if position is None:
+                assignment.restore(None, "")
+            else:
+                assignment.begin_at(position)
+            self._notify(notices.started(assignment, position))
+            self._start(assignment, locate=False)
+        elif assignment.phase is Phase.RUNNING and position is not None and assignment.tracker is None:
+            assignment.pass_over(position)
+        if assignment.dirty:
+            self._commits.hurry()
+            if self._transactions is not None:
+                self._transactions.tell_soon()
+
+    def _start(self, assignment: Assignment, *, locate: bool = True) -> None:
         earliest = assignment.earliest and assignment.begin is None
         self._out.append(p.Start(assignment.place, assignment.begin, earliest=earliest))
+        if locate and assignment.begin is None and (earliest or self._config.reset == "earliest"):
+            self._out.append(p.Locate(assignment.place, assignment))
         if self.on_hold:
             assignment.paused = True
             self._out.append(p.Pause(assignment.place))
@@ -508,8 +545,8 @@ class Engine:
 
     def _on_topic_changed(self, event: p.TopicChanged) -> None:
         old = self._assignments.get(event.place)
-        if old is None or old.phase is not Phase.RUNNING or old.uid == event.uid:
-            return
+        if old is None or old.phase not in (Phase.STARTING, Phase.RUNNING) or old.uid in ("", event.uid):
+            return  # of what is to begin, where it stands is asked for after what the topic is
         new = self._reset(old, event.uid, event.retention_ms, None)
         new.paused, new.earliest = False, True
         self._start(new)

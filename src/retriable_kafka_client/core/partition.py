@@ -134,7 +134,9 @@ class Assignment:
         self.withheld = 0  # exactly once: of `sending`, what no offset map could tell yet as complete
         self.taken: tuple[int, str] = (-1, "")  # exactly once: position and map that the broker took last
         self.begin: int | None = None  # where consuming begins; None: where `earliest` says
-        self.earliest = False  # without a position, begin where the log does
+        self.earliest = (
+            parks  # without a position, begin where the log does; what waits for a retry must not be skipped
+        )
         self.restored = 0  # messages that the restored map knows as done
         self.restore_problem: str | None = None
         self.park_again_at = 0.0  # monotonic; before, searching `waiting` for what can be parked is in vain
@@ -235,6 +237,11 @@ class Assignment:
         self.begin = position
         self.tracker = Tracker(position, restored, budget_units=self._map_room)
         self.restored = restored.completed if restored is not None else 0
+
+    def begin_at(self, position: int) -> None:
+        """Nothing is committed: begin here, and let the next commit say so, though nothing has come yet."""
+        self.restore(position, "")
+        self.dirty = True
 
     def comes_again(self, first: int, first_ms: int) -> bool:
         """Whether records below the next offset are those that came before, and not another log's.

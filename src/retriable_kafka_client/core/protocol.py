@@ -30,6 +30,8 @@ __all__ = [
     "HandOffKind",
     "Hold",
     "Idle",
+    "Locate",
+    "Located",
     "Notify",
     "Now",
     "Pause",
@@ -93,6 +95,14 @@ class Restored:
     uid: str  # names the topic's incarnation: its topic id, or cluster id and name
     retention_ms: int | None = None  # None: unknown or unlimited
     earliest: bool = False  # without a position, begin where the log does
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """Where the log begins or ends, as ``locate`` asks; ``position`` None: the brokers do not tell."""
+
+    locate: Locate
+    position: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +248,7 @@ class Tick:
 EngineEvent = (
     Assigned
     | Restored
+    | Located
     | Arrived
     | Finished
     | Withdrawn
@@ -276,6 +287,17 @@ class Start:
     place: Place
     offset: int | None
     earliest: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Locate:
+    """Nothing is committed for this partition: ask where its log begins, or (``end``) where it ends for readers of what is
+    committed, until Located or Ended.
+    """
+
+    place: Place
+    token: object = field(repr=False)  # the assignment that wants it
+    end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,6 +449,7 @@ class Notify:
 Command = (
     FetchCommitted
     | Start
+    | Locate
     | Pause
     | Resume
     | Recall

@@ -9,9 +9,10 @@ from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
 from retriable_kafka_client.core.retry import Policy
 from retriable_kafka_client.core.routing import Routing
 
-__all__ = ["Counters", "EngineConfig", "Ordering", "Route"]
+__all__ = ["Counters", "EngineConfig", "Ordering", "Reset", "Route"]
 
 Ordering = Literal["unordered", "key", "partition"]
+Reset = Literal["earliest", "latest", "error"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,9 @@ class EngineConfig:
     least_map_units: int = LEAST_MAP_UNITS  # with less, positions are committed without a map
     # Nothing is produced or committed but in transactions: Transact takes the place of Produce, Publish and Commit.
     exactly_once: bool = False
+    reset: Reset = (
+        "earliest"  # where base topics begin without a position; retry topics always at their beginning
+    )
     routing: Routing = field(
         init=False, repr=False, compare=False
     )  # of `routes`; the loop's thread alone asks it

@@ -198,6 +198,10 @@ class Transactions:
         """An assignment is to be given away: what it owes goes at once."""
         self._again_at = min(self._again_at, now.mono)
 
+    def tell_soon(self) -> None:
+        """Progress is not to wait for the interval."""
+        self._next_at = 0.0
+
     def settled(self, assignments: Iterable[Assignment]) -> bool:
         """Whether all progress of these is committed."""
         under_way = self.in_flight.progress if self.in_flight is not None else ()

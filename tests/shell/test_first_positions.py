@@ -1,0 +1,122 @@
+"""Where partitions begin for which the group has committed nothing, and that it soon has."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import pytest
+from confluent_kafka import Consumer as Client
+from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
+
+from retriable_kafka_client import Message, Topic, wire
+from tests.shell.lab import Lab, Log, as_json, ready, settings_of
+from tests.support.records import end_offsets
+from tests.support.waiting import wait_until
+
+
+def committed(lab: Lab, topic: str) -> dict[int, int]:
+    """The group's positions in a topic."""
+    client = Client({"bootstrap.servers": lab.servers, "group.id": lab.group})
+    try:
+        places = [TopicPartition(topic, number) for number in end_offsets(lab.servers, topic)]
+        return {one.partition: one.offset for one in client.committed(places, 30) if one.offset >= 0}
+    finally:
+        client.close()
+
+
+def positions_known(lab: Lab, *topics: str) -> None:
+    for topic in topics:
+        count = len(end_offsets(lab.servers, topic))
+        wait_until(lambda: len(committed(lab, topic)) == count, what=f"a position in all of {topic}")  # noqa: B023
+
+
+def retry_topic(entry: Topic) -> str:
+    assert entry.retry is not None and entry.retry.topic is not None
+    return entry.retry.topic
+
+
+def with_rule(rule: str, protocol: str = "consumer") -> Mapping[str, Any]:
+    return {**settings_of(protocol), "auto.offset.reset": rule}
+
+
+def skips_nothing_later(lab: Lab, protocol: str, **options: Any) -> None:
+    """With `latest`: what was there is not run; what comes after is, whoever owns the partition, and so are retries."""
+    entry, runs = lab.entry(max_attempts=2), Log()
+    lab.fill(entry, map(as_json, ["before"] * 20))
+    lab.send(retry_topic(entry), as_json("job"), headers=wire.write_marks(wire.Marks(not_before_ms=1)))
+
+    def handler(message: Message[Any]) -> None:
+        runs.add((message.value, message.attempt))
+        if message.attempt == 1 and message.value != "job":
+            raise ValueError
+
+    start = partial(lab.start, entry, handler, settings=with_rule("latest", protocol), **options)
+    first = start()
+    positions_known(lab, entry.name, retry_topic(entry))
+    runs.wait(1, "job")
+    first.stop()
+    assert first.join(60)
+    lab.fill(entry, (as_json(number) for number in range(20)))
+    ready(start())
+    runs.wait(41)
+    lab.caught_up(entry)
+    wanted = [(number, attempt) for number in range(20) for attempt in (1, 2)]
+    assert sorted(runs.items[1:]) == wanted and runs.items[0] == ("job", 1)
+
+
+@pytest.mark.parametrize("protocol", ["cooperative", "range", "consumer"])
+def test_latest_skips_what_was_there_before_and_nothing_else(lab: Lab, protocol: str) -> None:
+    skips_nothing_later(lab, protocol)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("protocol", ["cooperative", "consumer"])
+def test_latest_skips_nothing_else_exactly_once(real_lab: Lab, protocol: str) -> None:
+    skips_nothing_later(real_lab, protocol, guarantee="exactly_once")
+
+
+@pytest.mark.parametrize("rule", ["smallest", "Largest", "end", "error", "beginning"])
+def test_a_retry_topic_begins_at_its_beginning_whatever_the_rule(lab: Lab, rule: str) -> None:
+    entry, runs = lab.entry(), Log()
+    lab.fill(entry, map(as_json, range(4)))
+    lab.fill(
+        retry_topic(entry),
+        map(as_json, ["job"] * 4),
+        headers=wire.write_marks(wire.Marks(not_before_ms=1)),
+    )
+    lab.start(entry, lambda message: runs.add(message.value), settings=with_rule(rule))
+    positions_known(lab, retry_topic(entry))
+    if rule in ("smallest", "beginning"):
+        assert sorted(map(str, runs.wait(8))) == ["0", "1", "2", "3", "job", "job", "job", "job"]
+    else:
+        assert runs.wait(4) == ["job"] * 4
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("rule", ["latest", "error"])
+def test_a_partition_that_is_added_is_read_from_its_beginning(real_lab: Lab, rule: str) -> None:
+    lab = real_lab
+    entry, runs = lab.entry(partitions=1), Log()
+    if rule == "error":
+        client = Client({"bootstrap.servers": lab.servers, "group.id": lab.group})
+        client.commit(offsets=[TopicPartition(entry.name, 0, 0)], asynchronous=False)
+        client.close()
+    settings = {**with_rule(rule, "cooperative"), "topic.metadata.refresh.interval.ms": 500}
+    ready(lab.start(entry, lambda message: runs.add(message.value), settings=settings))
+    positions_known(lab, entry.name, retry_topic(entry))
+    admin = AdminClient({"bootstrap.servers": lab.servers})
+    for made in admin.create_partitions([NewPartitions(entry.name, 3)]).values():
+        made.result(30)
+
+    def are_there() -> bool:
+        with suppress(KafkaException):  # not every broker knows of them yet
+            return len(end_offsets(lab.servers, entry.name)) == 3
+        return False
+
+    wait_until(are_there, what="three partitions")
+    for number in range(9):
+        lab.send(entry, as_json(number), partition=number % 3)
+    assert sorted(runs.wait(9)) == list(range(9))
+    lab.caught_up(entry)
