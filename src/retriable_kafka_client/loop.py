@@ -51,7 +51,7 @@ from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
-from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready, worth_knowing
+from retriable_kafka_client.snapshot import Figures, Snapshot, take_stats, why_not_ready, worth_knowing
 from retriable_kafka_client.standing import Standing
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
@@ -66,7 +66,8 @@ __all__ = ["Control", "Loop", "LoopConfig"]
 log = logging.getLogger("retriable_kafka_client")
 
 BATCH = 1_000  # records polled at once, at most
-POLL_SECONDS = 0.02  # an idle poll: what a due message or a stop may have to wait
+POLL_SECONDS = 0.02  # a poll while something is under way: what an answer may have to wait
+QUIET_SECONDS = 0.25  # a poll while nothing is: what a stop may have to wait
 SERVE_SECONDS = 0.01  # a round while draining
 LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
 LAST_TRY_SECONDS = 2.0  # until a last commit is sent once more
@@ -121,6 +122,7 @@ class Loop:
         self._positions = Positions(self._errors)
         self._locator = Locator(lambda: self._admin)
         self._idle_looks = IdleLooks()
+        self._figures = Figures()
         self._lags = Lags(
             notifier.tell,
             lambda places: ask_stable_ends(self._admin, places),
@@ -274,7 +276,7 @@ class Loop:
         if not self._poll():
             for idle in self._idle_looks.passed(self._assigner, assignments, self._now()):
                 self._tell(idle)
-        for idle in self._idle_looks.ends(self._assigner, assignments, self._now()):
+        for idle in self._idle_looks.ends(self._assigner, self._engine.busy, self._now()):
             self._tell(idle)
         for passed in self._lags.look(self._assigner, assignments, self._now()):
             self._tell(passed)
@@ -469,7 +471,7 @@ class Loop:
                 self._runner.wait(POLL_SECONDS)
                 batch = consumer.consume(most, 0)
             elif not batch:
-                first = consumer.poll(POLL_SECONDS)
+                first = consumer.poll(self._rest())
                 if first is not None:
                     batch = [first]
         except KafkaException as error:
@@ -488,6 +490,12 @@ class Loop:
             self._tell(arrived)
             self._troubles.clear("brokers", "login", "poll")
         return True
+
+    def _rest(self) -> float:
+        """How long a poll may wait for records. No other thread can end it, so nothing else may be due meanwhile."""
+        beginning = self._starts or self._positions.pending or not self._errors.assigned
+        rest = 0.0 if beginning else self._engine.rest(self._now(), QUIET_SECONDS)
+        return rest if rest > 0.0 else POLL_SECONDS
 
     def _waits_for_workers(self) -> bool:
         """Whether what comes next waits for a worker, or for a transaction, and not for a record."""
@@ -683,7 +691,14 @@ class Loop:
         )
         self.snapshot = Snapshot(
             at=now,
-            stats=take_stats(engine, self._lags, lost_events=self._notifier.lost, overdue=late, now=now),
+            stats=take_stats(
+                engine,
+                self._lags,
+                self._figures,
+                lost_events=self._notifier.lost,
+                overdue=late,
+                now=now,
+            ),
             reasons=reasons,
             remarks=(*self._lags.remarks(now), *worth_knowing(engine, now)),
         )

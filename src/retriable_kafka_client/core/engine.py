@@ -521,7 +521,7 @@ class Engine:
                     self._park(assignment, now)
         self._tend_chunks(now)
         self._throttle_all()
-        for told in self._standstills.look(self._assignments.values(), now):
+        for told in self._standstills.look(self._busy, now):
             self._notify(told)
         if self._transactions is None:
             commit = self._commits.due(self._busy, now)
