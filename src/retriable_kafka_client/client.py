@@ -35,6 +35,7 @@ __all__ = [
     "is_mock",
     "is_retriable",
     "largest_record",
+    "offsets_settings",
     "open_client",
     "producer_settings",
     "transaction_settings",
@@ -122,6 +123,15 @@ def consumer_settings(
     if str(settings["group.protocol"]).lower() == "consumer":
         for name in _CLASSIC_ONLY:
             settings.pop(name, None)
+    return settings
+
+
+def offsets_settings(cluster: Cluster, limits: Limits, group_id: str) -> dict[str, Any]:
+    """Return the settings of a client that only asks what the group has committed; its log is DEBUG, as an admin's."""
+    settings = consumer_settings(cluster, limits, group_id)
+    settings["logger"] = admin_settings(cluster)["logger"]
+    settings.pop("group.instance.id", None)
+    settings["statistics.interval.ms"] = 0  # nobody takes them
     return settings
 
 

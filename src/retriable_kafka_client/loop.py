@@ -30,6 +30,7 @@ from retriable_kafka_client.client import (
     close_in_time,
     consumer_settings,
     error_name,
+    offsets_settings,
     open_client,
     producer_settings,
 )
@@ -43,6 +44,7 @@ from retriable_kafka_client.core.notices import timed_out
 from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
+from retriable_kafka_client.group_offsets import GroupOffsets
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.lags import Lags, ask_stable_ends
@@ -69,10 +71,13 @@ BATCH = 1_000  # records polled at once, at most
 POLL_SECONDS = 0.02  # a poll while something is under way: what an answer may have to wait
 QUIET_SECONDS = 0.25  # a poll while nothing is: what a stop may have to wait
 SERVE_SECONDS = 0.01  # a round while draining
-LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
-LAST_TRY_SECONDS = 2.0  # until a last commit is sent once more
+LAST_COMMIT_SECONDS = (
+    5.0  # for the last commit of a partition beyond a stop's drain, and the way to the brokers
+)
+SESSION_MS = 45_000  # the client's default
 CLOSE_SECONDS = 5.0
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
+REVOKE_SHARE = 0.9  # and with the last commit
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
 SILENCE_OF_TOPIC_SECONDS = 0.3  # in less, no topic is deleted and made anew
@@ -119,7 +124,8 @@ class Loop:
             topics=config.topics,
             servers=config.cluster.bootstrap_servers,
         )
-        self._positions = Positions(self._errors)
+        self._offsets = GroupOffsets(offsets_settings(config.cluster, config.limits, config.engine.group))
+        self._positions = Positions(self._errors, self._offsets)
         self._locator = Locator(lambda: self._admin)
         self._idle_looks = IdleLooks()
         self._figures = Figures()
@@ -136,7 +142,9 @@ class Loop:
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._publishing = 0  # bytes of what handlers sent that no broker has answered for
         self._reopen = False  # a new client is called for
-        self._rebalance_drain = 0.0
+        self._rebalance_drain = self._revoke_time = self._session = (
+            0.0  # seconds, as the client's settings have it
+        )
         self._closing: threading.Event  # of the present client
         self._callback_failure: BaseException | None = None
         self._consumer: Any = None
@@ -173,6 +181,7 @@ class Loop:
             self._notifier.tell(ended)
             raise
         finally:
+            self._offsets.close()
             self._runner.close(0.0 if self._control.hard else 1.0)
             self._publish(force=True)
             self._notifier.close(5.0)
@@ -242,8 +251,11 @@ class Loop:
         )
         settings["on_commit"] = self._guarded(self._committed)
         # Whoever drains for longer in a rebalance is put out of the group.
-        most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000 * REBALANCE_SHARE
-        self._rebalance_drain = min(config.limits.drain_timeout, most)
+        most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000
+        self._rebalance_drain = min(config.limits.drain_timeout, most * REBALANCE_SHARE)
+        self._revoke_time = most * REVOKE_SHARE
+        # A coordinator that is silent for longer has put us out, and takes no commit any more.
+        self._session = int(settings.get("session.timeout.ms", SESSION_MS)) / 1000
         self._standing.begin(settings)
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(self._consumer, eager=is_eager(settings))
@@ -316,7 +328,9 @@ class Loop:
         self._tell(p.Tick())
         silence = self._committer.unanswered_for(time.monotonic())
         self._troubles.mark(
-            "commit", "the group's coordinator does not answer a commit", holds=silence > SILENCE_SECONDS
+            "commit",
+            "the group's coordinator does not answer a commit",
+            holds=silence > SILENCE_SECONDS + self._committer.allowance,
         )
         self._publish()
 
@@ -367,9 +381,10 @@ class Loop:
                 self._serve()
                 self._consumer.poll(0)
                 self._runner.wait(SERVE_SECONDS)
-            self._last_transaction(max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
+            more = LAST_COMMIT_SECONDS + self._committer.allowance
+            self._last_transaction(max(deadline, time.monotonic() + more))
             places = tuple(self._engine.assignments)
-            self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
+            self._last_commit(places, max(deadline, time.monotonic() + more))
         finally:
             self._end(tuple(self._engine.assignments), "stopped")
             for outcome in self._committer.give_up():
@@ -380,7 +395,7 @@ class Loop:
         """Leave the group, or leave the client that does so to itself after a while."""
         self._standing.end()
         self._closing.set()
-        if not close_in_time(self._consumer, CLOSE_SECONDS):
+        if not close_in_time(self._consumer, CLOSE_SECONDS + self._committer.allowance):
             log.error(
                 "group %s: the brokers do not answer; left without saying so", self._config.engine.group
             )
@@ -427,7 +442,7 @@ class Loop:
             case p.Withdraw():
                 self._tell(p.Withdrawn(self._runner.withdraw(lambda entry: not entry.assignment.hands_out)))
             case p.FetchCommitted():
-                self._positions.pending.update(command.places)
+                self._positions.want(command.places)
             case p.Start():
                 self._starts.append(command)
             case p.Locate():
@@ -493,7 +508,7 @@ class Loop:
 
     def _rest(self) -> float:
         """How long a poll may wait for records. No other thread can end it, so nothing else may be due meanwhile."""
-        beginning = self._starts or self._positions.pending or not self._errors.assigned
+        beginning = self._starts or len(self._positions) or not self._errors.assigned
         rest = 0.0 if beginning else self._engine.rest(self._now(), QUIET_SECONDS)
         return rest if rest > 0.0 else POLL_SECONDS
 
@@ -599,15 +614,10 @@ class Loop:
 
     def _last_commit(self, places: Sequence[p.Place], deadline: float) -> None:
         """Commit and see that it is in, by ``deadline``. Inside a callback no answer to a commit can arrive."""
-        while True:
-            commit = p.Commit(self._engine.last_progress(places))
-            if not commit.progress:
-                return
-            landed = self._committer.landed(commit, min(deadline, time.monotonic() + LAST_TRY_SECONDS))
-            codes = {} if landed else commit.failed("_TIMED_OUT")
-            self._tell(p.CommitAnswered(commit, codes))
-            if landed or time.monotonic() >= deadline or self._control.hard:
-                return
+        commit = p.Commit(self._engine.last_progress(places))
+        if commit.progress:
+            landed = self._committer.landed(commit, deadline)
+            self._tell(p.CommitAnswered(commit, {} if landed else commit.failed("_TIMED_OUT")))
 
     def _last_transaction(self, deadline: float) -> None:
         """Take the answer to a transaction that is still in flight when the drain is over."""
@@ -643,14 +653,16 @@ class Loop:
 
     def _on_revoke(self, taken: Sequence[Any]) -> None:
         places = [p.Place(one.topic, one.partition) for one in taken]
-        deadline = time.monotonic() + (0.0 if self._control.hard else self._rebalance_drain)
+        began = time.monotonic()
+        deadline = began + (0.0 if self._control.hard else self._rebalance_drain)
         try:
             self._tell(p.Revoking(places))
             while not self._engine.drained(places) and time.monotonic() < deadline and not self._control.hard:
                 self._serve()
                 self._runner.wait(SERVE_SECONDS)
-            self._last_transaction(time.monotonic() + LAST_COMMIT_SECONDS)
-            self._last_commit(places, time.monotonic() + LAST_COMMIT_SECONDS)
+            last = min(time.monotonic() + self._session, began + self._revoke_time)
+            self._last_transaction(last)
+            self._last_commit(places, last)
         finally:
             self._end(places, "revoked")
             self._assigner.give_up(places)
@@ -662,7 +674,7 @@ class Loop:
         self._assigner.give_up(places)
 
     def _end(self, places: Sequence[p.Place], reason: str) -> None:
-        self._positions.pending.difference_update(places)
+        self._positions.drop(places)
         self._locator.drop(places)
         for place in places:
             self._epochs.pop(place, None)
@@ -685,7 +697,7 @@ class Loop:
             engine,
             troubles=self._troubles.reasons(),
             assigned=self._errors.assigned,
-            pending=len(self._positions.pending) + self._locator.held_up,
+            pending=len(self._positions) + self._locator.held_up,
             overdue=late,
             slots=self._runner.slots,
         )
