@@ -240,6 +240,8 @@ class MessageRetried(Event):
     attempt: int
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
+    place: str | None = None  # where in the user's code it was raised: "module:line function"
+    traceback: str | None = None  # with Consumer(error_text=True) only
     delay: float
     retry_topic: str | None
 
@@ -253,6 +255,8 @@ class MessageDeadLettered(Event):
     reason: str
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
+    place: str | None = None  # where in the user's code it was raised: "module:line function"
+    traceback: str | None = None  # with Consumer(error_text=True) only
     dead_letter_topic: str
 
 
@@ -265,6 +269,8 @@ class MessageDropped(Event):
     reason: str
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
+    place: str | None = None  # where in the user's code it was raised: "module:line function"
+    traceback: str | None = None  # with Consumer(error_text=True) only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
