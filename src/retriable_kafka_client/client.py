@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 from retriable_kafka_client.errors import ConfigError, DeliveryError
 from retriable_kafka_client.forks import open_lasting
 from retriable_kafka_client.interrupts import is_from_signal
-from retriable_kafka_client.settings import is_secret
+from retriable_kafka_client.settings import RESET, is_secret, reset_rule
 
 if TYPE_CHECKING:
     from retriable_kafka_client.config import Cluster, Limits
@@ -120,6 +120,10 @@ def consumer_settings(
         "isolation.level": "read_committed",
         **_fetch_bounds(cluster, limits),
     }
+    if reset_rule(settings) == "latest":
+        # Where partitions without a position begin is decided by the engine. A position whose records were deleted goes on
+        # with what is left, rather than pass it over.
+        settings[RESET] = "earliest"
     if str(settings["group.protocol"]).lower() == "consumer":
         for name in _CLASSIC_ONLY:
             settings.pop(name, None)

@@ -174,8 +174,7 @@ class TopicReset(Event):
 class RecordsLost(Event):
     """``count`` records from offset ``first`` on were deleted (retention, DeleteRecords) before they were read.
 
-    With ``auto.offset.reset=latest`` those that the client then skipped are among them. Compacted ones and transaction
-    markers may be.
+    Compacted ones and transaction markers may be among them.
     """
 
     first: int

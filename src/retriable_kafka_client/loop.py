@@ -132,7 +132,6 @@ class Loop:
         self._lags = Lags(
             notifier.tell,
             lambda places: ask_stable_ends(self._admin, places),
-            to_end=config.engine.reset == "latest",
         )
         self._starts: list[p.Start] = []
         self._renewed: set[str] = set()  # topics that were made anew while we ran
@@ -258,7 +257,11 @@ class Loop:
         self._session = int(settings.get("session.timeout.ms", SESSION_MS)) / 1000
         self._standing.begin(settings)
         self._consumer = open_client(KafkaConsumer, settings)
-        self._assigner = Assigner(self._consumer, eager=is_eager(settings))
+        self._assigner = Assigner(
+            self._consumer,
+            eager=is_eager(settings),
+            to_end=config.engine.reset == "latest",
+        )
         self._committer = Committer(self._consumer, lambda: self._control.hard)
         failed = True
         try:

@@ -40,7 +40,7 @@ def fill(one: Bench, raw: Raw, count: int = WINDOW) -> list[Entry]:
 
 
 def stats_of(one: Bench) -> Stats:
-    lags = Lags(lambda _event: None, lambda _places: None, to_end=False)  # type: ignore[arg-type, return-value]
+    lags = Lags(lambda _event: None, lambda _places: None)  # type: ignore[arg-type, return-value]
     return take_stats(one.engine, lags, Figures(), lost_events=0, overdue=0, now=one.mono)
 
 
