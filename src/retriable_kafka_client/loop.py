@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,7 +28,6 @@ from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import arrivals
 from retriable_kafka_client.client import (
     admin_settings,
-    close_in_time,
     consumer_settings,
     error_name,
     offsets_settings,
@@ -48,6 +48,7 @@ from retriable_kafka_client.group_offsets import GroupOffsets
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.lags import Lags, ask_stable_ends
+from retriable_kafka_client.leaving import close_member
 from retriable_kafka_client.locating import Locator
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.positions import Positions
@@ -81,6 +82,8 @@ REVOKE_SHARE = 0.9  # and with the last commit
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
 SILENCE_OF_TOPIC_SECONDS = 0.3  # in less, no topic is deleted and made anew
+
+Places = Sequence[p.Place]
 
 
 @dataclass(slots=True)
@@ -145,6 +148,7 @@ class Loop:
             0.0  # seconds, as the client's settings have it
         )
         self._closing: threading.Event  # of the present client
+        self._settings: dict[str, Any]  # likewise
         self._callback_failure: BaseException | None = None
         self._consumer: Any = None
         self._assigner: Assigner
@@ -249,6 +253,7 @@ class Loop:
             config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._errors.client)
         )
         settings["on_commit"] = self._guarded(self._committed)
+        self._settings = settings
         # Whoever drains for longer in a rebalance is put out of the group.
         most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000
         self._rebalance_drain = min(config.limits.drain_timeout, most * REBALANCE_SHARE)
@@ -267,9 +272,9 @@ class Loop:
         try:
             self._consumer.subscribe(
                 subscription(config.topics, str(settings["group.protocol"])),
-                on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
-                on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
-                on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
+                on_assign=self._rebalanced(self._on_assign, self._assigner.accept),
+                on_revoke=self._rebalanced(self._on_revoke, self._assigner.give_up),
+                on_lost=self._rebalanced(self._on_lost, self._assigner.give_up),
             )
             while not self._control.stop and not self._reopen:
                 self._round()
@@ -398,9 +403,10 @@ class Loop:
         """Leave the group, or leave the client that does so to itself after a while."""
         self._standing.end()
         self._closing.set()
-        if not close_in_time(self._consumer, CLOSE_SECONDS + self._committer.allowance):
+        if not close_member(self._consumer, self._settings, CLOSE_SECONDS + self._committer.allowance):
             log.error(
-                "group %s: the brokers do not answer; left without saying so", self._config.engine.group
+                "group %s: the client did not leave the group in time; others have its partitions once its session is over",
+                self._config.engine.group,
             )
 
     def _drained(self) -> bool:
@@ -639,7 +645,7 @@ class Loop:
 
         def call(*args: Any) -> None:
             if closing.is_set():
-                return  # everything has ended; the client closes on another thread
+                return  # everything has ended
             try:
                 callback(*args)
             except BaseException as error:  # noqa: BLE001
@@ -647,15 +653,29 @@ class Loop:
 
         return call
 
-    def _on_assign(self, given: Sequence[Any]) -> None:
+    def _rebalanced(
+        self, act: Callable[[Places], None], settle: Callable[[Places], None]
+    ) -> Callable[..., None]:
+        """A callback of rebalances; once we leave, ``settle`` gives the client the answer that it waits for."""
+        closing, act = self._closing, self._guarded(act)
+
+        def call(_client: Any, partitions: Sequence[Any]) -> None:
+            places = [p.Place(one.topic, one.partition) for one in partitions]
+            if closing.is_set():  # maybe on the thread that closes the client
+                with suppress(KafkaException, RuntimeError):
+                    settle(places)
+            else:
+                act(places)
+
+        return call
+
+    def _on_assign(self, places: Places) -> None:
         self._standing.belong()
-        places = [p.Place(one.topic, one.partition) for one in given]
         self._assigner.accept(places)
         self._directory.expire(place.topic for place in places)
         self._tell(p.Assigned(places))
 
-    def _on_revoke(self, taken: Sequence[Any]) -> None:
-        places = [p.Place(one.topic, one.partition) for one in taken]
+    def _on_revoke(self, places: Places) -> None:
         began = time.monotonic()
         deadline = began + (0.0 if self._control.hard else self._rebalance_drain)
         try:
@@ -670,8 +690,7 @@ class Loop:
             self._end(places, "revoked")
             self._assigner.give_up(places)
 
-    def _on_lost(self, taken: Sequence[Any]) -> None:
-        places = [p.Place(one.topic, one.partition) for one in taken]
+    def _on_lost(self, places: Places) -> None:
         self._standing.lost()
         self._end(places, "lost")
         self._assigner.give_up(places)
