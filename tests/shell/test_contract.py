@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from confluent_kafka.serialization import StringDeserializer
 
 from retriable_kafka_client import (
     STDLIB_JSON,
@@ -431,6 +432,13 @@ def test_even_exits_out_of_a_filter_or_deserializer_fail_one_message(
     assert letters[b"2"].header(wire.DEAD_REASON) == b"undecodable"
     assert log.items == [3]
     assert consumer.health().ready
+
+
+def test_a_deserializer_of_confluent_kafka_will_do(lab: Lab) -> None:
+    entry, log = lab.entry(), Log()
+    lab.send(entry, b"no json")
+    lab.start(entry, lambda m: log.add(m.value), deserializer=StringDeserializer("utf_8"))
+    assert log.wait(1) == ["no json"]
 
 
 def bug(_message: Message[Any]) -> None:
