@@ -45,6 +45,7 @@ from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
 from retriable_kafka_client.group_offsets import GroupOffsets
+from retriable_kafka_client.history import History
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.lags import Lags, ask_stable_ends
@@ -126,9 +127,11 @@ class Loop:
             group=config.engine.group,
             topics=config.topics,
             servers=config.cluster.bootstrap_servers,
+            begin_anew=self._begin_anew,
         )
         self._offsets = GroupOffsets(offsets_settings(config.cluster, config.limits, config.engine.group))
         self._positions = Positions(self._errors, self._offsets)
+        self._history = History()
         self._locator = Locator(lambda: self._admin)
         self._idle_looks = IdleLooks()
         self._figures = Figures()
@@ -137,6 +140,8 @@ class Loop:
             lambda places: ask_stable_ends(self._admin, places),
         )
         self._starts: list[p.Start] = []
+        # Positions that are gone, with auto.offset.reset=error: what would begin up to them begins at the beginning.
+        self._anew: dict[p.Place, int] = {}
         self._renewed: set[str] = set()  # topics that were made anew while we ran
         self._epochs: dict[p.Place, int | None] = {}  # of the leaders, when a record came last
         self._heard_at: dict[str, float] = {}  # when a topic's records came last (monotonic)
@@ -217,6 +222,8 @@ class Loop:
         try:
             if config.engine.exactly_once:
                 self._begin_transactions(limits)
+            if config.engine.reset != "earliest":
+                self._look_back()
             while not self._control.stop:
                 self._reopen = False
                 self._member()
@@ -225,6 +232,13 @@ class Loop:
             self._sender.close(0.0 if self._control.hard else 1.0)
             if self._transacting is not None:
                 self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
+
+    def _look_back(self) -> None:
+        """What the group had read before, while it still is what was before."""
+        config, directory = self._config, self._directory
+        retries = config.engine.routing.is_retry_topic
+        read = {name: directory.partitions.get(name, 0) for name in directory.matched if not retries(name)}
+        self._history.ask(self._offsets, read, lambda: self._control.stop)
 
     def _begin_transactions(self, limits: TopicLimits) -> None:
         config = self._config
@@ -511,6 +525,8 @@ class Loop:
             self._watch(arrived, now)
             one = self._engine.assignments.get(arrived.place)
             self._lags.arrived(self._assigner, one, arrived.offsets)
+            if self._anew:
+                self._anew.pop(arrived.place, None)
             self._tell(arrived)
             self._troubles.clear("brokers", "login", "poll")
         return True
@@ -546,15 +562,37 @@ class Loop:
             new = restored.position is None and self._is_new(restored.place)
             self._tell(replace(restored, earliest=True) if new else restored)
 
+    def _begin_anew(self, topic: str, partition: int) -> bool:
+        """The records at the position of a partition are gone: in a retry topic it goes on at the beginning, whatever
+        ``auto.offset.reset`` says. False: that is to decide.
+        """
+        if not self._config.engine.routing.is_retry_topic(topic):
+            return False
+        place = p.Place(topic, partition)
+        one = self._engine.assignments.get(place)
+        if one is not None and one.tracker is not None:
+            self._anew[place] = one.tracker.next_offset
+            self._reopen = True  # a client moves no partition that it consumes: see Assigner
+        return True
+
+    def _is_gone(self, start: p.Start) -> bool:
+        return start.offset is not None and start.offset <= self._anew.get(start.place, -1)
+
     def _is_new(self, place: p.Place) -> bool:
-        """Whether it was added while we run: all that it holds was sent to a topic that the group reads already."""
+        """Whether it was added to what the group reads: all that it holds was sent to that."""
+        if self._history.had_read(place.topic):
+            return True
         count = self._directory.partitions.get(place.topic)
         return place.partition >= count if count is not None else place.topic not in self._config.topics
 
     def _start(self) -> None:
         if self._starts and not self._reopen:
             starts, self._starts = self._starts, []
-            live = [start for start in starts if start.place in self._engine.assignments]
+            live = [
+                replace(start, earliest=start.earliest or self._is_gone(start))
+                for start in starts
+                if start.place in self._engine.assignments
+            ]
             if live:
                 self._assigner.start(live, self._engine.assignments)
 
@@ -688,12 +726,19 @@ class Loop:
             self._last_commit(places, last)
         finally:
             self._end(places, "revoked")
+            self._forget_starts(places)
             self._assigner.give_up(places)
 
     def _on_lost(self, places: Places) -> None:
         self._standing.lost()
         self._end(places, "lost")
+        self._forget_starts(places)
         self._assigner.give_up(places)
+
+    def _forget_starts(self, places: Sequence[p.Place]) -> None:
+        """They go to others, who find out for themselves where to begin."""
+        for place in places:
+            self._anew.pop(place, None)
 
     def _end(self, places: Sequence[p.Place], reason: str) -> None:
         self._positions.drop(places)
