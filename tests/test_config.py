@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from retriable_kafka_client.config import DISCARD, Cluster, Discard, Exponential, Limits, Retry, Steps, Topic
 from retriable_kafka_client.errors import YEAR, ConfigError
+from retriable_kafka_client.wiring import check_topics
 
 NAN, INF = float("nan"), float("inf")
 SECRET = "correct horse battery"
@@ -451,3 +452,36 @@ def test_past_the_first_field_everything_is_named(
 ) -> None:
     with pytest.raises(TypeError, match="positional"):
         kind(*fields)
+
+
+@pytest.mark.parametrize(
+    ("formerly", "said"),
+    [
+        ("orders", "a list of topic names"),
+        (7, "a list of topic names"),
+        ([""], "Topic.formerly"),
+        ([7], "Topic.formerly"),
+        (["^orders"], "must be a name"),
+        (["primary.orders"], "is the topic's name itself"),
+    ],
+)
+def test_former_names_are_names(formerly: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        Topic("primary.orders", retry=Retry("retry"), dead_letter="dead", formerly=formerly)
+
+
+def test_former_names_need_a_retry_topic() -> None:
+    for retry in (None, Retry()):
+        with pytest.raises(ConfigError, match="copies in a retry topic"):
+            Topic("primary.orders", retry=retry, dead_letter="dead", formerly=["orders"])
+
+
+def test_two_entries_with_one_retry_topic_cannot_claim_one_topics_copies() -> None:
+    def entry(name: str, retry: str, *formerly: str) -> Topic:
+        return Topic(name, retry=Retry(retry), dead_letter="dead", formerly=formerly)
+
+    for other in (entry("orders", "retry"), entry("b.orders", "retry", "orders")):
+        with pytest.raises(ConfigError, match="share the retry topic 'retry'"):
+            check_topics([entry("a.orders", "retry", "orders"), other])
+    check_topics([entry("a.orders", "a-retry", "orders"), entry("orders", "retry")])
+    assert entry("a.orders", "retry", "orders", "sales", "orders").formerly == ("orders", "sales")

@@ -257,6 +257,18 @@ def test_brokers_without_topic_ids_that_learn_them_change_nothing() -> None:
     world.admin.ids["orders"] = "a-real-one"
     assert world.pass_time(3 * MINUTE) == []
     assert world.uid("orders") == "a-cluster.orders"
+    # From then on a topic that is made anew is noticed.
+    world.admin.ids["orders"] = "another"
+    assert world.pass_time(3 * MINUTE) == ["orders"]
+    assert world.uid("orders") == "another"
+
+
+def test_brokers_without_topic_ids_do_not_make_topics_one() -> None:
+    world = World("orders", "refunds")
+    world.admin.ids |= {"orders": "A" * 22, "refunds": "A" * 22}
+    world.assign()
+    world.pass_time(1)
+    assert (world.uid("orders"), world.uid("refunds")) == ("a-cluster.orders", "a-cluster.refunds")
 
 
 @pytest.mark.parametrize("round_trip", [0.12, 1.2])

@@ -23,7 +23,6 @@ BASE = frozenset(
         "message",
         "outbox",
         "outgoing",
-        "places",
         "results",
         "wire",
     )

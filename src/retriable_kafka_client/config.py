@@ -25,7 +25,7 @@ from retriable_kafka_client.checks import (
     set_fields,
     text,
 )
-from retriable_kafka_client.core.routing import EntryNames, Routing
+from retriable_kafka_client.core.routing import EntryNames, Routing, is_pattern
 from retriable_kafka_client.errors import ConfigError, seconds
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.settings import Settings
@@ -230,15 +230,24 @@ class Topic:
     """A topic to handle, what follows failures, and where what cannot be handled goes.
 
     A name that begins with "^" is a regular expression: all topics in whose names it is found, those among them that
-    appear later.
+    appear later. ``formerly``: other names under which copies in the retry topic may name where their message stood
+    first, because the topic was mirrored or renamed.
     """
 
     name: str
     _: KW_ONLY
     retry: Retry | None
     dead_letter: str | Discard
+    formerly: tuple[str, ...]
 
-    def __init__(self, name: str, *, retry: Retry | None = None, dead_letter: str | Discard) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        retry: Retry | None = None,
+        dead_letter: str | Discard,
+        formerly: Sequence[str] = (),
+    ) -> None:
         check_topic("Topic.name", name)
         instance("Topic.retry", retry, Retry, "must be a Retry, or None for a single attempt", optional=True)
         if dead_letter is not DISCARD:
@@ -247,7 +256,13 @@ class Topic:
             raise ConfigError(
                 "Retry.topic", name, "must be another topic than the one whose failures it takes"
             )
-        set_fields(self, name=name, retry=retry, dead_letter=dead_letter)
+        set_fields(
+            self,
+            name=name,
+            retry=retry,
+            dead_letter=dead_letter,
+            formerly=_former_names(name, retry, formerly),
+        )
         conflict = Routing([names_of(self)]).first_conflict()
         if conflict is not None:
             raise ConfigError(conflict.field, conflict.value, conflict.remedy)
@@ -260,7 +275,25 @@ def names_of(topic: Topic) -> EntryNames:
         topic.name,
         None if retry is None else retry.topic,
         dead_letter if isinstance(dead_letter, str) else None,
+        topic.formerly,
     )
+
+
+def _former_names(name: str, retry: Retry | None, given: object) -> tuple[str, ...]:
+    field = "Topic.formerly"
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
+        raise ConfigError(field, given, "must be a list of topic names; a single one goes into a list, too")
+    for one in given:
+        check_topic(field, one)
+        if is_pattern(one):
+            raise ConfigError(field, one, "must be a name: no pattern is needed for what is over")
+        if one == name:
+            raise ConfigError(field, one, "is the topic's name itself; leave it out")
+    if given and (retry is None or retry.topic is None):
+        raise ConfigError(
+            field, list(given), "is for copies in a retry topic; give retry=Retry('a-topic') too"
+        )
+    return tuple(dict.fromkeys(given))
 
 
 @sealed

@@ -41,8 +41,9 @@ MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_I
 class TopicFacts:
     """What a consumer must know of a topic that it reads."""
 
-    uid: str  # differs when a topic of the same name is made anew, where the brokers tell
-    told: bool  # by the brokers; else it is made of the cluster's id and the name
+    uid: str  # in ids of messages: the topic's id as it was when first asked for, else ``untold_uid``
+    topic_id: str | None  # differs when a topic of the same name is made anew; None: the brokers do not tell
+    untold_uid: str  # made of the cluster's id and the name
     retention_ms: int | None  # None: unlimited, or not known
 
 
@@ -117,7 +118,7 @@ class Directory:
         self.partitions: Mapping[str, int] = {}  # how many each topic had that the cluster listed at first
         self.is_mock = is_mock(cluster_id)
         self._admin = admin
-        self._cluster_id = cluster_id
+        self.cluster_id = cluster_id
         self._known = known  # topics that the cluster listed at first
         self._keeps = keeps  # whether a topic's settings count while we run
         self._facts: dict[str, TopicFacts] = {}
@@ -329,15 +330,19 @@ class Directory:
         before = self._facts.get(name)
         if topic_id == NO_ID:
             self._untold(name)
-        elif before is None or before.told:
-            self._facts[name] = TopicFacts(topic_id, True, None)
-            if before is not None and before.uid != topic_id:
+            return
+        untold = self._untold_uid(name)
+        if before is not None and before.topic_id is None:
+            # The ids that messages have stay as they are for a whole run; and to be told one is no new topic.
+            self._facts[name] = replace(before, topic_id=topic_id)
+        elif before is None or before.topic_id != topic_id:
+            self._facts[name] = TopicFacts(topic_id, topic_id, untold, None)
+            if before is not None:
                 self._changed.add(name)
                 self._settings.pop(name, None)
                 self._topics[name].settings_at = 0.0
                 if self._keeps(name):
                     self._configure([name], time.monotonic())
-        # Else one uid for a whole run: the right to look came later, which is no new topic.
 
     def _take_settings(self, name: str, future: Future[Any], now: float) -> None:
         one = self._topics[name]
@@ -357,7 +362,9 @@ class Directory:
         if not self.is_mock:
             self._topics[name].stale = False
         if name not in self._facts:
-            uid = f"{self._cluster_id}.{name}"
-            if len(uid) > LONGEST_UID:
-                uid = f"{self._cluster_id}.{sha256(name.encode()).hexdigest()}"
-            self._facts[name] = TopicFacts(uid, False, None)
+            uid = self._untold_uid(name)
+            self._facts[name] = TopicFacts(uid, None, uid, None)
+
+    def _untold_uid(self, name: str) -> str:
+        uid = f"{self.cluster_id}.{name}"
+        return uid if len(uid) <= LONGEST_UID else f"{self.cluster_id}.{sha256(name.encode()).hexdigest()}"

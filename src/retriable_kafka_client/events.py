@@ -96,7 +96,12 @@ class TransactionAborted(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetMapIgnored(Event):
-    """The committed metadata is not this library's map for this position; messages above it may run again."""
+    """The committed metadata is not this library's map for this position; messages above it may run again.
+
+    ``reason``: ``not-ours``, ``version``, ``malformed``, ``checksum`` or ``base`` (somebody else wrote it, or moved it),
+    ``cluster`` (it was copied from another cluster: the position counts), ``binding`` (of another partition), ``topic`` (of
+    another incarnation of the topic: it was made anew, and is read from its beginning).
+    """
 
     reason: str
 
@@ -174,7 +179,8 @@ class TopicReset(Event):
 class RecordsLost(Event):
     """``count`` records from offset ``first`` on were deleted (retention, DeleteRecords) before they were read.
 
-    Compacted ones and transaction markers may be among them.
+    With ``auto.offset.reset=latest`` those that the client then skipped are among them. Compacted ones and transaction
+    markers may be.
     """
 
     first: int
@@ -239,8 +245,6 @@ class MessageRetried(Event):
     attempt: int
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
-    place: str | None = None  # where in the user's code it was raised: "module:line function"
-    traceback: str | None = None  # with Consumer(error_text=True) only
     delay: float
     retry_topic: str | None
 
@@ -254,8 +258,6 @@ class MessageDeadLettered(Event):
     reason: str
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
-    place: str | None = None  # where in the user's code it was raised: "module:line function"
-    traceback: str | None = None  # with Consumer(error_text=True) only
     dead_letter_topic: str
 
 
@@ -268,8 +270,6 @@ class MessageDropped(Event):
     reason: str
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
-    place: str | None = None  # where in the user's code it was raised: "module:line function"
-    traceback: str | None = None  # with Consumer(error_text=True) only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

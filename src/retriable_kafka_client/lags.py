@@ -58,13 +58,15 @@ class _Watch:
 class Lags:
     """The loop's thread only; nothing blocks, and only what stands still makes it ask the brokers.
 
-    ``tell`` takes events; ``ask`` asks where logs end for readers of what is committed.
+    ``tell`` takes events; ``ask`` where logs end for readers of what is committed. ``to_end``: where the client goes when
+    the records at its position are gone (auto.offset.reset=latest), rather than to the log's beginning.
     """
 
-    def __init__(self, tell: Callable[[events.Event], None], ask: Ask) -> None:
+    def __init__(self, tell: Callable[[events.Event], None], ask: Ask, *, to_end: bool) -> None:
         self.lost_records = 0
         self._tell = tell
         self._ask = ask
+        self._to_end = to_end
         self._watches: dict[Place, _Watch] = {}
         self._look_at = 0.0
         self._answers: dict[Place, Future[Any]] = {}
@@ -117,7 +119,8 @@ class Lags:
             return
         index = bisect_left(offsets, low)
         before = offsets[index - 1] + 1 if index else 0
-        self._lose(one, max(tracker.next_offset, before), low)
+        stop = offsets[index] if self._to_end else low
+        self._lose(one, max(tracker.next_offset, before), stop)
 
     def look(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
         """Now and then: take note of where all stand. Yields what is certainly never to be read where nothing is under
@@ -152,7 +155,7 @@ class Lags:
         if one.tracker is not None:
             read = max(one.tracker.next_offset, position, watch.told_to)
         else:
-            read = max(position, low)
+            read = max(position, -1 if self._to_end and end > low else low)
         rests = _rests(one)
         if not rests:
             watch.asked_end = -1
@@ -173,7 +176,7 @@ class Lags:
             self._tell(events.TopicReset(topic=place.topic, partition=place.partition, position=end))
         elif low > read:
             # What was fetched ahead has come by now.
-            self._lose(one, read, low)
+            self._lose(one, read, end if self._to_end else low)
             if one.incomplete == 0:
                 yield Idle(place, low)
 

@@ -11,7 +11,6 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from retriable_kafka_client import events
-from retriable_kafka_client.failure_lines import FailureLines
 from retriable_kafka_client.native import SimpleQueue
 from retriable_kafka_client.results import refuse_unfinished
 
@@ -56,7 +55,6 @@ class Notifier:
         self._group = group
         self._error_text = error_text  # write what exceptions say, which may hold payload
         self._ears = [_Ear(listener, group) for listener in on_event]
-        self._failures = FailureLines(group, error_text=error_text)
         self._refusing: set[str] = set()  # targets whose refusal has been logged
         self._unclear: set[str] = set()  # topics of which that has been logged
         self._quotas: defaultdict[type[events.Event], _Quota] = defaultdict(_Quota)
@@ -72,24 +70,20 @@ class Notifier:
 
     def tell(self, event: events.Event) -> None:
         """Log it if an operator must know, and queue it. Never blocks; the loop's thread."""
-        if isinstance(event, WITH_TEXT):
-            if not self._error_text and event.text is not None:
-                event = replace(event, text=None)
-            self._failures.note(event, time.monotonic())
+        if isinstance(event, WITH_TEXT) and not self._error_text and event.text is not None:
+            event = replace(event, text=None)
         self._log(event)
         for ear in self._ears:
             ear.tell(event)
 
     def accepted(self, refusals: frozenset[str]) -> None:
-        """Take note of which targets refuse at present, to log each recovery once; and log what is due. Every 0.1 s."""
+        """Take note of which targets refuse at present, to log each recovery once."""
         for target in self._refusing - refusals:
             log.warning("group %s: topic %s takes copies again", self._group, target)
         self._refusing &= refusals
-        self._failures.look(time.monotonic())
 
     def close(self, timeout: float) -> None:
         """Deliver what is queued, within ``timeout`` seconds."""
-        self._failures.close(time.monotonic())
         deadline = time.monotonic() + timeout
         for ear in self._ears:
             ear.close()
@@ -120,10 +114,7 @@ class Notifier:
                 )
             case events.OffsetMapIgnored():
                 log.warning(
-                    "group %s: the commit metadata of %s is not ours (%s); messages above the commit position may run again",
-                    group,
-                    place,
-                    event.reason,
+                    "group %s: the commit metadata of %s %s", group, place, _why_ignored(event.reason)
                 )
             case events.OffsetMapShortened():
                 log.warning(
@@ -254,7 +245,7 @@ class Notifier:
                     others,
                 )
             case events.MessageDeadLettered() | events.MessageDropped():
-                log.info(
+                log.warning(
                     "group %s: %s/%d is not run again (%s): %s: %s%s",
                     group,
                     place,
@@ -375,3 +366,9 @@ class _Quota:
         """What a line adds about those that were not written before it."""
         skipped, self.skipped = self.skipped, 0
         return f"; {skipped} like it before were not logged" if skipped else ""
+
+
+def _why_ignored(reason: str) -> str:
+    if reason == "cluster":
+        return "was copied from another cluster: its position counts; messages above it may run again"
+    return f"is not ours ({reason}); messages above the commit position may run again"

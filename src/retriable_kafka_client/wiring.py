@@ -21,6 +21,7 @@ def check_topics(topics: object) -> tuple[Topic, ...]:
     given = tuple(topics)
     _check_names(given)
     _check_retry_topics(given)
+    _check_former_names(given)
     _check_circles(given)
     _check_patterns(given)
     return given
@@ -53,6 +54,22 @@ def check_former_groups(names: object, group: str) -> tuple[str, ...]:
                 field, name, "is the group_id itself, whose copies are run anyway; leave it out"
             )
     return tuple(dict.fromkeys(names))
+
+
+def _check_former_names(topics: Sequence[Topic]) -> None:
+    """Raise ConfigError where two entries with one retry topic claim the copies of one topic."""
+    claimed: dict[tuple[str | None, str], str] = {}
+    for topic in topics:
+        retry = None if topic.retry is None else topic.retry.topic
+        for name in (topic.name, *topic.formerly):
+            other = claimed.setdefault((retry, name), topic.name)
+            if retry is not None and other != topic.name:
+                raise ConfigError(
+                    "Topic.formerly",
+                    name,
+                    f"stands for {topic.name!r} and for {other!r}, which share the retry topic {retry!r}: whose copies"
+                    " those are cannot be told; leave it out in one, or give them retry topics of their own",
+                )
 
 
 def _check_patterns(topics: Sequence[Topic]) -> None:

@@ -131,7 +131,8 @@ class Bench:
     ) -> list[p.Command]:
         commands = self.tell(p.Assigned(places))
         for place in places:
-            restored = p.Restored(place=place, position=position, metadata=metadata, uid=uid, **more)
+            identity: dict[str, Any] = {"uid": uid, "topic_id": uid, "cluster": "cluster", **more}
+            restored = p.Restored(place=place, position=position, metadata=metadata, **identity)
             commands += self.tell(restored)
         return commands
 

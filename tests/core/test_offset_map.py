@@ -25,7 +25,7 @@ from retriable_kafka_client.core.offset_map import (
 )
 
 PLENTY = 10**7
-BINDING = Binding(b"topic/3", b"topic-id")
+BINDING = Binding(b"topic/3", b"topic-id", b"cluster-id", b"cluster-id.topic")
 
 
 @st.composite
@@ -69,7 +69,7 @@ def error_of(text: str, base: int = 0, binding: Binding = BINDING) -> str:
     return caught.value.reason
 
 
-@given(offset_maps(), st.builds(Binding, st.binary(max_size=40), st.binary(max_size=40)))
+@given(offset_maps(), st.builds(Binding, *[st.binary(max_size=40)] * 3))
 @example(OffsetMap(0, (), 0), Binding(b"", b""))
 @example(OffsetMap(5, ((5, 6),), 6), Binding(b"x", b"y"))
 @example(OffsetMap(0, (), MAX_OFFSET), Binding(b"x", b"y"))
@@ -204,26 +204,41 @@ def test_what_the_brokers_default_limit_holds(incomplete: list[tuple[int, int]],
     assert decode(text, base=0, binding=BINDING) == offsets
 
 
-def test_the_text_of_version_1_stays_as_it_is() -> None:
-    flat = OffsetMap(1_000, ((1_000, 1_001), (1_005, 1_007), (1_100, 1_101)), 1_200)
-    small = encode(flat, binding=BINDING, budget_units=4_095)
-    wide = encode(flat, binding=BINDING, budget_units=30)
-    assert small == "rkc1sl3-VZgAAAAAAAAPolGP_lyVgbE8AAAAAAAAEsBAAAAAACFIA6"
-    assert wide == (
+FLAT = OffsetMap(1_000, ((1_000, 1_001), (1_005, 1_007), (1_100, 1_101)), 1_200)
+FLAT_CODES = "1000010100100000000011101"
+"""The gaps 0, 4, 0 and 93 with k = 4, written by hand from the description of the format."""
+
+
+def test_the_text_of_version_1_is_still_read() -> None:
+    small = "rkc1sl3-VZgAAAAAAAAPolGP_lyVgbE8AAAAAAAAEsBAAAAAACFIA6"
+    wide = (
         "rkc1w\u6f6c\u491d\u544a\u3400\u3400\u340f\u8572\u9849\u7fdc\u8c65"
         "\u3de0\u3400\u3400\u3400\u3d60\u4400\u3400\u3402\u3e40\u4280"
     )
-    # The gaps 0, 4, 0 and 93 with k = 4, written by hand from the description of the format.
-    codes = "1000010100100000000011101"
-    assert small == fields(base=1_000, end=1_200, k=4, page_k=0, pages=0, codes=codes)
-    assert decode(small, base=1_000, binding=BINDING) == decode(wide, base=1_000, binding=BINDING) == flat
+    assert small == fields("1", base=1_000, end=1_200, k=4, page_k=0, pages=0, codes=FLAT_CODES)
+    assert decode(small, base=1_000, binding=BINDING) == decode(wide, base=1_000, binding=BINDING) == FLAT
+    elsewhere = BINDING._replace(cluster=b"another one")
+    assert decode(small, base=1_000, binding=elsewhere) == FLAT  # it does not name its cluster
+    assert error_of(small, 1_000, BINDING._replace(incarnation=b"another-id")) == "topic"
+
+
+def test_the_text_of_version_2_stays_as_it_is() -> None:
+    small = encode(FLAT, binding=BINDING, budget_units=4_095)
+    wide = encode(FLAT, binding=BINDING, budget_units=30)
+    assert small == fields("2", base=1_000, end=1_200, k=4, page_k=0, pages=0, codes=FLAT_CODES)
+    assert small == "rkc2s76ybAgAAAAAAAAPolGP_l7458gElYGxPAAAAAAAABLAQAAAAAAhSAOg"
+    assert (
+        wide == "rkc2w\ub87a\u5b0a\u744a\u3400\u3400\u340f\u8572\u9849\u8029\u427c\u746e"
+        "\u8a50\u96c2\u3400\u3400\u3400\u3658\u3800\u3400\u3400\u76da\u37a0"
+    )
+    assert decode(small, base=1_000, binding=BINDING) == decode(wide, base=1_000, binding=BINDING) == FLAT
 
     far = 2**40
     paged = OffsetMap(7, ((7, 8), (far, far + 3), (far + 1_030, far + 1_031)), far + 4_000)
     # Pages 0, 2**30 and the one behind it with k = 28; offsets 7, 1,024, 1,025, 1,026 and 2,054 with k = 8.
     pages = "1" + "0" * 28 + "0001" + f"{2**28 - 1:028b}" + "1" + "0" * 28
     codes = "1000001110001111110001000000001000000000000100000011"
-    by_hand = fields(base=7, end=far + 4_000, k=8, page_k=28, pages=3, codes=pages + codes)
+    by_hand = fields("2", base=7, end=far + 4_000, k=8, page_k=28, pages=3, codes=pages + codes)
     assert decode(by_hand, base=7, binding=BINDING) == paged
     assert encode(paged, binding=BINDING, budget_units=4_095) == by_hand
 
@@ -233,23 +248,35 @@ def test_each_mismatch_has_its_reason() -> None:
     assert error_of("someone's note", 10) == "not-ours"
     assert error_of("rk", 10) == "not-ours"
     assert error_of("rkc", 10) == "version"
-    assert error_of("rkc2" + text[4:], 10) == "version"
-    assert error_of("rkc1", 10) == "malformed"
-    assert error_of("rkc1x" + text[5:], 10) == "malformed"
+    assert error_of("rkc3" + text[4:], 10) == "version"
+    assert error_of("rkc2", 10) == "malformed"
+    assert error_of("rkc2x" + text[5:], 10) == "malformed"
+    assert error_of("rkc1" + text[4:], 10) == "checksum"
     assert error_of(text[:20], 10) == "malformed"
     assert error_of(text[:-1] + "!", 10) == "malformed"
     assert error_of(text + "A" * 8, 10) == "checksum"
     assert error_of(text[:10] + ("A" if text[10] != "A" else "B") + text[11:], 10) == "checksum"
     assert error_of(text, 11) == "base"
-    assert error_of(text, 10, Binding(b"topic/4", BINDING.incarnation)) == "binding"
-    assert error_of(text, 10, Binding(BINDING.place, b"another-id")) == "topic"
+    assert error_of(text, 10, BINDING._replace(place=b"topic/4")) == "binding"
+    assert error_of(text, 10, BINDING._replace(incarnation=b"another-id")) == "topic"
+    # A tool copied it: nothing else that differs there counts.
+    assert error_of(text, 10, BINDING._replace(cluster=b"another")) == "cluster"
+    assert error_of(text, 11, Binding(b"mirror.topic/3", b"another-id", b"another")) == "cluster"
     assert decode("", base=10, binding=BINDING) == OffsetMap(10, (), 10)
+
+
+def test_an_id_that_the_brokers_begin_to_tell_is_no_other_topic() -> None:
+    before = Binding(b"topic/3", b"cluster-id.topic", b"cluster-id", b"cluster-id.topic")
+    offsets = OffsetMap(10, ((10, 11),), 30)
+    text = encode(offsets, binding=before, budget_units=4_095)
+    assert decode(text, base=10, binding=BINDING) == offsets
+    assert error_of(encode(offsets, binding=BINDING, budget_units=4_095), 10, before) == "topic"
 
 
 @given(
     st.text()
-    | st.text().map("rkc1s".__add__)
-    | st.text(alphabet="ABCDEFxyz019-_", min_size=40).map("rkc1s".__add__)
+    | st.text().map("rkc2s".__add__)
+    | st.text(alphabet="ABCDEFxyz019-_", min_size=40).map("rkc2s".__add__)
     | st.text(alphabet=st.characters(min_codepoint=0x3400, max_codepoint=0xC0A3), min_size=15).map(
         "rkc1w".__add__
     ),
@@ -284,20 +311,22 @@ def test_a_changed_text_is_refused(offsets: OffsetMap, data: st.DataObject) -> N
         error_of(changed, offsets.base)
 
 
-def sealed(bits: str) -> str:
+def sealed(bits: str, version: str = "2") -> str:
     """Return a text with a true checksum over whatever fields, as somebody could who knows the format."""
     letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     bits += "0" * (-(32 + len(bits)) % 6)
     size = -(-len(bits) // 8)
-    bits = f"{zlib.crc32((int(bits, 2) << size * 8 - len(bits)).to_bytes(size, 'big')):032b}{bits}"
-    return "rkc1s" + "".join(letters[int(bits[at : at + 6], 2)] for at in range(0, len(bits), 6))
+    seed = 0 if version == "1" else zlib.crc32(version.encode())
+    bits = f"{zlib.crc32((int(bits, 2) << size * 8 - len(bits)).to_bytes(size, 'big'), seed):032b}{bits}"
+    return f"rkc{version}s" + "".join(letters[int(bits[at : at + 6], 2)] for at in range(0, len(bits), 6))
 
 
-def fields(*, base: int, end: int, k: int, page_k: int, pages: int, codes: str) -> str:
-    place, incarnation = (int.from_bytes(blake2b(part, digest_size=4).digest(), "big") for part in BINDING)
-    return sealed(
-        f"{base:064b}{place:032b}{incarnation:032b}{end:064b}{k:06b}{page_k:06b}{pages:032b}{codes}"
-    )
+def fields(version: str, *, base: int, end: int, k: int, page_k: int, pages: int, codes: str) -> str:
+    parts = [BINDING.place, BINDING.cluster, BINDING.incarnation]
+    if version == "1":
+        parts.remove(BINDING.cluster)
+    names = "".join(f"{int.from_bytes(blake2b(part, digest_size=4).digest(), 'big'):032b}" for part in parts)
+    return sealed(f"{base:064b}{names}{end:064b}{k:06b}{page_k:06b}{pages:032b}{codes}", version)
 
 
 @given(
@@ -312,7 +341,7 @@ def test_a_sealed_text_with_any_fields_is_answered(
     base: int, reach: int, k: int, page_k: int, pages: int, codes: str
 ) -> None:
     end = min(max(0, base + reach), 2**64 - 1)
-    text = fields(base=base, end=end, k=k, page_k=page_k, pages=pages, codes=codes)
+    text = fields("2", base=base, end=end, k=k, page_k=page_k, pages=pages, codes=codes)
     try:
         offsets = decode(text, base=base, binding=BINDING)  # OffsetMap checks itself
     except OffsetMapError:
@@ -336,19 +365,19 @@ def test_a_sealed_text_with_any_fields_is_answered(
     ],
 )
 def test_what_no_member_writes_is_malformed(end: int, k: int, page_k: int, pages: int, codes: str) -> None:
-    assert error_of(fields(base=0, end=end, k=k, page_k=page_k, pages=pages, codes=codes)) == "malformed"
+    assert error_of(fields("2", base=0, end=end, k=k, page_k=page_k, pages=pages, codes=codes)) == "malformed"
 
 
 def test_a_text_cannot_claim_more_than_it_is_long() -> None:
     for k, page_k, pages in ((63, 0, 0), (0, 63, 1), (63, 63, 2**32 - 1), (0, 0, 2**32 - 1)):
         assert (
             error_of(
-                fields(base=0, end=2**62, k=k, page_k=page_k, pages=pages, codes="0" * 60_000 + "1" * 90)
+                fields("2", base=0, end=2**62, k=k, page_k=page_k, pages=pages, codes="0" * 60_000 + "1" * 90)
             )
             == "malformed"
         )
     far = decode(
-        fields(base=0, end=2**62, k=0, page_k=0, pages=0, codes="1" * 50_000), base=0, binding=BINDING
+        fields("2", base=0, end=2**62, k=0, page_k=0, pages=0, codes="1" * 50_000), base=0, binding=BINDING
     )
     assert far.incomplete == ((0, 50_000),)
 

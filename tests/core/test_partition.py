@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import FILTERED, Entry
 from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase
 from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
@@ -16,9 +17,23 @@ from tests.core.harness import BASE, RETRY, Raw, entry
 PLENTY = 4_095
 
 
+def restored(topic_id: str | None, cluster: str = "cluster") -> p.Restored:
+    """What the brokers of a cluster say of the partition; without an id, if they tell none."""
+    untold = f"{cluster}.{BASE.topic}"
+    return p.Restored(
+        place=BASE,
+        position=None,
+        metadata="",
+        uid=topic_id or untold,
+        topic_id=topic_id,
+        untold_uid=untold,
+        cluster=cluster,
+    )
+
+
 def running(position: int | None = 0, *, budget: int = PLENTY, least: int = 100) -> Assignment:
     assignment = Assignment(BASE, parks=False, budget_units=budget, least_units=least)
-    assignment.uid = "uid"
+    assignment.identify(restored("uid"))
     assignment.restore(position, "")
     return assignment
 
@@ -101,7 +116,7 @@ def test_the_next_owner_knows_what_is_done() -> None:
     progress = first.progress()
     assert progress is not None
     second = Assignment(BASE, parks=False, budget_units=PLENTY)
-    second.uid = "uid"
+    second.identify(restored("uid"))
     second.restore(progress.position, progress.metadata)
     assert (second.begin, second.restored) == (0, 3)
     assert second.register(list(range(7))) == [(0, 1), (3, 5), (6, 7)]
@@ -115,10 +130,45 @@ def test_the_map_of_another_topic_is_not_believed() -> None:
     progress = first.progress()
     assert progress is not None
     made_anew = Assignment(BASE, parks=False, budget_units=PLENTY)
-    made_anew.uid = "another"
+    made_anew.identify(restored("another"))
     made_anew.restore(progress.position, progress.metadata)
     assert made_anew.restore_problem == "topic"
     assert (made_anew.begin, made_anew.earliest, made_anew.restored) == (None, True, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem", "begin", "done"),
+    [
+        pytest.param(("id", "one"), ("id", "one"), None, 0, 1, id="the same topic"),
+        pytest.param(("id", "one"), ("id-2", "two"), "cluster", 0, 0, id="a mirror, or a backup"),
+        pytest.param((None, "one"), (None, "two"), "cluster", 0, 0, id="a mirror, where ids are not told"),
+        pytest.param(("id", "one"), (None, "two"), "cluster", 0, 0, id="a mirror that we may not look into"),
+        pytest.param((None, "one"), (None, "one"), None, 0, 1, id="the same, ids are not told"),
+        pytest.param((None, "one"), ("id", "one"), None, 0, 1, id="the brokers begin to tell ids"),
+        pytest.param(("id", "one"), (None, "one"), "topic", 0, 0, id="the right to look was taken away"),
+        pytest.param(("id", "one"), ("id-2", "one"), "topic", None, 0, id="made anew"),
+    ],
+)
+def test_what_a_copied_or_moved_map_says(
+    before: tuple[str | None, str],
+    after: tuple[str | None, str],
+    problem: str | None,
+    begin: int | None,
+    done: int,
+) -> None:
+    first = Assignment(BASE, parks=False, budget_units=PLENTY)
+    first.identify(restored(*before))
+    first.restore(0, "")
+    take_in(first, 0, 1)
+    taken(first)
+    finish(first, 1, 2)
+    progress = first.progress()
+    assert progress is not None
+    second = Assignment(BASE, parks=False, budget_units=PLENTY)
+    second.identify(restored(*after))
+    second.restore(progress.position, progress.metadata)
+    found = (second.restore_problem, second.begin, second.restored, second.earliest)
+    assert found == (problem, begin, done, begin is None)
 
 
 @pytest.mark.parametrize("metadata", ["", "somebody else's", "rkc1s", "rkc9zzz", "\u4e00" * 50])
@@ -171,18 +221,18 @@ def test_room_limits_what_is_taken() -> None:
 
 
 def test_what_the_map_cannot_hold_waits_until_it_can() -> None:
-    assignment = running(budget=23, least=23)
-    take_in(assignment, *range(6))
-    assert taken(assignment) == [0, 1]
-    assert len(assignment.blocked) == 4
+    assignment = running(budget=26, least=26)  # room for 15 bits, one for each incomplete offset
+    take_in(assignment, *range(20))
+    assert taken(assignment) == list(range(15))
+    assert len(assignment.blocked) == 5
     assert taken(assignment) == []
     finish(assignment, 1, 2)
     assert taken(assignment) == []
     finish(assignment, 0, 1)
-    assert taken(assignment) == [2, 3]
+    assert taken(assignment) == [15, 16]
     progress = assignment.progress()
     assert progress is not None
-    assert len(progress.metadata) <= 23
+    assert len(progress.metadata) <= 26
 
 
 def test_without_room_for_a_map_positions_are_committed_bare() -> None:

@@ -137,3 +137,20 @@ def test_what_names_alone_tell() -> None:
     assert Routing([entry("^a.*"), entry("^.*a$")]).first_conflict() is None  # no such topic stands by name
     # A chain of dead letters is no circle.
     assert Routing([entry("a", dead="b"), entry("b", dead="c")]).first_conflict() is None
+
+
+def test_a_copy_may_name_its_topic_as_it_was_called_before() -> None:
+    primary = EntryNames("primary.orders", "retry", "dead", ("orders", "sales"))
+    other = EntryNames("refunds", "retry", "dead")
+    routing = Routing([other, primary])
+    assert [routing.of_origin("retry", name) for name in ("primary.orders", "orders", "sales")] == [1, 1, 1]
+    assert routing.of_origin("retry", "refunds") == 0
+    assert routing.of_origin("retry", "nobody") is None
+    assert routing.names == {"primary.orders", "refunds", "retry", "dead"}  # nothing of the others is read
+
+
+def test_who_is_called_so_now_goes_before_who_was_before() -> None:
+    routing = Routing(
+        [EntryNames("primary.orders", "retry", "dead", ("orders",)), EntryNames("^orders$", "retry", "dead")]
+    )
+    assert routing.of_origin("retry", "orders") == 1

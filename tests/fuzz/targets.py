@@ -16,7 +16,7 @@ from tests.fuzz.reader import Reader
 
 __all__ = ["TARGETS"]
 
-BINDING = Binding(b"orders/0", b"uid")
+BINDING = Binding(b"orders/0", b"uid", b"cluster")
 
 
 def headers(data: bytes) -> None:
@@ -46,7 +46,7 @@ def whole_headers(data: bytes) -> None:
 
 def offset_map(data: bytes) -> None:
     """Commit metadata, as anybody may write it."""
-    for text in (data.decode("utf-8", "replace"), "rkc1s" + data.decode("latin-1"), "rkc1w" + _wide(data)):
+    for text in (data.decode("utf-8", "replace"), "rkc2s" + data.decode("latin-1"), "rkc1w" + _wide(data)):
         try:
             decode(text, base=5, binding=BINDING)
         except OffsetMapError:
@@ -57,18 +57,23 @@ def signed_offset_map(data: bytes) -> None:
     """Commit metadata whose checksum and binding are right, so that the claims behind them are looked at."""
     reader = Reader(data)
     base, end = reader.number(), reader.number()
-    fields = ((base, 64), (_digest(BINDING.place), 32), (_digest(BINDING.incarnation), 32), (end, 64))
+    names = [BINDING.place, BINDING.cluster, BINDING.incarnation]
+    version = reader.byte() % 2 + 1
+    if version == 1:
+        names.remove(BINDING.cluster)
+    fields = ((base, 64), *((_digest(name), 32) for name in names), (end, 64))
     claims = ((reader.byte() % 64, 6), (reader.byte() % 64, 6), (reader.number() % 2**32, 32))
     body = "".join(f"{value:0{size}b}" for value, size in (*fields, *claims))
     body += "".join(f"{one:08b}" for one in reader.rest())
     body += "0" * (-(32 + len(body)) % 6)
     size = -(-len(body) // 8)
-    checksum = zlib.crc32((int(body, 2) << size * 8 - len(body)).to_bytes(size))
+    seed = zlib.crc32(b"2") if version == 2 else 0
+    checksum = zlib.crc32((int(body, 2) << size * 8 - len(body)).to_bytes(size), seed)
     bits = f"{checksum:032b}{body}"
     padded = bits + "0" * (-len(bits) % 24)
     letters = base64.urlsafe_b64encode(int(padded, 2).to_bytes(len(padded) // 8)).decode()
     try:
-        found = decode("rkc1s" + letters[: len(bits) // 6], base=base, binding=BINDING)
+        found = decode(f"rkc{version}s" + letters[: len(bits) // 6], base=base, binding=BINDING)
     except OffsetMapError as error:
         assert error.reason == "malformed"
         return

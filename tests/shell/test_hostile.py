@@ -172,12 +172,12 @@ def test_foreign_commit_metadata_is_ignored_with_an_event(real_lab: Lab) -> None
     metadata = {
         1: "somebody else's",
         2: "rkc",
-        3: "rkc1s" + "A" * 60,
+        3: "rkc2s" + "A" * 60,
         4: genuine,  # of another partition
         5: genuine[:-1],
         6: genuine[:5] + "!" * 20,
         7: genuine[:20] + ("B" if genuine[20] == "A" else "A") + genuine[21:],
-        8: "rkc1w" + "\u3400" * 4000,
+        8: "rkc2w" + "\u3400" * 4000,
         9: "\U0001f4a9" * 2000,
         10: "rkc9s" + genuine[5:],
         11: "{" + '"a": 1' * 100,
@@ -216,5 +216,5 @@ def _genuine_metadata(lab: Lab, entry: Topic) -> str:
     finally:
         gate.set()
     found = committed(lab.servers, group, entry.name)[0]
-    assert found.offset == 5 and found.metadata.startswith("rkc1")
+    assert found.offset == 5 and found.metadata.startswith("rkc2")
     return found.metadata

@@ -81,6 +81,7 @@ class Broker:
         # Open transactions hold a partition's offsets, each by itself, until they end; after their producer's death until
         # that time at the latest.
         self._holders: dict[Place, dict[object, float | None]] = {}
+        self.cluster = "first"
         self.metadata_limit = metadata_limit
         self.down = False  # nothing is answered and nothing lands
         self.refusing: dict[str, str] = {}  # topic -> error code of every produce
@@ -112,6 +113,13 @@ class Broker:
                 self.logs[place] = Log(place, uid)
                 self.committed.pop(place, None)
                 self._holders.pop(place, None)
+
+    def mirror(self) -> None:
+        """From now on it is another cluster, to which records and the group's positions, metadata and all, were copied."""
+        self.cluster = "mirror"
+        self._holders.clear()
+        for log in self.logs.values():
+            log.uid += " in the mirror"
 
     def lock(self, place: Place, holder: object, until: float | None = None) -> None:
         """A transaction has added the partition's offsets; ``until``: when the brokers abort it."""

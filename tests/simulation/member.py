@@ -434,6 +434,8 @@ class Member:
                 position=committed.position if committed is not None else None,
                 metadata=committed.metadata if committed is not None else "",
                 uid=fetch.uid,
+                topic_id=fetch.uid,
+                cluster=world.broker.cluster,
                 retention_ms=world.settings.retention_ms,
                 earliest=fetch.place.topic in self.renewed,
             )

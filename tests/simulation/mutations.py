@@ -24,7 +24,7 @@ from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import HandOffs, retry_copy
 from retriable_kafka_client.core.handoff import parked as parked_copy
 from retriable_kafka_client.core.load import Load
-from retriable_kafka_client.core.offset_map import Binding, OffsetMap, decode
+from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
@@ -121,6 +121,14 @@ def _decodes_anything(text: str, *, base: int, binding: Binding) -> OffsetMap:
         except ValueError:
             continue
     return decode(text, base=base, binding=binding)
+
+
+def _forgets_clusters(text: str, *, base: int, binding: Binding) -> OffsetMap:
+    """Takes what was copied from another cluster for what was committed of a topic that is gone."""
+    try:
+        return decode(text, base=base, binding=binding)
+    except OffsetMapError as error:
+        raise OffsetMapError("topic" if error.reason == "cluster" else error.reason) from None
 
 
 def _restores_nothing(text: str, *, base: int, binding: Binding) -> OffsetMap:
@@ -457,6 +465,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("leave the last commit to one that is in flight", Engine, "last_progress", _commits_once),
     _one("never commit a gap at the log's end", Assignment, "pass_over", _never_passes_over),
     _one("apply the map of another topic", partition_module, "decode", _decodes_anything),
+    _one("take a mirror's topic for one made anew", partition_module, "decode", _forgets_clusters),
     _one("ignore the restored map", partition_module, "decode", _restores_nothing),
     _one("take all that the map covers for complete", partition_module, "decode", _restores_all),
     _one("forget that an assignment ended", Engine, "_end", _end_is_forgotten),

@@ -214,9 +214,9 @@ def _hold_reads_on(self: Engine, assignment: Assignment, active: int, waiting: i
     assignment.on_hold = held
 
 
-def _hold_is_not_for_new_ones(self: Engine, assignment: Assignment) -> None:
+def _hold_is_not_for_new_ones(self: Engine, assignment: Assignment, *, locate: bool = True) -> None:
     held, self.on_hold = self.on_hold, False
-    _start(self, assignment)
+    _start(self, assignment, locate=locate)
     self.on_hold = held
 
 

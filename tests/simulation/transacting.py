@@ -74,6 +74,11 @@ class Transactor:
         world.watch.transactions.begun(member, transact)
         self.flight = Flight(transact, member.generation, world.soon())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a transaction holds offsets, or its end is in doubt."""
+        return self.flight is not None and self.flight.stage in (Stage.LOCKED, Stage.IN_DOUBT)
+
     def entries(self) -> list[Entry]:
         """The messages whose copies or outputs are in flight."""
         return [part.entry for part in self.flight.parts] if self.flight is not None else []
@@ -104,12 +109,12 @@ class Transactor:
 
     def vanish(self, land: float) -> None:
         """The process ends. An open transaction keeps its offsets locked until the broker aborts it."""
-        flight, world = self.flight, self._member.world
+        flight, world, is_open = self.flight, self._member.world, self.is_open
         self.flight = None
-        if flight is None or flight.stage not in (Stage.LOCKED, Stage.IN_DOUBT):
+        if flight is None or not is_open:
             return
         if not world.broker.down and world.random.random() < land:
-            flight.next_at = world.mono + world.random.uniform(0.0, 6.0)
+            flight.next_at = world.mono + world.random.uniform(1.0, 9.0)
             world.departed.append((self, flight))
             return
         world.say(f"{self._member.name} leaves a transaction open")

@@ -135,7 +135,11 @@ class Watch:
         if (place, uid, position, metadata) == self._last_read:
             return self._last_cover  # it lands mostly right after it was made
         owner = Assignment(place, parks=False, budget_units=0)
-        owner.uid = uid
+        owner.identify(
+            p.Restored(
+                place=place, position=None, metadata="", uid=uid, topic_id=uid, cluster=self.broker.cluster
+            )
+        )
         try:
             self._last_cover = Cover(position, decode(metadata, base=position, binding=owner.binding))
             self._last_read = place, uid, position, metadata

@@ -38,6 +38,8 @@ class World:
             f"backward {seed}"
         )  # apart, so that worlds where nobody goes back stay what they are
         self._looking = Random(f"looking {seed}")  # likewise
+        mirrored = Random(f"mirror {seed}")  # apart, for the same reason
+        self._mirror_at = mirrored.uniform(1_002.0, 1_010.0) if mirrored.random() < 0.2 else math.inf
         self.settings: Settings = draw(seed, self.random)
         self.faults: Faults = self.settings.faults
         self.mono = 1_000.0
@@ -200,6 +202,9 @@ class World:
             self._born += 1
             self.broker.recreate(topic, f"{topic}@{self._born}")
             self.say(f"{topic} is deleted and made again")
+        if self.mono >= self._mirror_at and not self.broker.down:
+            self._mirror_at = math.inf
+            self._fail_over()
         if self.often(faults.compact):
             self._compact()
         if self.often(faults.shuffle):
@@ -220,10 +225,21 @@ class World:
             self.broker.resolve(gone)  # of a chunk: its duplicates as well
             self.say(f"{gone} is compacted away")
 
+    def _fail_over(self) -> None:
+        """Everybody goes on with a mirror of the cluster: what was under way is gone."""
+        self.say("the cluster is lost; its mirror takes over")
+        for member in self.members:
+            member.vanish(land=0.0)
+            self.group.crashed(member, self.mono)
+            self._rejoin.append(self.mono + self.random.uniform(0.1, 4.0))
+        self.departed.clear()
+        self.broker.mirror()
+
     def _disturb_members(self) -> None:
         faults, random = self.faults, self.random
         for member in list(self.members):
-            if self.often(faults.crash):
+            # Rather while a transaction is open: that is short, and what its end finds matters.
+            if self.often(faults.crash * (5 if member.transactor.is_open else 1)):
                 self.say(f"{member.name} crashes")
                 member.vanish(land=0.5)
                 self.group.crashed(member, self.mono + random.uniform(0.0, 2.0))

@@ -92,11 +92,7 @@ class Dispatch:
                 self._outcomes.failed_unrun(entry, verdict.failure, self._now)
             else:
                 failure = retry.Failure(
-                    reason=verdict.reason,
-                    retry_in=None,
-                    error=verdict.error,
-                    text=verdict.text,
-                    place=verdict.place,
+                    reason=verdict.reason, retry_in=None, error=verdict.error, text=verdict.text
                 )
                 self._outcomes.dead_letter(entry, failure, entry.marks.failed)
         return run

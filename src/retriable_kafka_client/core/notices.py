@@ -98,8 +98,6 @@ def accepted(handoff: HandOff, now: Now) -> events.Event:
             attempt=handoff.attempts,
             error=failure.error,
             text=failure.text,
-            place=failure.place,
-            traceback=failure.traceback,
             delay=max(0.0, handoff.marks.not_before_ms / 1000 - now.wall),
             retry_topic=handoff.target,
         )
@@ -111,8 +109,6 @@ def accepted(handoff: HandOff, now: Now) -> events.Event:
         reason=failure.reason,
         error=failure.error,
         text=failure.text,
-        place=failure.place,
-        traceback=failure.traceback,
         dead_letter_topic=handoff.target,
     )
 
@@ -141,8 +137,6 @@ def retried_in_place(entry: Entry, failure: Failure, attempt: int) -> events.Eve
         attempt=attempt,
         error=failure.error,
         text=failure.text,
-        place=failure.place,
-        traceback=failure.traceback,
         delay=failure.retry_in,
         retry_topic=None,
     )
@@ -159,8 +153,6 @@ def dropped(entry: Entry, failure: Failure, attempts: int) -> events.Event:
         reason=failure.reason,
         error=failure.error,
         text=failure.text,
-        place=failure.place,
-        traceback=failure.traceback,
     )
 
 

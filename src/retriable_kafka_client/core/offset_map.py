@@ -4,12 +4,14 @@ The text is a wire format: members of other versions, and the next owner of the 
 
 ```
 "rkc"   magic                     3 characters
-"1"     version                   1 character
+"2"     version                   1 character
 "s"     alphabet, "s" or "w"      1 character
 then a bit string, most significant bit first, 6 ("s") or 15 ("w") bits a character:
-  32    CRC-32 (that of zlib) of all bits behind it, with zero bits added up to a whole byte
+  32    CRC-32 (that of zlib) of the version's character and all bits behind this field, with zero bits
+        added up to a whole byte; in version "1" of the bits alone
   64    base: the commit position that this map belongs to
   32    binding: BLAKE2b, 4-byte digest, of the place (topic and partition by name)
+  32    binding: BLAKE2b, 4-byte digest, of the cluster's id; not in version "1", which is still read
   32    binding: BLAKE2b, 4-byte digest, of the topic's incarnation
   64    end: about this offset and those above, the map says nothing
    6    k, the Rice parameter of the offsets
@@ -44,8 +46,10 @@ mark or changes under NFC:
 
 Each is one UTF-16 unit, which is what the broker counts, and three bytes of UTF-8. "s" is used when it
 fits. A map that says nothing (end = base) still tells whose position it stands beside: a position whose map
-names this place and another incarnation was committed for a topic that is gone. A map may claim less than
-is true: one that does not fit ends earlier.
+names this cluster, this place and another incarnation was committed for a topic that is gone; one that names
+another cluster was copied by a tool, for the records that it copied, too. Brokers that know of no topic ids
+may learn of them: then the map of before names the incarnation as it was named without (``Binding.untold``).
+A map may claim less than is true: one that does not fit ends earlier.
 """
 
 from __future__ import annotations
@@ -75,24 +79,32 @@ __all__ = [
 Run: TypeAlias = tuple[int, int]
 """Offsets first .. stop - 1. A plain pair: a fragmented map has ten thousand, and each slice makes one."""
 
-MapFault: TypeAlias = Literal["not-ours", "version", "malformed", "checksum", "base", "binding", "topic"]
+MapFault: TypeAlias = Literal[
+    "not-ours", "version", "malformed", "checksum", "cluster", "base", "binding", "topic"
+]
 
 MAX_OFFSET = 2**63 - 1
 PAGE_SHIFT = 10  # a page is 1 << PAGE_SHIFT offsets
 
 _MAGIC = "rkc"
-_VERSION = "1"
+_VERSION = "2"
 _PREFIX_UNITS = len(_MAGIC) + 2
-_FIELDS = (
-    32,
-    64,
-    32,
-    32,
-    64,
-    6,
-    6,
-    32,
-)  # CRC, base, place, incarnation, end, k, k of the pages, their number
+
+
+class _Version(NamedTuple):
+    """What differs between the versions of the format."""
+
+    fields: tuple[int, ...]  # bits of each field of the header
+    seed: int  # what the checksum goes on from
+
+
+# CRC, base, place, cluster, incarnation, end, k, k of the pages, their number
+_FIELDS = (32, 64, 32, 32, 32, 64, 6, 6, 32)
+_CLUSTER_FIELD = 3
+_VERSIONS = {
+    "1": _Version(_FIELDS[:_CLUSTER_FIELD] + _FIELDS[_CLUSTER_FIELD + 1 :], 0),
+    "2": _Version(_FIELDS, zlib.crc32(b"2")),
+}
 _CRC_BITS = _FIELDS[0]
 _HEADER_BITS = sum(_FIELDS)
 
@@ -149,6 +161,8 @@ class Binding(NamedTuple):
 
     place: bytes  # names topic and partition
     incarnation: bytes  # differs when a topic of that name is made anew
+    cluster: bytes = b""  # its id
+    untold: bytes | None = None  # what named the incarnation while the brokers told no topic ids
 
 
 def capacity(budget_units: int) -> int:
@@ -210,12 +224,13 @@ def encode(offsets: OffsetMap, *, binding: Binding, budget_units: int) -> str:
         end = runs[kept][0]
         codes = _Codes(runs[:kept], base, paged=True)
     alphabet = "s" if _PREFIX_UNITS + -(-(_HEADER_BITS + codes.bits) // _WIDTHS["s"]) <= budget_units else "w"
-    place, incarnation = _digest(binding.place), _digest(binding.incarnation)
-    values = (base, place, incarnation, end, codes.k, codes.page_k, codes.pages)
+    bound = (_digest(binding.place), _digest(binding.cluster), _digest(binding.incarnation))
+    values = (base, *bound, end, codes.k, codes.page_k, codes.pages)
     header = "".join([f"{value:0{size}b}" for value, size in zip(values, _FIELDS[1:], strict=True)])
     body = header + codes.text()
     body += "0" * (-(_CRC_BITS + len(body)) % _WIDTHS[alphabet])
-    return f"{_MAGIC}{_VERSION}{alphabet}{_to_letters(f'{_checksum(body):0{_CRC_BITS}b}{body}', alphabet)}"
+    checksum = _checksum(body, _VERSIONS[_VERSION])
+    return f"{_MAGIC}{_VERSION}{alphabet}{_to_letters(f'{checksum:0{_CRC_BITS}b}{body}', alphabet)}"
 
 
 def decode(text: str, *, base: int, binding: Binding) -> OffsetMap:
@@ -227,20 +242,26 @@ def decode(text: str, *, base: int, binding: Binding) -> OffsetMap:
     """
     if not text:
         return OffsetMap(base, (), base)
-    bits, width = _bits(text)
+    bits, width, version = _bits(text)
     at = 0
     fields: list[int] = []
-    for size in _FIELDS:
+    for size in version.fields:
         fields.append(int(bits[at : at + size], 2))
         at += size
-    checksum, claimed_base, claimed_place, claimed_incarnation, end, k, page_k, page_count = fields
-    if checksum != _checksum(bits[_CRC_BITS:]):
+    cluster = _digest(binding.cluster)
+    if len(version.fields) < len(_FIELDS):
+        fields.insert(_CLUSTER_FIELD, cluster)
+    checksum, claimed_base, claimed_place, claimed_cluster, incarnation, end, k, page_k, page_count = fields
+    if checksum != _checksum(bits[_CRC_BITS:], version):
         raise OffsetMapError("checksum")
+    if claimed_cluster != cluster:
+        raise OffsetMapError("cluster")
     if claimed_base != base:
         raise OffsetMapError("base")
     if claimed_place != _digest(binding.place):
         raise OffsetMapError("binding")
-    if claimed_incarnation != _digest(binding.incarnation):
+    names = (binding.incarnation,) if binding.untold is None else (binding.incarnation, binding.untold)
+    if incarnation not in [_digest(name) for name in names]:
         raise OffsetMapError("topic")
 
     if page_count:
@@ -390,24 +411,29 @@ def _digest(name: bytes) -> int:
     return int.from_bytes(blake2b(name, digest_size=4).digest(), "big")
 
 
-def _checksum(bits: str) -> int:
+def _checksum(bits: str, version: _Version) -> int:
     size = -(-len(bits) // 8)
-    return zlib.crc32((int(bits, 2) << size * 8 - len(bits)).to_bytes(size, "big"))
+    return zlib.crc32((int(bits, 2) << size * 8 - len(bits)).to_bytes(size, "big"), version.seed)
 
 
-def _bits(text: str) -> tuple[str, int]:
-    """Return the bits behind the text's prefix, enough for a header, and how many a character has."""
+def _bits(text: str) -> tuple[str, int, _Version]:
+    """Return the bits behind the text's prefix, enough for a header, how many a character has, and the version."""
     if not text.startswith(_MAGIC):
         raise OffsetMapError("not-ours")
-    if text[len(_MAGIC) : len(_MAGIC) + 1] != _VERSION:
+    version = _VERSIONS.get(text[len(_MAGIC) : len(_MAGIC) + 1])
+    if version is None:
         raise OffsetMapError("version")
     alphabet = text[_PREFIX_UNITS - 1 : _PREFIX_UNITS]
     if alphabet not in _WIDTHS:
         raise OffsetMapError("malformed")
     width = _WIDTHS[alphabet]
-    if (len(text) - _PREFIX_UNITS) * width < _HEADER_BITS:
+    if (len(text) - _PREFIX_UNITS) * width < sum(version.fields):
         raise OffsetMapError("malformed")
-    return "".join([f"{_value(letter, alphabet):0{width}b}" for letter in text[_PREFIX_UNITS:]]), width
+    return (
+        "".join([f"{_value(letter, alphabet):0{width}b}" for letter in text[_PREFIX_UNITS:]]),
+        width,
+        version,
+    )
 
 
 def _to_letters(bits: str, alphabet: str) -> str:

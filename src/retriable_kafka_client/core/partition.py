@@ -16,7 +16,7 @@ from retriable_kafka_client.core.entry import GONE, PART, Entry, Verdict
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
-from retriable_kafka_client.core.protocol import Place, Progress
+from retriable_kafka_client.core.protocol import Place, Progress, Restored
 from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
 from retriable_kafka_client.core.runs import runs_of
 from retriable_kafka_client.core.schedule import DueQueue
@@ -47,6 +47,7 @@ class Assignment:
     __slots__ = (
         "_heads",
         "_least_units",
+        "_told",
         "_read_to",
         "active_bytes",
         "batches",
@@ -80,6 +81,7 @@ class Assignment:
         "taken",
         "told_blocked",
         "tracker",
+        "binding",
         "uid",
         "waiting",
         "withheld",
@@ -99,7 +101,9 @@ class Assignment:
         self.place = place
         self.parks = parks  # a retry topic: far-off messages may be re-published to its end
         self.phase = Phase.STARTING
-        self.uid = ""  # names the topic's incarnation
+        self.uid = ""  # names the topic's incarnation in ids of messages
+        self.binding = Binding(b"", b"")  # what an offset map of this partition is bound to
+        self._told = False  # whether the brokers tell the topic's id
         self.retention_ms: int | None = None
         self.tracker: Tracker | None = None  # None until the first offset is known
         self._read_to: int | None = None  # where the last poll ended
@@ -166,11 +170,6 @@ class Assignment:
         return self.budget_units >= self._least_units
 
     @property
-    def binding(self) -> Binding:
-        """What an offset map of this partition is bound to."""
-        return Binding(f"{self.place.topic}/{self.place.partition}".encode(), self.uid.encode())
-
-    @property
     def incomplete(self) -> int:
         return self.tracker.incomplete if self.tracker is not None else 0
 
@@ -217,27 +216,32 @@ class Assignment:
         """Whether there is something to commit."""
         return self.dirty and self.tracker is not None
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether it waits for records and holds none, and has nothing to commit; or does not read at all."""
-        if self.phase is Phase.STARTING:
-            return True
-        holds = self.incomplete or self.in_flight or self.sending or self.active_bytes
-        return self.phase is Phase.RUNNING and not (holds or self.paused or self.on_hold or self.owes)
-
-    @property
-    def rests_until_ms(self) -> int | None:
-        """When the nearest of its messages is due, if that is all there is to wait for; 0: it is not; None: it is idle."""
-        waiting = len(self.waiting)
-        if self.is_idle:
-            return None
-        only_waits = waiting and waiting == self.messages and not (self.chunks or self.paused or self.owes)
-        return self.waiting.next_due_ms if only_waits and not self.in_flight and not self.lanes else 0
-
     # Beginning ---------------------------------------------------------------------------------------------------------
 
+    def identify(self, restored: Restored) -> None:
+        """Take note of which topic of which cluster it is."""
+        self.uid = restored.uid
+        self._told = restored.topic_id is not None
+        self.binding = Binding(
+            f"{self.place.topic}/{self.place.partition}".encode(),
+            (restored.uid if restored.topic_id is None else restored.topic_id).encode(),
+            restored.cluster.encode(),
+            restored.untold_uid.encode() if self._told else None,
+        )
+
+    def succeed(self, old: Assignment, topic_id: str | None) -> None:
+        """It is the same partition as ``old``; of another incarnation, if ``topic_id`` is given."""
+        self.uid, self.binding, self._told = old.uid, old.binding, old._told
+        if topic_id is not None:
+            self.uid, self._told = topic_id, True
+            self.binding = old.binding._replace(incarnation=topic_id.encode())
+
     def restore(self, position: int | None, metadata: str) -> None:
-        """Begin at the committed position with the completed offsets that its map names."""
+        """Begin at the committed position with the completed offsets that its map names.
+
+        A map of another incarnation says that the topic was made anew, if the brokers tell incarnations apart: then its
+        position says nothing of the new one. In every other case the position counts.
+        """
         self.phase = Phase.RUNNING
         if position is None:
             return
@@ -247,8 +251,7 @@ class Assignment:
                 restored = decode(metadata, base=position, binding=self.binding)
             except OffsetMapError as error:
                 self.restore_problem = error.reason
-                if error.reason == "topic":
-                    # Committed of a topic of this name that is gone: the position says nothing of the new one.
+                if error.reason == "topic" and self._told:
                     self.earliest = True
                     return
         self.begin = position

@@ -92,8 +92,11 @@ class Restored:
     place: Place
     position: int | None  # None: nothing is committed
     metadata: str
-    uid: str  # names the topic's incarnation: its topic id, or cluster id and name
+    uid: str  # names the topic's incarnation in ids of messages: its topic id, or cluster id and name
     retention_ms: int | None = None  # None: unknown or unlimited
+    cluster: str = ""  # the cluster's id
+    topic_id: str | None = None  # None: the brokers do not tell it
+    untold_uid: str = ""  # what ``uid`` is while they do not
     earliest: bool = False  # without a position, begin where the log does
 
 

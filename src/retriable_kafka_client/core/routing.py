@@ -37,6 +37,10 @@ class Names(Protocol):
     def dead_letter(self) -> str | None:
         """A name; None: there is none."""
 
+    @property
+    def formerly(self) -> Sequence[str]:
+        """Other names under which copies may name where their message stood first."""
+
 
 @dataclass(frozen=True, slots=True)
 class EntryNames:
@@ -45,6 +49,7 @@ class EntryNames:
     topic: str
     retry_topic: str | None
     dead_letter: str | None
+    formerly: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +237,8 @@ class Routing:
         if origin == retry_topic:  # a job that was sent there: it says nothing of an origin
             return role.route
         found = [index for index in role.users if self._topics[index].matches(origin)]
+        if not found:
+            found = [index for index in role.users if origin in self._entries[index].formerly]
         return found[0] if len(found) == 1 else None
 
 

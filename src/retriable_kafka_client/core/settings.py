@@ -23,6 +23,7 @@ class Route:
     retry_topic: str | None  # likewise; None: failures are retried in place, if the policy retries at all
     dead_letter: str | None  # None: exhausted messages are dropped and counted
     policy: Policy | None  # None: one attempt
+    formerly: tuple[str, ...] = ()  # other names under which copies may name where their message stood first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
