@@ -51,9 +51,16 @@ def test_consumer_settings_are_the_ones_shared_with_0x_and_those_that_the_librar
 
 
 def test_users_settings_win_over_defaults() -> None:
-    given = {"auto.offset.reset": "latest", "partition.assignment.strategy": "range", "client.id": "me"}
+    given = {"auto.offset.reset": "error", "partition.assignment.strategy": "range", "client.id": "me"}
     settings = consumer_settings(Cluster("a:1", settings=given), Limits(), "g")
     assert settings.items() >= given.items()
+
+
+@pytest.mark.parametrize("word", ["latest", "largest", "end"])
+def test_the_client_passes_over_nothing_that_is_left(word: str) -> None:
+    """Where a partition without a position begins is the engine's to say."""
+    settings = consumer_settings(Cluster("a:1", settings={"auto.offset.reset": word}), Limits(), "g")
+    assert settings["auto.offset.reset"] == "earliest"
 
 
 def test_the_consumer_protocol_leaves_out_what_it_refuses(mock: MockKafka) -> None:

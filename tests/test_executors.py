@@ -146,6 +146,21 @@ def test_a_handler_that_forgets_to_await_fails(kinds: Kinds, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("error_text", [False, True])
+def test_a_failure_names_the_place_in_the_users_code(
+    kinds: Kinds, told: Told, kind: str, error_text: bool
+) -> None:
+    driven = Driven(kinds.get(kind), spec(told.handler(kind), error_text=error_text))
+    driven.push(orders("fail", "fail"))
+    driven.until_ended(2)
+    for failure in (driven.failure_of(0), driven.failure_of(1)):
+        assert (failure.place or "").startswith(f"{handlers.__name__}:")
+        assert (failure.place or "").endswith(" _obey")
+        assert (failure.traceback is not None and "secret payload" in failure.traceback) is error_text
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
 def test_each_run_has_a_context_of_its_own(kinds: Kinds, kind: str, tmp_path: Path) -> None:
     token = handlers.started.set("the consumer")
     leak = handlers.leak_async if kind == "AsyncExecutor" else handlers.leak

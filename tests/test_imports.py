@@ -23,6 +23,7 @@ BASE = frozenset(
         "message",
         "outbox",
         "outgoing",
+        "places",
         "results",
         "wire",
     )

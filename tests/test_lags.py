@@ -29,14 +29,14 @@ class Client:
 
 
 class Bench:
-    def __init__(self, start: int | None, low: int, end: int, *, to_end: bool = False) -> None:
+    def __init__(self, start: int | None, low: int, end: int) -> None:
         self.told: list[ev.Event] = []
         self.asked = 0
         self.stable = end
         self.client: Any = Client(low, end)
         self.one = Assignment(PLACE, parks=False, budget_units=4_095)
         self.one.restore(start, "")
-        self.lags = Lags(self.told.append, self.ask, to_end=to_end)
+        self.lags = Lags(self.told.append, self.ask)
         self.now = 1_000.0
 
     def ask(self, places: Any) -> dict[Place, Future[Any]]:
@@ -119,9 +119,6 @@ def test_an_empty_log_has_no_lag_and_one_that_nothing_is_known_of_none() -> None
     bench.client.marks = (7, 7)
     bench.look()
     assert bench.lag() == 0
-    latest = Bench(None, 0, 50, to_end=True)
-    latest.look()
-    assert latest.lag() is None
 
 
 def test_a_transaction_that_does_not_end_is_told_once_and_again_when_it_goes_on() -> None:
@@ -202,20 +199,6 @@ def test_where_all_is_gone_it_is_told_without_a_record_and_the_position_goes_on(
     bench.client.marks = (57, 59)
     bench.arrive(57, 58)
     assert len(bench.told) == 1
-
-
-def test_with_latest_what_the_client_skips_is_lost_too() -> None:
-    bench = Bench(20, 0, 100, to_end=True)
-    bench.look()
-    bench.client.marks = (57, 120)
-    bench.look(10)
-    assert bench.told == [ev.RecordsLost(topic="orders", partition=0, first=20, count=100)]
-    assert bench.lag() == 0
-    bench.arrive(120)
-    assert bench.lags.lost_records == 100
-    other = Bench(20, 57, 121, to_end=True)
-    other.arrive(120)
-    assert other.told == bench.told
 
 
 def test_a_position_beyond_the_end_is_told_as_that() -> None:

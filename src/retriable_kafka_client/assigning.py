@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_INVALID, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaException, TopicPartition
 
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.protocol import Place, Start
@@ -31,8 +31,9 @@ class Assigner:
     queue, and the partition would have a new owner before our drain began. Only the loop's thread calls it.
     """
 
-    def __init__(self, consumer: Any, *, eager: bool) -> None:
+    def __init__(self, consumer: Any, *, eager: bool, to_end: bool = False) -> None:
         self._consumer = consumer
+        self._nowhere = OFFSET_END if to_end else OFFSET_INVALID  # where what has no position begins
         self._eager = eager  # classic range or roundrobin: only whole assignments may be set
         self._started: set[Place] = set()
 
@@ -58,11 +59,12 @@ class Assigner:
 
     def start(self, starts: Sequence[Start], assignments: Mapping[Place, Assignment]) -> None:
         """Consume from the positions in ``starts``. Outside callbacks."""
-        chosen = {start.place: _first(start) for start in starts}
+        chosen = {start.place: self._first(start) for start in starts}
         self._started.update(chosen)
         if self._eager:
             everything = [
-                TopicPartition(*place, chosen.get(place, _next(one))) for place, one in assignments.items()
+                TopicPartition(*place, chosen.get(place, self._next(one)))
+                for place, one in assignments.items()
             ]
             self._consumer.assign(everything)
             still = [place for place, one in assignments.items() if place not in chosen and not _flows(one)]
@@ -79,6 +81,16 @@ class Assigner:
         paused = [TopicPartition(*place) for place in chosen if assignments[place].paused]
         if paused:
             self._consumer.pause(paused)
+
+    def _first(self, start: Start) -> int:
+        if start.earliest:
+            return OFFSET_BEGINNING
+        return self._nowhere if start.offset is None else start.offset
+
+    def _next(self, assignment: Assignment) -> int:
+        if assignment.tracker is not None:
+            return assignment.tracker.next_offset
+        return OFFSET_BEGINNING if assignment.earliest else self._nowhere
 
     def pause(self, place: Place) -> None:
         self._consumer.pause([TopicPartition(*place)])
@@ -113,15 +125,3 @@ class Assigner:
 
 def _flows(assignment: Assignment) -> bool:
     return assignment.phase is Phase.RUNNING and not assignment.paused
-
-
-def _first(start: Start) -> int:
-    if start.earliest:
-        return OFFSET_BEGINNING
-    return OFFSET_INVALID if start.offset is None else start.offset
-
-
-def _next(assignment: Assignment) -> int:
-    if assignment.tracker is not None:
-        return assignment.tracker.next_offset
-    return OFFSET_BEGINNING if assignment.earliest else OFFSET_INVALID

@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException
 from retriable_kafka_client.errors import ConfigError, DeliveryError
 from retriable_kafka_client.forks import open_lasting
 from retriable_kafka_client.interrupts import is_from_signal
-from retriable_kafka_client.settings import is_secret
+from retriable_kafka_client.settings import RESET, is_secret, reset_rule
 
 if TYPE_CHECKING:
     from retriable_kafka_client.config import Cluster, Limits
@@ -35,6 +35,7 @@ __all__ = [
     "is_mock",
     "is_retriable",
     "largest_record",
+    "offsets_settings",
     "open_client",
     "producer_settings",
     "transaction_settings",
@@ -119,9 +120,22 @@ def consumer_settings(
         "isolation.level": "read_committed",
         **_fetch_bounds(cluster, limits),
     }
+    if reset_rule(settings) == "latest":
+        # Where partitions without a position begin is decided by the engine. A position whose records were deleted goes on
+        # with what is left, rather than pass it over.
+        settings[RESET] = "earliest"
     if str(settings["group.protocol"]).lower() == "consumer":
         for name in _CLASSIC_ONLY:
             settings.pop(name, None)
+    return settings
+
+
+def offsets_settings(cluster: Cluster, limits: Limits, group_id: str) -> dict[str, Any]:
+    """Return the settings of a client that only asks what the group has committed; its log is DEBUG, as an admin's."""
+    settings = consumer_settings(cluster, limits, group_id)
+    settings["logger"] = admin_settings(cluster)["logger"]
+    settings.pop("group.instance.id", None)
+    settings["statistics.interval.ms"] = 0  # nobody takes them
     return settings
 
 

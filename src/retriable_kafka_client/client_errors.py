@@ -27,12 +27,21 @@ _ERROR: Callable[[Any], Any] = RawMessage.error
 class ClientErrors:
     """Judges errors, and notes as trouble what is waited out. Raises what is not. The loop's thread only."""
 
-    def __init__(self, troubles: Troubles, *, group: str, topics: Collection[str], servers: str) -> None:
+    def __init__(
+        self,
+        troubles: Troubles,
+        *,
+        group: str,
+        topics: Collection[str],
+        servers: str,
+        begin_anew: Callable[[str, int], bool] = lambda _topic, _partition: False,
+    ) -> None:
         self.assigned = False  # there was an assignment: from then on refusals are waited out
         self._troubles = troubles
         self._group = group
         self._topics = topics
         self._servers = servers
+        self._begin_anew = begin_anew  # whether a partition whose position is gone is read from its beginning
         self._began = time.monotonic()
         self._complained_of: set[str] = set()
 
@@ -57,6 +66,8 @@ class ClientErrors:
             return
         if topic:
             self._complained_of.add(topic)
+        if code == "_AUTO_OFFSET_RESET" and topic and self._begin_anew(topic, raw.partition()):
+            return
         if error.fatal():
             raise ConsumerFailed(f"the Kafka consumer met a fatal error: {code}: {error.str()}")
         if code == "_MAX_POLL_EXCEEDED":

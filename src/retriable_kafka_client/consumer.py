@@ -23,11 +23,12 @@ from retriable_kafka_client.errors import ConfigError, ConsumerFailed, Retriable
 from retriable_kafka_client.events import Event
 from retriable_kafka_client.executor import check_executor, make_runner, refuse_patched_pool
 from retriable_kafka_client.exits import consumer_ended, consumer_runs
+from retriable_kafka_client.foreign_serde import AnyDeserializer, adapted
 from retriable_kafka_client.forks import Home, used_before_fork
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.loop import Control, Loop, LoopConfig
-from retriable_kafka_client.message import JSON, Deserializer, Message
+from retriable_kafka_client.message import JSON, Message
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.settings import reset_rule
 from retriable_kafka_client.stats import Stats
@@ -59,7 +60,8 @@ class Consumer:
       no order. "partition" does so with whole partitions. Failures are then retried in place: ``Retry(topic=None)``.
     - ``filter(message)``: runs on the loop's thread and must be quick; False completes the message unhandled; whatever it
       raises dead-letters the message, unless the deserializer could not decode now.
-    - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read.
+    - ``deserializer(body, message)``: runs in the worker when ``message.value`` is first read. One of confluent-kafka, such
+      as its AvroDeserializer, is given the SerializationContext that it expects.
     - ``timeout``: seconds that one run of the handler may take; then it has failed, with a TimeoutError. A coroutine is
       cancelled and a ProcessExecutor's worker killed. A thread, and what runs in a standard process pool or a cluster,
       cannot be ended: it keeps its place until it returns, and nothing that comes of it counts. Such a pool does not say
@@ -82,7 +84,7 @@ class Consumer:
         guarantee: Literal["at_least_once", "exactly_once"] = "at_least_once",
         ordering: Ordering = "unordered",
         filter: Callable[[Message[Any]], bool] | None = None,
-        deserializer: Deserializer = JSON,
+        deserializer: AnyDeserializer = JSON,
         timeout: float | timedelta | None = None,
         commit_interval: float | timedelta = 1.0,
         limits: Limits = Limits(),  # noqa: B008 - it is immutable
@@ -114,7 +116,7 @@ class Consumer:
         self._filter = filter
         # For `compat`, which sets it: sees each record as the client gives it, before anything else.
         self.raw_filter: Callable[[KafkaMessage], bool] | None = None
-        self._deserializer = deserializer
+        self._deserializer = adapted(deserializer)
         self._timeout = None if timeout is None else seconds("Consumer.timeout", timeout, positive=True)
         self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
         self._limits = limits

@@ -179,8 +179,7 @@ class TopicReset(Event):
 class RecordsLost(Event):
     """``count`` records from offset ``first`` on were deleted (retention, DeleteRecords) before they were read.
 
-    With ``auto.offset.reset=latest`` those that the client then skipped are among them. Compacted ones and transaction
-    markers may be.
+    Compacted ones and transaction markers may be among them.
     """
 
     first: int
@@ -245,6 +244,8 @@ class MessageRetried(Event):
     attempt: int
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
+    place: str | None = None  # where in the user's code it was raised: "module:line function"
+    traceback: str | None = None  # with Consumer(error_text=True) only
     delay: float
     retry_topic: str | None
 
@@ -258,6 +259,8 @@ class MessageDeadLettered(Event):
     reason: str
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
+    place: str | None = None  # where in the user's code it was raised: "module:line function"
+    traceback: str | None = None  # with Consumer(error_text=True) only
     dead_letter_topic: str
 
 
@@ -270,6 +273,8 @@ class MessageDropped(Event):
     reason: str
     error: str | None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
+    place: str | None = None  # where in the user's code it was raised: "module:line function"
+    traceback: str | None = None  # with Consumer(error_text=True) only
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from retriable_kafka_client.assigning import Assigner
 from retriable_kafka_client.core.partition import Assignment
@@ -13,6 +13,7 @@ from retriable_kafka_client.core.protocol import Idle, Now, Place
 __all__ = ["IdleLooks"]
 
 IDLE_SECONDS = 0.5  # between two looks
+AT_ONCE = 500  # partitions
 END_SECONDS = 0.1  # to ask where a log ends
 
 
@@ -22,30 +23,34 @@ class IdleLooks:
     def __init__(self) -> None:
         self._passed_at = 0.0
         self._ends_at = 0.0
+        self._round: list[Place] = []  # partitions that `passed` has still to look at
 
     def passed(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
-        """Nothing came: offsets without records (transaction markers) may have been passed."""
+        """Nothing came: offsets without records (transaction markers) may have been passed. So many partitions at a time."""
         if now.mono < self._passed_at:
             return
         self._passed_at = now.mono + IDLE_SECONDS
-        still = [
-            place
-            for place, one in assignments.items()
-            if one.hands_out and not one.paused and one.incomplete == 0
-        ]
+        if not self._round:
+            self._round = [*assignments]
+        places, self._round = self._round[:AT_ONCE], self._round[AT_ONCE:]
+        still: list[Place] = []
+        for place in places:
+            one = assignments.get(place)
+            if one is not None and one.hands_out and not one.paused and one.incomplete == 0:
+                still.append(place)
         for place, position in assigner.positions(still).items():
-            yield Idle(place, position)
+            tracker = assignments[place].tracker
+            if tracker is None or position > tracker.next_offset:
+                yield Idle(place, position)
 
-    def ends(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
+    def ends(self, assigner: Assigner, busy: Iterable[Assignment], now: Now) -> Iterator[Idle]:
         """Chunks may be overdue of which the log holds no more: only where it ends can that be told."""
         if now.mono < self._ends_at:
             return
         self._ends_at = now.mono + IDLE_SECONDS
         wall_ms = int(now.wall * 1000)
         due = [
-            place
-            for place, one in assignments.items()
-            if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
+            one.place for one in busy if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
         ]
         random.shuffle(due)  # brokers that are slow to answer hold up no more than one question
         for place, position in assigner.positions(due).items():

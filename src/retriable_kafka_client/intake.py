@@ -21,6 +21,7 @@ from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
 from retriable_kafka_client.outbox import HEADER_BYTES
+from retriable_kafka_client.places import place_of
 from retriable_kafka_client.results import refuse_unfinished
 from retriable_kafka_client.wire import (
     DECIDING,
@@ -215,7 +216,13 @@ class Intake:
         if verdict.failure is not None:
             return verdict.failure
         assert verdict.reason is not None
-        return retry.Failure(reason=verdict.reason, retry_in=None, error=verdict.error, text=verdict.text)
+        return retry.Failure(
+            reason=verdict.reason,
+            retry_in=None,
+            error=verdict.error,
+            text=verdict.text,
+            place=verdict.place,
+        )
 
     def _filter(self, keep: Callable[[Message[Any]], bool], entry: Entry) -> Verdict | None:
         message: Message[Any] = Message(entry.raw, entry.marks, entry.assignment.uid, self._deserializer)
@@ -226,11 +233,15 @@ class Intake:
             if is_from_signal(error):
                 raise
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
-            verdict = Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text)
+            decisive = retry.decisive(None, error)
+            place = place_of(decisive, error, function=keep)
+            verdict = Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text, place=place)
         trouble = message.trouble
         if trouble is not None and cannot_now(trouble):
             policy = self._policies[entry.route] if self._policies else None
             failure = retry.judge(policy, entry.attempt, trouble, random.random(), self._error_text)
+            place = place_of(retry.decisive(policy, trouble), trouble, function=keep)
+            failure = replace(failure, place=place)
             verdict = Verdict(failure.reason, error=failure.error, text=failure.text, failure=failure)
         return verdict
 

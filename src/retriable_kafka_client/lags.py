@@ -58,15 +58,13 @@ class _Watch:
 class Lags:
     """The loop's thread only; nothing blocks, and only what stands still makes it ask the brokers.
 
-    ``tell`` takes events; ``ask`` where logs end for readers of what is committed. ``to_end``: where the client goes when
-    the records at its position are gone (auto.offset.reset=latest), rather than to the log's beginning.
+    ``tell`` takes events; ``ask`` asks where logs end for readers of what is committed.
     """
 
-    def __init__(self, tell: Callable[[events.Event], None], ask: Ask, *, to_end: bool) -> None:
+    def __init__(self, tell: Callable[[events.Event], None], ask: Ask) -> None:
         self.lost_records = 0
         self._tell = tell
         self._ask = ask
-        self._to_end = to_end
         self._watches: dict[Place, _Watch] = {}
         self._look_at = 0.0
         self._answers: dict[Place, Future[Any]] = {}
@@ -119,8 +117,7 @@ class Lags:
             return
         index = bisect_left(offsets, low)
         before = offsets[index - 1] + 1 if index else 0
-        stop = offsets[index] if self._to_end else low
-        self._lose(one, max(tracker.next_offset, before), stop)
+        self._lose(one, max(tracker.next_offset, before), low)
 
     def look(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
         """Now and then: take note of where all stand. Yields what is certainly never to be read where nothing is under
@@ -155,7 +152,7 @@ class Lags:
         if one.tracker is not None:
             read = max(one.tracker.next_offset, position, watch.told_to)
         else:
-            read = max(position, -1 if self._to_end and end > low else low)
+            read = max(position, low)
         rests = _rests(one)
         if not rests:
             watch.asked_end = -1
@@ -176,7 +173,7 @@ class Lags:
             self._tell(events.TopicReset(topic=place.topic, partition=place.partition, position=end))
         elif low > read:
             # What was fetched ahead has come by now.
-            self._lose(one, read, end if self._to_end else low)
+            self._lose(one, read, low)
             if one.incomplete == 0:
                 yield Idle(place, low)
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -27,9 +28,9 @@ from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import arrivals
 from retriable_kafka_client.client import (
     admin_settings,
-    close_in_time,
     consumer_settings,
     error_name,
+    offsets_settings,
     open_client,
     producer_settings,
 )
@@ -43,15 +44,18 @@ from retriable_kafka_client.core.notices import timed_out
 from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
+from retriable_kafka_client.group_offsets import GroupOffsets
+from retriable_kafka_client.history import History
 from retriable_kafka_client.idle import IdleLooks
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.lags import Lags, ask_stable_ends
+from retriable_kafka_client.leaving import close_member
 from retriable_kafka_client.locating import Locator
 from retriable_kafka_client.notify import Notifier
 from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
-from retriable_kafka_client.snapshot import Snapshot, take_stats, why_not_ready, worth_knowing
+from retriable_kafka_client.snapshot import Figures, Snapshot, take_stats, why_not_ready, worth_knowing
 from retriable_kafka_client.standing import Standing
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
@@ -66,15 +70,21 @@ __all__ = ["Control", "Loop", "LoopConfig"]
 log = logging.getLogger("retriable_kafka_client")
 
 BATCH = 1_000  # records polled at once, at most
-POLL_SECONDS = 0.02  # an idle poll: what a due message or a stop may have to wait
+POLL_SECONDS = 0.02  # a poll while something is under way: what an answer may have to wait
+QUIET_SECONDS = 0.25  # a poll while nothing is: what a stop may have to wait
 SERVE_SECONDS = 0.01  # a round while draining
-LAST_COMMIT_SECONDS = 5.0  # for the last commit of a partition beyond its drain
-LAST_TRY_SECONDS = 2.0  # until a last commit is sent once more
+LAST_COMMIT_SECONDS = (
+    5.0  # for the last commit of a partition beyond a stop's drain, and the way to the brokers
+)
+SESSION_MS = 45_000  # the client's default
 CLOSE_SECONDS = 5.0
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
+REVOKE_SHARE = 0.9  # and with the last commit
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
 SNAPSHOT_SECONDS = 0.1
 SILENCE_OF_TOPIC_SECONDS = 0.3  # in less, no topic is deleted and made anew
+
+Places = Sequence[p.Place]
 
 
 @dataclass(slots=True)
@@ -117,16 +127,21 @@ class Loop:
             group=config.engine.group,
             topics=config.topics,
             servers=config.cluster.bootstrap_servers,
+            begin_anew=self._begin_anew,
         )
-        self._positions = Positions(self._errors)
+        self._offsets = GroupOffsets(offsets_settings(config.cluster, config.limits, config.engine.group))
+        self._positions = Positions(self._errors, self._offsets)
+        self._history = History()
         self._locator = Locator(lambda: self._admin)
         self._idle_looks = IdleLooks()
+        self._figures = Figures()
         self._lags = Lags(
             notifier.tell,
             lambda places: ask_stable_ends(self._admin, places),
-            to_end=config.engine.reset == "latest",
         )
         self._starts: list[p.Start] = []
+        # Positions that are gone, with auto.offset.reset=error: what would begin up to them begins at the beginning.
+        self._anew: dict[p.Place, int] = {}
         self._renewed: set[str] = set()  # topics that were made anew while we ran
         self._epochs: dict[p.Place, int | None] = {}  # of the leaders, when a record came last
         self._heard_at: dict[str, float] = {}  # when a topic's records came last (monotonic)
@@ -134,8 +149,11 @@ class Loop:
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._publishing = 0  # bytes of what handlers sent that no broker has answered for
         self._reopen = False  # a new client is called for
-        self._rebalance_drain = 0.0
+        self._rebalance_drain = self._revoke_time = self._session = (
+            0.0  # seconds, as the client's settings have it
+        )
         self._closing: threading.Event  # of the present client
+        self._settings: dict[str, Any]  # likewise
         self._callback_failure: BaseException | None = None
         self._consumer: Any = None
         self._assigner: Assigner
@@ -171,6 +189,7 @@ class Loop:
             self._notifier.tell(ended)
             raise
         finally:
+            self._offsets.close()
             self._runner.close(0.0 if self._control.hard else 1.0)
             self._publish(force=True)
             self._notifier.close(5.0)
@@ -203,6 +222,8 @@ class Loop:
         try:
             if config.engine.exactly_once:
                 self._begin_transactions(limits)
+            if config.engine.reset != "earliest":
+                self._look_back()
             while not self._control.stop:
                 self._reopen = False
                 self._member()
@@ -211,6 +232,13 @@ class Loop:
             self._sender.close(0.0 if self._control.hard else 1.0)
             if self._transacting is not None:
                 self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
+
+    def _look_back(self) -> None:
+        """What the group had read before, while it still is what was before."""
+        config, directory = self._config, self._directory
+        retries = config.engine.routing.is_retry_topic
+        read = {name: directory.partitions.get(name, 0) for name in directory.matched if not retries(name)}
+        self._history.ask(self._offsets, read, lambda: self._control.stop)
 
     def _begin_transactions(self, limits: TopicLimits) -> None:
         config = self._config
@@ -239,20 +267,28 @@ class Loop:
             config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._errors.client)
         )
         settings["on_commit"] = self._guarded(self._committed)
+        self._settings = settings
         # Whoever drains for longer in a rebalance is put out of the group.
-        most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000 * REBALANCE_SHARE
-        self._rebalance_drain = min(config.limits.drain_timeout, most)
+        most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000
+        self._rebalance_drain = min(config.limits.drain_timeout, most * REBALANCE_SHARE)
+        self._revoke_time = most * REVOKE_SHARE
+        # A coordinator that is silent for longer has put us out, and takes no commit any more.
+        self._session = int(settings.get("session.timeout.ms", SESSION_MS)) / 1000
         self._standing.begin(settings)
         self._consumer = open_client(KafkaConsumer, settings)
-        self._assigner = Assigner(self._consumer, eager=is_eager(settings))
+        self._assigner = Assigner(
+            self._consumer,
+            eager=is_eager(settings),
+            to_end=config.engine.reset == "latest",
+        )
         self._committer = Committer(self._consumer, lambda: self._control.hard)
         failed = True
         try:
             self._consumer.subscribe(
                 subscription(config.topics, str(settings["group.protocol"])),
-                on_assign=self._guarded(lambda _client, given: self._on_assign(given)),
-                on_revoke=self._guarded(lambda _client, taken: self._on_revoke(taken)),
-                on_lost=self._guarded(lambda _client, taken: self._on_lost(taken)),
+                on_assign=self._rebalanced(self._on_assign, self._assigner.accept),
+                on_revoke=self._rebalanced(self._on_revoke, self._assigner.give_up),
+                on_lost=self._rebalanced(self._on_lost, self._assigner.give_up),
             )
             while not self._control.stop and not self._reopen:
                 self._round()
@@ -274,7 +310,7 @@ class Loop:
         if not self._poll():
             for idle in self._idle_looks.passed(self._assigner, assignments, self._now()):
                 self._tell(idle)
-        for idle in self._idle_looks.ends(self._assigner, assignments, self._now()):
+        for idle in self._idle_looks.ends(self._assigner, self._engine.busy, self._now()):
             self._tell(idle)
         for passed in self._lags.look(self._assigner, assignments, self._now()):
             self._tell(passed)
@@ -314,7 +350,9 @@ class Loop:
         self._tell(p.Tick())
         silence = self._committer.unanswered_for(time.monotonic())
         self._troubles.mark(
-            "commit", "the group's coordinator does not answer a commit", holds=silence > SILENCE_SECONDS
+            "commit",
+            "the group's coordinator does not answer a commit",
+            holds=silence > SILENCE_SECONDS + self._committer.allowance,
         )
         self._publish()
 
@@ -365,9 +403,10 @@ class Loop:
                 self._serve()
                 self._consumer.poll(0)
                 self._runner.wait(SERVE_SECONDS)
-            self._last_transaction(max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
+            more = LAST_COMMIT_SECONDS + self._committer.allowance
+            self._last_transaction(max(deadline, time.monotonic() + more))
             places = tuple(self._engine.assignments)
-            self._last_commit(places, max(deadline, time.monotonic() + LAST_COMMIT_SECONDS))
+            self._last_commit(places, max(deadline, time.monotonic() + more))
         finally:
             self._end(tuple(self._engine.assignments), "stopped")
             for outcome in self._committer.give_up():
@@ -378,9 +417,10 @@ class Loop:
         """Leave the group, or leave the client that does so to itself after a while."""
         self._standing.end()
         self._closing.set()
-        if not close_in_time(self._consumer, CLOSE_SECONDS):
+        if not close_member(self._consumer, self._settings, CLOSE_SECONDS + self._committer.allowance):
             log.error(
-                "group %s: the brokers do not answer; left without saying so", self._config.engine.group
+                "group %s: the client did not leave the group in time; others have its partitions once its session is over",
+                self._config.engine.group,
             )
 
     def _drained(self) -> bool:
@@ -425,7 +465,7 @@ class Loop:
             case p.Withdraw():
                 self._tell(p.Withdrawn(self._runner.withdraw(lambda entry: not entry.assignment.hands_out)))
             case p.FetchCommitted():
-                self._positions.pending.update(command.places)
+                self._positions.want(command.places)
             case p.Start():
                 self._starts.append(command)
             case p.Locate():
@@ -469,7 +509,7 @@ class Loop:
                 self._runner.wait(POLL_SECONDS)
                 batch = consumer.consume(most, 0)
             elif not batch:
-                first = consumer.poll(POLL_SECONDS)
+                first = consumer.poll(self._rest())
                 if first is not None:
                     batch = [first]
         except KafkaException as error:
@@ -485,9 +525,17 @@ class Loop:
             self._watch(arrived, now)
             one = self._engine.assignments.get(arrived.place)
             self._lags.arrived(self._assigner, one, arrived.offsets)
+            if self._anew:
+                self._anew.pop(arrived.place, None)
             self._tell(arrived)
             self._troubles.clear("brokers", "login", "poll")
         return True
+
+    def _rest(self) -> float:
+        """How long a poll may wait for records. No other thread can end it, so nothing else may be due meanwhile."""
+        beginning = self._starts or len(self._positions) or not self._errors.assigned
+        rest = 0.0 if beginning else self._engine.rest(self._now(), QUIET_SECONDS)
+        return rest if rest > 0.0 else POLL_SECONDS
 
     def _waits_for_workers(self) -> bool:
         """Whether what comes next waits for a worker, or for a transaction, and not for a record."""
@@ -514,15 +562,37 @@ class Loop:
             new = restored.position is None and self._is_new(restored.place)
             self._tell(replace(restored, earliest=True) if new else restored)
 
+    def _begin_anew(self, topic: str, partition: int) -> bool:
+        """The records at the position of a partition are gone: in a retry topic it goes on at the beginning, whatever
+        ``auto.offset.reset`` says. False: that is to decide.
+        """
+        if not self._config.engine.routing.is_retry_topic(topic):
+            return False
+        place = p.Place(topic, partition)
+        one = self._engine.assignments.get(place)
+        if one is not None and one.tracker is not None:
+            self._anew[place] = one.tracker.next_offset
+            self._reopen = True  # a client moves no partition that it consumes: see Assigner
+        return True
+
+    def _is_gone(self, start: p.Start) -> bool:
+        return start.offset is not None and start.offset <= self._anew.get(start.place, -1)
+
     def _is_new(self, place: p.Place) -> bool:
-        """Whether it was added while we run: all that it holds was sent to a topic that the group reads already."""
+        """Whether it was added to what the group reads: all that it holds was sent to that."""
+        if self._history.had_read(place.topic):
+            return True
         count = self._directory.partitions.get(place.topic)
         return place.partition >= count if count is not None else place.topic not in self._config.topics
 
     def _start(self) -> None:
         if self._starts and not self._reopen:
             starts, self._starts = self._starts, []
-            live = [start for start in starts if start.place in self._engine.assignments]
+            live = [
+                replace(start, earliest=start.earliest or self._is_gone(start))
+                for start in starts
+                if start.place in self._engine.assignments
+            ]
             if live:
                 self._assigner.start(live, self._engine.assignments)
 
@@ -591,15 +661,10 @@ class Loop:
 
     def _last_commit(self, places: Sequence[p.Place], deadline: float) -> None:
         """Commit and see that it is in, by ``deadline``. Inside a callback no answer to a commit can arrive."""
-        while True:
-            commit = p.Commit(self._engine.last_progress(places))
-            if not commit.progress:
-                return
-            landed = self._committer.landed(commit, min(deadline, time.monotonic() + LAST_TRY_SECONDS))
-            codes = {} if landed else commit.failed("_TIMED_OUT")
-            self._tell(p.CommitAnswered(commit, codes))
-            if landed or time.monotonic() >= deadline or self._control.hard:
-                return
+        commit = p.Commit(self._engine.last_progress(places))
+        if commit.progress:
+            landed = self._committer.landed(commit, deadline)
+            self._tell(p.CommitAnswered(commit, {} if landed else commit.failed("_TIMED_OUT")))
 
     def _last_transaction(self, deadline: float) -> None:
         """Take the answer to a transaction that is still in flight when the drain is over."""
@@ -618,7 +683,7 @@ class Loop:
 
         def call(*args: Any) -> None:
             if closing.is_set():
-                return  # everything has ended; the client closes on another thread
+                return  # everything has ended
             try:
                 callback(*args)
             except BaseException as error:  # noqa: BLE001
@@ -626,35 +691,57 @@ class Loop:
 
         return call
 
-    def _on_assign(self, given: Sequence[Any]) -> None:
+    def _rebalanced(
+        self, act: Callable[[Places], None], settle: Callable[[Places], None]
+    ) -> Callable[..., None]:
+        """A callback of rebalances; once we leave, ``settle`` gives the client the answer that it waits for."""
+        closing, act = self._closing, self._guarded(act)
+
+        def call(_client: Any, partitions: Sequence[Any]) -> None:
+            places = [p.Place(one.topic, one.partition) for one in partitions]
+            if closing.is_set():  # maybe on the thread that closes the client
+                with suppress(KafkaException, RuntimeError):
+                    settle(places)
+            else:
+                act(places)
+
+        return call
+
+    def _on_assign(self, places: Places) -> None:
         self._standing.belong()
-        places = [p.Place(one.topic, one.partition) for one in given]
         self._assigner.accept(places)
         self._directory.expire(place.topic for place in places)
         self._tell(p.Assigned(places))
 
-    def _on_revoke(self, taken: Sequence[Any]) -> None:
-        places = [p.Place(one.topic, one.partition) for one in taken]
-        deadline = time.monotonic() + (0.0 if self._control.hard else self._rebalance_drain)
+    def _on_revoke(self, places: Places) -> None:
+        began = time.monotonic()
+        deadline = began + (0.0 if self._control.hard else self._rebalance_drain)
         try:
             self._tell(p.Revoking(places))
             while not self._engine.drained(places) and time.monotonic() < deadline and not self._control.hard:
                 self._serve()
                 self._runner.wait(SERVE_SECONDS)
-            self._last_transaction(time.monotonic() + LAST_COMMIT_SECONDS)
-            self._last_commit(places, time.monotonic() + LAST_COMMIT_SECONDS)
+            last = min(time.monotonic() + self._session, began + self._revoke_time)
+            self._last_transaction(last)
+            self._last_commit(places, last)
         finally:
             self._end(places, "revoked")
+            self._forget_starts(places)
             self._assigner.give_up(places)
 
-    def _on_lost(self, taken: Sequence[Any]) -> None:
-        places = [p.Place(one.topic, one.partition) for one in taken]
+    def _on_lost(self, places: Places) -> None:
         self._standing.lost()
         self._end(places, "lost")
+        self._forget_starts(places)
         self._assigner.give_up(places)
 
+    def _forget_starts(self, places: Sequence[p.Place]) -> None:
+        """They go to others, who find out for themselves where to begin."""
+        for place in places:
+            self._anew.pop(place, None)
+
     def _end(self, places: Sequence[p.Place], reason: str) -> None:
-        self._positions.pending.difference_update(places)
+        self._positions.drop(places)
         self._locator.drop(places)
         for place in places:
             self._epochs.pop(place, None)
@@ -677,13 +764,20 @@ class Loop:
             engine,
             troubles=self._troubles.reasons(),
             assigned=self._errors.assigned,
-            pending=len(self._positions.pending) + self._locator.held_up,
+            pending=len(self._positions) + self._locator.held_up,
             overdue=late,
             slots=self._runner.slots,
         )
         self.snapshot = Snapshot(
             at=now,
-            stats=take_stats(engine, self._lags, lost_events=self._notifier.lost, overdue=late, now=now),
+            stats=take_stats(
+                engine,
+                self._lags,
+                self._figures,
+                lost_events=self._notifier.lost,
+                overdue=late,
+                now=now,
+            ),
             reasons=reasons,
             remarks=(*self._lags.remarks(now), *worth_knowing(engine, now)),
         )

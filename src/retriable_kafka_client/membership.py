@@ -19,6 +19,7 @@ from confluent_kafka import Consumer, KafkaException
 
 from retriable_kafka_client.client import close_in_time, open_client
 from retriable_kafka_client.errors import ConfigError, NotReachable
+from retriable_kafka_client.leaving import belonging
 
 __all__ = ["Membership"]
 
@@ -27,7 +28,6 @@ STATISTICS_MS = 1_000
 SURE_SECONDS = 10.0  # in the group: longer than it takes to give a member what there is for it
 DOUBT_SECONDS = 5.0  # not in the group: from then on we look whether it has a coordinator
 GONE_SECONDS = 17.0  # without one
-_FORMAT = b"CGMDv2:"  # of the client's group metadata; the generation follows, in four bytes
 
 
 class Membership:
@@ -56,7 +56,7 @@ class Membership:
         if self._waits_since is None or now < self._look_at:
             return False
         self._look_at = now + LOOK_SECONDS
-        if _is_in(consumer):
+        if belonging(consumer).generation > 0:
             self._coordinator.close()
             if self._in_since is None:
                 self._in_since = now
@@ -69,14 +69,6 @@ class Membership:
                 " number"
             )
         return False
-
-
-def _is_in(consumer: Any) -> bool:
-    """Whether a coordinator has taken the client in; as the client knows it, without a question to the brokers."""
-    said = consumer.consumer_group_metadata()
-    if not isinstance(said, bytes) or not said.startswith(_FORMAT):
-        return False
-    return int.from_bytes(said[len(_FORMAT) : len(_FORMAT) + 4], "little", signed=True) > 0
 
 
 class _Coordinator:

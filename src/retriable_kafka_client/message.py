@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -242,6 +243,14 @@ class Message(Generic[T]):
         """The topic that the message was first read from, also on retries."""
         origin = self._marks.origin
         return origin.topic if origin is not None else cast("str", self._raw.topic())
+
+    @property
+    def field(self) -> str:
+        """Which part of the record a deserializer is given: the value. For those of confluent-kafka, as ``topic`` is."""
+        theirs = sys.modules.get(
+            "confluent_kafka.serialization"
+        )  # what it compares with, if it is there at all
+        return "value" if theirs is None else cast("str", theirs.MessageField.VALUE)
 
     @property
     def partition(self) -> int:

@@ -11,6 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from retriable_kafka_client import events
+from retriable_kafka_client.failure_lines import FailureLines
 from retriable_kafka_client.native import SimpleQueue
 from retriable_kafka_client.results import refuse_unfinished
 
@@ -55,6 +56,7 @@ class Notifier:
         self._group = group
         self._error_text = error_text  # write what exceptions say, which may hold payload
         self._ears = [_Ear(listener, group) for listener in on_event]
+        self._failures = FailureLines(group, error_text=error_text)
         self._refusing: set[str] = set()  # targets whose refusal has been logged
         self._unclear: set[str] = set()  # topics of which that has been logged
         self._quotas: defaultdict[type[events.Event], _Quota] = defaultdict(_Quota)
@@ -70,20 +72,24 @@ class Notifier:
 
     def tell(self, event: events.Event) -> None:
         """Log it if an operator must know, and queue it. Never blocks; the loop's thread."""
-        if isinstance(event, WITH_TEXT) and not self._error_text and event.text is not None:
-            event = replace(event, text=None)
+        if isinstance(event, WITH_TEXT):
+            if not self._error_text and event.text is not None:
+                event = replace(event, text=None)
+            self._failures.note(event, time.monotonic())
         self._log(event)
         for ear in self._ears:
             ear.tell(event)
 
     def accepted(self, refusals: frozenset[str]) -> None:
-        """Take note of which targets refuse at present, to log each recovery once."""
+        """Take note of which targets refuse at present, to log each recovery once; and log what is due. Every 0.1 s."""
         for target in self._refusing - refusals:
             log.warning("group %s: topic %s takes copies again", self._group, target)
         self._refusing &= refusals
+        self._failures.look(time.monotonic())
 
     def close(self, timeout: float) -> None:
         """Deliver what is queued, within ``timeout`` seconds."""
+        self._failures.close(time.monotonic())
         deadline = time.monotonic() + timeout
         for ear in self._ears:
             ear.close()
@@ -245,7 +251,7 @@ class Notifier:
                     others,
                 )
             case events.MessageDeadLettered() | events.MessageDropped():
-                log.warning(
+                log.info(
                     "group %s: %s/%d is not run again (%s): %s: %s%s",
                     group,
                     place,

@@ -72,6 +72,7 @@ def _headers(handoff: HandOff, wall: float) -> list[Pair]:
             reason=failure.reason,
             error=failure.error,
             error_text=failure.text,
+            place=failure.place,
             attempts=min(handoff.attempts, MAX_ATTEMPTS),
             time_ms=int(wall * 1000),
         )

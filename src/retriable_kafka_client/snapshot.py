@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
 from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.protocol import Place
 from retriable_kafka_client.lags import Lags
 from retriable_kafka_client.stats import PartitionStats, Stats
 
-__all__ = ["Snapshot", "take_stats", "why_not_ready", "worth_knowing"]
+__all__ = ["Figures", "Snapshot", "take_stats", "why_not_ready", "worth_knowing"]
+
+ALL_SECONDS = 0.5  # as often as logs' ends are looked at; longer where there are many partitions
+ALL_SECONDS_EACH = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,26 +28,56 @@ class Snapshot:
     remarks: tuple[str, ...] = ()  # what an operator should look at besides
 
 
-def take_stats(engine: Engine, lags: Lags, *, lost_events: int, overdue: int, now: float) -> Stats:
+class Figures:
+    """The figures of the partitions: those that have changed are taken anew, and now and then all."""
+
+    def __init__(self) -> None:
+        self._known: Mapping[tuple[str, int], PartitionStats] = MappingProxyType({})
+        self._all_at = 0.0  # monotonic
+
+    def take(self, engine: Engine, lags: Lags, now: float) -> Mapping[tuple[str, int], PartitionStats]:
+        """One entry for each partition that is ours."""
+        assignments = engine.assignments
+        touched: Collection[Place] = engine.take_touched()
+        if now >= self._all_at:
+            self._all_at = now + max(ALL_SECONDS, ALL_SECONDS_EACH * len(assignments))
+            touched, known = assignments.keys(), {}
+        elif touched:
+            known = dict(self._known)
+        else:
+            return self._known
+        for place in touched:
+            one = assignments.get(place)
+            if one is None:
+                known.pop(place, None)
+            else:
+                known[place.topic, place.partition] = _figures(place, one, engine, lags, now)
+        self._known = MappingProxyType(known)
+        return self._known
+
+
+def _figures(place: Place, one: Assignment, engine: Engine, lags: Lags, now: float) -> PartitionStats:
+    standing = engine.standing.get(one)
+    end, lag = lags.figures(place, one)
+    return PartitionStats(
+        end=end,
+        lag=lag,
+        position=None if one.tracker is None else one.tracker.position,
+        incomplete=one.messages,
+        assembling=len(one.chunks.groups),
+        waiting=len(one.waiting),
+        behind=one.behind,
+        in_flight=one.in_flight,
+        paused=one.paused,
+        held_by=None if standing is None else standing.offset,
+        held_for=0.0 if standing is None else now - standing.since,
+    )
+
+
+def take_stats(
+    engine: Engine, lags: Lags, figures: Figures, *, lost_events: int, overdue: int, now: float
+) -> Stats:
     """Copy the engine's figures. ``now``: monotonic."""
-    figures = {place: lags.figures(place, one) for place, one in engine.assignments.items()}
-    standing = engine.standing
-    partitions = {
-        (place.topic, place.partition): PartitionStats(
-            end=figures[place][0],
-            lag=figures[place][1],
-            position=None if one.tracker is None else one.tracker.position,
-            incomplete=one.messages,
-            assembling=len(one.chunks.groups),
-            waiting=len(one.waiting),
-            behind=one.behind,
-            in_flight=one.in_flight,
-            paused=one.paused,
-            held_by=standing[one].offset if one in standing else None,
-            held_for=now - standing[one].since if one in standing else 0.0,
-        )
-        for place, one in engine.assignments.items()
-    }
     return Stats(
         **asdict(engine.counters),
         lost_events=lost_events,
@@ -54,7 +89,7 @@ def take_stats(engine: Engine, lags: Lags, *, lost_events: int, overdue: int, no
         overdue=overdue,
         buffered_bytes=engine.active_bytes + engine.waiting_bytes + engine.assembling_bytes,
         assembling_bytes=engine.assembling_bytes,
-        partitions=MappingProxyType(partitions),
+        partitions=figures.take(engine, lags, now),
     )
 
 

@@ -19,7 +19,8 @@ from typing import Any, Self
 
 from retriable_kafka_client.checks import MAX_INT32, check_topic_name, integer
 from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
-from retriable_kafka_client.message import JSON, Deserializer, Message, PlainRecord
+from retriable_kafka_client.foreign_serde import AnyDeserializer, adapted
+from retriable_kafka_client.message import JSON, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified
 from retriable_kafka_client.outgoing import GivenHeaders, body_of, key_of, own_headers_of
 from retriable_kafka_client.wire import Marks, Origin
@@ -178,7 +179,7 @@ def make_message(
     timestamp: datetime | None = None,
     attempt: int = 1,
     id: str | None = None,
-    deserializer: Deserializer = JSON,
+    deserializer: AnyDeserializer = JSON,
 ) -> Message[Any]:
     """Return a message as a handler would get it; no broker is needed.
 
@@ -214,7 +215,7 @@ def make_message(
         place,
         stamp,
     )
-    return Message(raw, marks, topic, deserializer)
+    return Message(raw, marks, topic, adapted(deserializer))
 
 
 def sent(message: Message[Any]) -> tuple[Output, ...]:

@@ -26,6 +26,7 @@ __all__ = [
     "DEAD_CHUNK",
     "DEAD_ERROR",
     "DEAD_ERROR_TEXT",
+    "DEAD_PLACE",
     "DEAD_REASON",
     "DEAD_TIME",
     "DECIDING",
@@ -84,6 +85,7 @@ CHUNK_HEADERS = frozenset((CHUNK_GROUP, CHUNK_INDEX, CHUNK_COUNT, TOTAL_SIZE, CH
 DEAD_REASON = PREFIX + "dead_reason"
 DEAD_ERROR = PREFIX + "dead_error"
 DEAD_ERROR_TEXT = PREFIX + "dead_error_text"
+DEAD_PLACE = PREFIX + "dead_place"  # informational
 DEAD_ATTEMPTS = PREFIX + "dead_attempts"
 DEAD_TIME = PREFIX + "dead_time"
 DEAD_CHUNK = PREFIX + "dead_chunk"  # which chunk of a group that never became whole: group in hex/index/count
@@ -249,17 +251,20 @@ def dead_headers(
     time_ms: int,
     error: str | None = None,
     error_text: str | None = None,
+    place: str | None = None,
 ) -> list[tuple[str, bytes]]:
     """Return a dead letter's headers: why, after how many runs, when, and from ``marks`` where it came from.
 
-    ``error`` is the exception type's name. ``error_text`` is cut at 4,096 bytes. Attempt and not-before are
-    left out, so that whoever reads the dead-letter topic as a base topic starts afresh.
+    ``error`` is the exception type's name, ``place`` where it was raised. ``error_text`` is cut at 4,096 bytes. Attempt
+    and not-before are left out, so that whoever reads the dead-letter topic as a base topic starts afresh.
     """
     headers = [(DEAD_REASON, _cut(reason))]
     if error is not None:
         headers.append((DEAD_ERROR, _cut(error)))
     if error_text is not None:
         headers.append((DEAD_ERROR_TEXT, _cut(error_text)))
+    if place is not None:
+        headers.append((DEAD_PLACE, _cut(place)))
     headers.append((DEAD_ATTEMPTS, _packed(DEAD_ATTEMPTS, attempts, _MAX_INT32)))
     headers.append((DEAD_TIME, _packed(DEAD_TIME, time_ms, MAX_TIME_MS)))
     return headers + _identity(marks)

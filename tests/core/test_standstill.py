@@ -14,7 +14,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.lags import Lags
 from retriable_kafka_client.notify import Notifier
-from retriable_kafka_client.snapshot import take_stats, worth_knowing
+from retriable_kafka_client.snapshot import Figures, take_stats, worth_knowing
 from retriable_kafka_client.stats import Stats
 from tests.core.harness import BASE, OTHER, Bench, Raw, due_in, failure, run, told
 
@@ -40,8 +40,8 @@ def fill(one: Bench, raw: Raw, count: int = WINDOW) -> list[Entry]:
 
 
 def stats_of(one: Bench) -> Stats:
-    lags = Lags(lambda _event: None, lambda _places: None, to_end=False)  # type: ignore[arg-type, return-value]
-    return take_stats(one.engine, lags, lost_events=0, overdue=0, now=one.mono)
+    lags = Lags(lambda _event: None, lambda _places: None)  # type: ignore[arg-type, return-value]
+    return take_stats(one.engine, lags, Figures(), lost_events=0, overdue=0, now=one.mono)
 
 
 @pytest.mark.parametrize("ordering", ["key", "partition"])

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from confluent_kafka.serialization import StringDeserializer
 
 from retriable_kafka_client import (
     STDLIB_JSON,
@@ -430,6 +432,40 @@ def test_even_exits_out_of_a_filter_or_deserializer_fail_one_message(
     assert letters[b"2"].header(wire.DEAD_REASON) == b"undecodable"
     assert log.items == [3]
     assert consumer.health().ready
+
+
+def test_a_deserializer_of_confluent_kafka_will_do(lab: Lab) -> None:
+    entry, log = lab.entry(), Log()
+    lab.send(entry, b"no json")
+    lab.start(entry, lambda m: log.add(m.value), deserializer=StringDeserializer("utf_8"))
+    assert log.wait(1) == ["no json"]
+
+
+def bug(_message: Message[Any]) -> None:
+    raise NameError("card 4711")
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_bug_in_a_handler_is_told_with_its_place(
+    lab: Lab, discard: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = lab.entry(dead_letter=not discard, max_attempts=3, delay=0.01)
+    lab.fill(entry, [as_json(i) for i in range(40)])
+    consumer = lab.start(entry, bug)
+    wait_until(lambda: consumer.stats().dropped + consumer.stats().dead_lettered == 40)
+    consumer.stop()
+    assert consumer.join(30)
+    place = f"{__name__}:{bug.__code__.co_firstlineno + 1} bug"
+    lines = [one for one in caplog.records if "NameError" in one.getMessage()]
+    warnings = [one.getMessage() for one in lines if one.levelno == logging.WARNING]
+    assert warnings
+    assert all(place in one.getMessage() for one in lines)
+    assert any(("dropped" if discard else "dead-lettered") in one for one in warnings)
+    assert "4711" not in caplog.text
+    kind = ev.MessageDropped if discard else ev.MessageDeadLettered
+    assert {(one.error, one.place) for one in lab.events.of(kind)} == {("NameError", place)}
+    if not discard:
+        assert {one.header(wire.DEAD_PLACE) for one in lab.dead(entry, 40)} == {place.encode()}
 
 
 def test_a_filter_has_a_context_of_its_own_each_time(lab: Lab) -> None:

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from retriable_kafka_client import Message, Topic, wire
+from retriable_kafka_client import Message, Retry, Topic, wire
 from tests.shell.lab import Lab, Log, as_json, ready, settings_of
 from tests.support.records import end_offsets
 from tests.support.waiting import wait_until
@@ -35,6 +35,19 @@ def positions_known(lab: Lab, *topics: str) -> None:
 def retry_topic(entry: Topic) -> str:
     assert entry.retry is not None and entry.retry.topic is not None
     return entry.retry.topic
+
+
+def add_partitions(lab: Lab, entry: Topic, count: int) -> None:
+    admin = AdminClient({"bootstrap.servers": lab.servers})
+    for made in admin.create_partitions([NewPartitions(entry.name, count)]).values():
+        made.result(30)
+
+    def are_there() -> bool:
+        with suppress(KafkaException):  # not every broker knows of them yet
+            return len(end_offsets(lab.servers, entry.name)) == count
+        return False
+
+    wait_until(are_there, what=f"{count} partitions")
 
 
 def with_rule(rule: str, protocol: str = "consumer") -> Mapping[str, Any]:
@@ -106,17 +119,65 @@ def test_a_partition_that_is_added_is_read_from_its_beginning(real_lab: Lab, rul
     settings = {**with_rule(rule, "cooperative"), "topic.metadata.refresh.interval.ms": 500}
     ready(lab.start(entry, lambda message: runs.add(message.value), settings=settings))
     positions_known(lab, entry.name, retry_topic(entry))
-    admin = AdminClient({"bootstrap.servers": lab.servers})
-    for made in admin.create_partitions([NewPartitions(entry.name, 3)]).values():
-        made.result(30)
-
-    def are_there() -> bool:
-        with suppress(KafkaException):  # not every broker knows of them yet
-            return len(end_offsets(lab.servers, entry.name)) == 3
-        return False
-
-    wait_until(are_there, what="three partitions")
+    add_partitions(lab, entry, 3)
     for number in range(9):
         lab.send(entry, as_json(number), partition=number % 3)
     assert sorted(runs.wait(9)) == list(range(9))
     lab.caught_up(entry)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize(("rule", "protocol"), [("latest", "cooperative"), ("error", "consumer")])
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+@pytest.mark.parametrize("more", [True, False], ids=["more-comes", "nothing-comes"])
+def test_a_retry_topic_whose_position_is_gone_goes_on_at_its_beginning(
+    real_lab: Lab, rule: str, protocol: str, guarantee: Any, more: bool
+) -> None:
+    lab, runs = real_lab, Log()
+    entry = Topic(
+        lab.topic(partitions=1), retry=Retry(lab.topic("retry", 1)), dead_letter=lab.topic("dead", 1)
+    )
+    target = retry_topic(entry)
+    job = wire.write_marks(wire.Marks(not_before_ms=1))
+    client = Client({"bootstrap.servers": lab.servers, "group.id": lab.group})
+    client.commit(offsets=[TopicPartition(one, 0, 0) for one in (entry.name, target)], asynchronous=False)
+    client.close()
+    lab.fill(target, map(as_json, range(40)), headers=job, partition=0)
+    admin = AdminClient({"bootstrap.servers": lab.servers})
+    for deleted in admin.delete_records([TopicPartition(target, 0, 30)]).values():
+        deleted.result(30)
+    settings = with_rule(rule, protocol)
+    consumer = lab.start(
+        entry, lambda message: runs.add(message.value), settings=settings, guarantee=guarantee
+    )
+    if more:
+        ready(consumer)
+        lab.send(target, as_json(40), headers=job, partition=0)
+    count = 11 if more else 10
+    runs.wait(count)
+    lab.caught_up(entry)
+    assert sorted(runs.items) == list(range(30, 30 + count))
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("protocol", ["cooperative", "consumer"])
+def test_a_partition_that_was_added_while_nobody_ran_is_read_from_its_beginning(
+    real_lab: Lab, protocol: str
+) -> None:
+    lab = real_lab
+    entry, runs = lab.entry(partitions=1), Log()
+    lab.send(entry, as_json("before"), partition=0)
+    start = partial(
+        lab.start, entry, lambda message: runs.add(message.value), settings=with_rule("latest", protocol)
+    )
+    first = start()
+    positions_known(lab, entry.name)
+    first.stop()
+    assert first.join(60)
+    add_partitions(lab, entry, 2)
+    lab.send(entry, as_json("added"), partition=1)
+    lab.send(entry, as_json("after"), partition=0)
+    start()
+    runs.wait(2)
+    lab.caught_up(entry)
+    assert sorted(runs.items) == ["added", "after"]

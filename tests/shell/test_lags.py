@@ -130,7 +130,7 @@ def test_records_that_were_deleted_before_they_were_read_are_told(
     assert second.join(30)
     lab.fill(entry, [b"4"] * 10, partition=0)
     delete_before(lab, entry, 44 + 7)
-    third = lab.start(entry, runs.add, guarantee=guarantee, settings=QUICK)
+    third = lab.start(entry, runs.add, guarantee=guarantee, settings={**QUICK, "auto.offset.reset": reset})
     runs.wait(4 + 3)
     wait_until(lambda: third.stats().lost_records == 7, what=repr(third.stats()))
     lab.caught_up(entry)

@@ -67,9 +67,11 @@ class Commits:
 
     def shorten(self, progress: Progress, assignments: Collection[Assignment]) -> events.Event:
         """The broker takes less than this: halve the budget, for all partitions."""
-        self.map_units = min(self.map_units, len(progress.metadata) // 2)
-        for assignment in assignments:
-            assignment.shorten_map(self.map_units)
+        units = len(progress.metadata) // 2
+        if units < self.map_units:
+            self.map_units = units
+            for assignment in assignments:
+                assignment.shorten_map(units)
         self._next_at = 0.0
         topic, partition = progress.place
         return events.OffsetMapShortened(topic=topic, partition=partition, budget_units=self.map_units)

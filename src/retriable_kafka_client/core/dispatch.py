@@ -92,7 +92,11 @@ class Dispatch:
                 self._outcomes.failed_unrun(entry, verdict.failure, self._now)
             else:
                 failure = retry.Failure(
-                    reason=verdict.reason, retry_in=None, error=verdict.error, text=verdict.text
+                    reason=verdict.reason,
+                    retry_in=None,
+                    error=verdict.error,
+                    text=verdict.text,
+                    place=verdict.place,
                 )
                 self._outcomes.dead_letter(entry, failure, entry.marks.failed)
         return run

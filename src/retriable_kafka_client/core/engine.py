@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from retriable_kafka_client import events
@@ -55,6 +55,10 @@ class Engine:
         self._read = read
         self._routing = config.routing
         self._assignments: dict[p.Place, Assignment] = {}
+        # Of these, all that are not idle, and perhaps some that are, until the next tick: an idle one costs nothing.
+        self._busy: dict[Assignment, None] = {}
+        self._touched: set[p.Place] = set()  # figures of these may have changed since they were last taken
+        self._unclear: dict[str, str] = {}
         self._out: list[p.Command] = []  # the parts add to it, too
         self._typical = 1  # bytes of a record that was polled of late
         self._load = Load()
@@ -94,8 +98,7 @@ class Engine:
     @property
     def unclear(self) -> Mapping[str, str]:
         """Topics that were given to us and are not read, because they are not clearly one entry's; with the reason."""
-        found = {place.topic: self._routing.unclear(place.topic) for place in self._assignments}
-        return {topic: reason for topic, reason in found.items() if reason is not None}
+        return self._unclear
 
     @property
     def standing(self) -> Mapping[Assignment, Holder]:
@@ -105,18 +108,16 @@ class Engine:
     @property
     def active_bytes(self) -> int:
         """Bytes of messages that are due, with the workers, or being handed off; of ended assignments too."""
-        return (
-            sum(assignment.active_bytes for assignment in self._assignments.values()) + self._load.left_bytes
-        )
+        return sum(assignment.active_bytes for assignment in self._busy) + self._load.left_bytes
 
     @property
     def waiting_bytes(self) -> int:
-        return sum(assignment.waiting_bytes for assignment in self._assignments.values())
+        return sum(assignment.waiting_bytes for assignment in self._busy)
 
     @property
     def assembling_bytes(self) -> int:
         """Bytes of chunks whose messages are not whole."""
-        return sum(assignment.chunks.bytes for assignment in self._assignments.values())
+        return sum(assignment.chunks.bytes for assignment in self._busy)
 
     def recall_appetite(self, most: int) -> int:
         """How many records a Recall may take now, at most ``most``; 0: it has to wait."""
@@ -125,10 +126,33 @@ class Engine:
         return min(most, self._mouthful)
 
     @property
+    def busy(self) -> Collection[Assignment]:
+        """Assignments that hold something, or have something to say; the others wait for records alone."""
+        return self._busy.keys()
+
+    def take_touched(self) -> set[p.Place]:
+        """Partitions whose figures may have changed since the last call; those that are gone among them."""
+        touched, self._touched = self._touched, set()
+        touched.update(assignment.place for assignment in self._busy)
+        return touched
+
+    def rest(self, now: p.Now, most: float) -> float:
+        """For how long, at most so many seconds, nothing is to be done unless something happens outside; 0: there is
+        something under way.
+        """
+        if self._load.in_flight or self.on_hold or self.stopping:
+            return 0.0
+        for assignment in self._busy:
+            due_ms = assignment.rests_until_ms
+            if due_ms is not None:
+                most = min(most, due_ms / 1000 - now.wall)
+        return max(0.0, most)
+
+    @property
     def held_up(self) -> bool:
         """Whether messages at hand wait for others to end: for one before them, or for room with the workers."""
         full = self._load.in_flight >= self._config.in_flight - self._config.reserve
-        return any(a.behind or (full and (a.is_ready or a.due)) for a in self._assignments.values())
+        return any(a.behind or (full and (a.is_ready or a.due)) for a in self._busy)
 
     @property
     def _mouthful(self) -> int:
@@ -137,8 +161,8 @@ class Engine:
 
     def appetite(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
-        room = min(most, self._mouthful)
-        for assignment in self._assignments.values():
+        room = min(most, self._mouthful, self._config.window)
+        for assignment in self._busy:
             if assignment.phase is Phase.RUNNING and not assignment.paused:
                 room = min(room, self._config.window - assignment.held)
         return max(1, room)
@@ -160,6 +184,7 @@ class Engine:
             assignment = self._assignments.get(place)
             if assignment is not None:
                 assignment.dirty = True  # a commit in flight may never be answered
+                self._touch(assignment)
                 progress = assignment.progress()
                 if progress is not None:
                     found.append(progress)
@@ -193,10 +218,10 @@ class Engine:
             case _:
                 self._on_turn(event, now)
         if not self.stopping and not self.on_hold:
-            self._dispatch.release(self._assignments.values(), now)
+            self._dispatch.release(self._busy, now)
         if self._transactions is not None:
             ticks = isinstance(event, p.Tick)
-            self._transactions.begin(self._assignments.values(), now, ticks=ticks)
+            self._transactions.begin(self._busy, now, ticks=ticks)
         out = self._out.copy()
         self._out.clear()
         return out
@@ -236,6 +261,8 @@ class Engine:
         for place in event.places:
             assert place not in self._assignments, f"{place} is assigned already"
             self._assignments[place] = self._assignment(place)
+            self._touched.add(place)
+        self._find_unclear()
         clear = [place for place in event.places if self._routing.role(place.topic) is not None]
         for place in event.places:
             reason = self._routing.unclear(place.topic)
@@ -243,6 +270,12 @@ class Engine:
                 self._notify(events.TopicUnclear(topic=place.topic, partition=place.partition, reason=reason))
         if clear:
             self._out.append(p.FetchCommitted(clear))
+
+    def _find_unclear(self) -> None:
+        found = {
+            topic: self._routing.unclear(topic) for topic in {place.topic for place in self._assignments}
+        }
+        self._unclear = {topic: reason for topic, reason in found.items() if reason is not None}
 
     def _assignment(self, place: p.Place) -> Assignment:
         ordering = self._config.ordering
@@ -292,13 +325,19 @@ class Engine:
             self._notify(notices.started(assignment, position))
             self._start(assignment, locate=False)
         elif assignment.phase is Phase.RUNNING and position is not None and assignment.tracker is None:
+            self._touch(assignment)
             assignment.pass_over(position)
         if assignment.dirty:
             self._commits.hurry()
             if self._transactions is not None:
                 self._transactions.tell_soon()
 
+    def _touch(self, assignment: Assignment) -> None:
+        """It may not be idle any more."""
+        self._busy[assignment] = None
+
     def _start(self, assignment: Assignment, *, locate: bool = True) -> None:
+        self._touch(assignment)
         earliest = assignment.earliest and assignment.begin is None
         self._out.append(p.Start(assignment.place, assignment.begin, earliest=earliest))
         if locate and assignment.begin is None and (earliest or self._config.reset == "earliest"):
@@ -318,6 +357,7 @@ class Engine:
                 known = bisect_left(offsets, tracker.next_offset)
             else:
                 assignment = self._reset(assignment, None, assignment.retention_ms, first)
+        self._touch(assignment)
         assignment.note_poll(first, event.first_ms, offsets[-1] + 1)
         if known:
             self.counters.duplicates += known
@@ -347,7 +387,7 @@ class Engine:
         if assignment.chunks:
             assignment.chunks.log_ms = min(event.stamp_ms, wall_ms)
             assignment.chunks.passed(offsets[-1] + 1, now.mono)
-            self._assembly.trim(self._assignments.values(), self.waiting_bytes)
+            self._assembly.trim(self._busy, self.waiting_bytes)
         if assignment.parks and assignment.waiting:
             self._park(assignment, now)
         waiting = self.waiting_bytes
@@ -356,6 +396,7 @@ class Engine:
     def _on_idle(self, event: p.Idle, now: p.Now) -> None:
         assignment = self._assignments.get(event.place)
         if assignment is not None and assignment.phase is Phase.RUNNING:
+            self._touch(assignment)
             assignment.pass_over(event.position)
             assignment.chunks.log_ms = math.floor(now.wall * 1000)
 
@@ -365,6 +406,7 @@ class Engine:
         if event.recall is not self._assembly.recall:
             return
         assignment = self._assignments[event.recall.place]
+        self._touch(assignment)
         if isinstance(event, p.RecallEnded):
             self._assembly.ended(assignment, event.reached, now)
             return
@@ -374,12 +416,12 @@ class Engine:
             taken = self._assembly.admit(assignment, read.entries() if isinstance(read, Batch) else read)
             self.counters.recalled += len(taken)
             assignment.take_in(taken, math.floor(now.wall * 1000), now.mono)
-            self._assembly.trim(self._assignments.values(), self.waiting_bytes)
+            self._assembly.trim(self._busy, self.waiting_bytes)
         self._tell_lost(assignment)
 
     def _tend_chunks(self, now: p.Now) -> None:
         """Give up what has waited for too long, and have read again what there is room for."""
-        running = [a for a in self._assignments.values() if a.phase is Phase.RUNNING]
+        running = [a for a in self._busy if a.phase is Phase.RUNNING]
         if not any(
             assignment.blocked or assignment.chunks or assignment.chunks.seats for assignment in running
         ):
@@ -417,7 +459,10 @@ class Engine:
     def _throttle_all(self) -> None:
         active, waiting = self.active_bytes, self.waiting_bytes
         squeezed = self._squeezed(waiting)
-        for assignment in self._assignments.values():
+        share = self._config.buffer_bytes // 2
+        # Those that hold nothing pause only for what the others hold.
+        tight = active >= share - squeezed or waiting >= share
+        for assignment in tuple(self._assignments.values() if tight else self._busy):
             self._throttle(assignment, active, waiting, squeezed)
 
     def _squeezed(self, waiting: int) -> int:
@@ -434,6 +479,7 @@ class Engine:
         if not assignment.paused:
             if assignment.holds_too_much(window, share, active, waiting, squeezed):
                 assignment.paused = True
+                self._touch(assignment)
                 self._out.append(p.Pause(assignment.place))
         # One less than "too much" at the half of everything.
         elif not assignment.holds_too_much(window // 2 + 1, share // 2 + 1, active, waiting, squeezed // 2):
@@ -446,6 +492,7 @@ class Engine:
         self.on_hold = on
         for assignment in self._assignments.values():
             assignment.on_hold = on
+            self._touch(assignment)
             if on and assignment.phase is Phase.RUNNING and not assignment.paused:
                 assignment.paused = True
                 self._out.append(p.Pause(assignment.place))
@@ -456,7 +503,7 @@ class Engine:
 
     def _park(self, assignment: Assignment, now: p.Now) -> None:
         """Re-publish messages that are due far off, to make room for what stands behind them."""
-        taken = self._parking.take_crowding(assignment, self._assignments.values(), self.waiting_bytes, now)
+        taken = self._parking.take_crowding(assignment, self._busy, self.waiting_bytes, now)
         taken += self._parking.take_ageing(assignment, now)
         self._outcomes.park(taken, now)
 
@@ -464,30 +511,44 @@ class Engine:
 
     def _on_tick(self, now: p.Now) -> None:
         wall_ms = math.floor(now.wall * 1000)
+        self._touched.update(assignment.place for assignment in self._busy)
+        self._busy = {assignment: None for assignment in self._busy if not assignment.is_idle}
         self._outcomes.send_again(now)
-        for assignment in self._assignments.values():
+        for assignment in self._busy:
             if assignment.phase is Phase.RUNNING and assignment.waiting:
                 assignment.wake(wall_ms)
                 if assignment.parks and assignment.waiting:
                     self._park(assignment, now)
         self._tend_chunks(now)
         self._throttle_all()
-        for told in self._standstills.look(self._assignments.values(), now):
+        for told in self._standstills.look(self._busy, now):
             self._notify(told)
         if self._transactions is None:
-            commit = self._commits.due(self._assignments.values(), now)
+            commit = self._commits.due(self._busy, now)
             if commit is not None:
                 self._out.append(commit)
 
     def _on_commit_answered(self, event: p.CommitAnswered) -> None:
+        units = self._commits.map_units
         for told in self._commits.answered(event, self._assignments.values()):
             self._notify(told)
+        self._touch_again(event.commit.progress, units)
+
+    def _touch_again(self, progress: Iterable[p.Progress], units: int) -> None:
+        """A commit was answered: what it held may have to be said again, and all of it if maps have become shorter."""
+        for one in progress:
+            if isinstance(one.token, Assignment) and one.token.phase is not Phase.ENDED:
+                self._touch(one.token)
+        if self._commits.map_units != units:
+            self._busy.update(dict.fromkeys(self._assignments.values()))
 
     def _on_transacted(self, event: p.Transacted, now: p.Now) -> None:
         if self._transactions is None or event.transact is not self._transactions.in_flight:
             return
+        units = self._commits.map_units
         for told in self._transactions.answered(event, self._assignments.values(), now):
             self._notify(told)
+        self._touch_again(event.transact.progress, units)
         # What completes now is what has just been committed.
         tokens = [one.token for one in event.transact.progress if event.landed]
         clean = [token for token in tokens if isinstance(token, Assignment) and not token.dirty]
@@ -500,6 +561,7 @@ class Engine:
     def _drain(self, places: Sequence[p.Place], now: p.Now) -> None:
         draining = [self._assignments[place] for place in places if place in self._assignments]
         for assignment in draining:
+            self._touch(assignment)
             self._cancel_recall(assignment)
             assignment.drain()
             self._outcomes.hurry(assignment, now)
@@ -517,8 +579,11 @@ class Engine:
             self._out.append(p.Withdraw())
         for assignment in ending:
             self._end(assignment, event.reason)
+        self._find_unclear()
 
     def _end(self, assignment: Assignment, reason: str) -> None:
+        self._busy.pop(assignment, None)
+        self._touched.add(assignment.place)
         topic, partition = assignment.place
         unfinished = assignment.messages + len(assignment.chunks.groups)
         self._cancel_recall(assignment)
@@ -543,6 +608,7 @@ class Engine:
         new.retention_ms, new.paused = retention_ms, old.paused
         new.restore(None, "")
         self._assignments[place] = new
+        self._touch(new)
         self._notify(notices.reset(new, position))
         return new
 
@@ -560,9 +626,11 @@ class Engine:
     def validate(self) -> None:
         """Check the invariants; for tests, after every step."""
         self._load.validate(self._assignments.values())
+        assert all(self._assignments.get(assignment.place) is assignment for assignment in self._busy)
         assert self._load.in_flight <= self._config.in_flight
         for place, assignment in self._assignments.items():
             assert assignment.place == place and assignment.phase is not Phase.ENDED
+            assert assignment in self._busy or assignment.is_idle
             assignment.validate()
         if self._transactions is not None:
             self._transactions.validate()

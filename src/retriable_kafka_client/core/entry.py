@@ -22,6 +22,7 @@ class Verdict:
     counted: bool = False  # the user's filter dropped it, which is counted
     error: str | None = None  # the filter's exception type
     text: str | None = None
+    place: str | None = None  # where in the filter's code it was raised
     failure: Failure | None = None  # it may be run again: the filter could not look into it now
 
 

@@ -98,6 +98,8 @@ def accepted(handoff: HandOff, now: Now) -> events.Event:
             attempt=handoff.attempts,
             error=failure.error,
             text=failure.text,
+            place=failure.place,
+            traceback=failure.traceback,
             delay=max(0.0, handoff.marks.not_before_ms / 1000 - now.wall),
             retry_topic=handoff.target,
         )
@@ -109,6 +111,8 @@ def accepted(handoff: HandOff, now: Now) -> events.Event:
         reason=failure.reason,
         error=failure.error,
         text=failure.text,
+        place=failure.place,
+        traceback=failure.traceback,
         dead_letter_topic=handoff.target,
     )
 
@@ -137,6 +141,8 @@ def retried_in_place(entry: Entry, failure: Failure, attempt: int) -> events.Eve
         attempt=attempt,
         error=failure.error,
         text=failure.text,
+        place=failure.place,
+        traceback=failure.traceback,
         delay=failure.retry_in,
         retry_topic=None,
     )
@@ -153,6 +159,8 @@ def dropped(entry: Entry, failure: Failure, attempts: int) -> events.Event:
         reason=failure.reason,
         error=failure.error,
         text=failure.text,
+        place=failure.place,
+        traceback=failure.traceback,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
@@ -179,9 +180,7 @@ class Outcomes:
                 self._out.append(p.Notify(notices.nowhere(entry, route.retry_topic)))
             self.dead_letter(entry, failure, entry.attempt)
         elif failure.retry_in * 1000 > YEAR_MS:
-            too_far = retry.Failure(
-                reason=retry.REASON_NOT_BEFORE, retry_in=None, error=failure.error, text=failure.text
-            )
+            too_far = replace(failure, reason=retry.REASON_NOT_BEFORE, retry_in=None)
             self.dead_letter(entry, too_far, entry.attempt)
         else:
             # Rounded up: a copy may run later by a millisecond, never earlier.

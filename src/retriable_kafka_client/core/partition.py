@@ -216,6 +216,23 @@ class Assignment:
         """Whether there is something to commit."""
         return self.dirty and self.tracker is not None
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for records and holds none, and has nothing to commit; or does not read at all."""
+        if self.phase is Phase.STARTING:
+            return True
+        holds = self.incomplete or self.in_flight or self.sending or self.active_bytes
+        return self.phase is Phase.RUNNING and not (holds or self.paused or self.on_hold or self.owes)
+
+    @property
+    def rests_until_ms(self) -> int | None:
+        """When the nearest of its messages is due, if that is all there is to wait for; 0: it is not; None: it is idle."""
+        waiting = len(self.waiting)
+        if self.is_idle:
+            return None
+        only_waits = waiting and waiting == self.messages and not (self.chunks or self.paused or self.owes)
+        return self.waiting.next_due_ms if only_waits and not self.in_flight and not self.lanes else 0
+
     # Beginning ---------------------------------------------------------------------------------------------------------
 
     def identify(self, restored: Restored) -> None:

@@ -75,6 +75,8 @@ class Failure:
     error: str | None = None  # the exception type's qualified name
     text: str | None = None  # the exception's text if opted in, or what Reject was given
     timed_out: bool = False  # the run took longer than Consumer.timeout
+    place: str | None = None  # where in the user's code it was raised: "module:line function"
+    traceback: str | None = None  # if opted in, like the text
 
 
 def judge(

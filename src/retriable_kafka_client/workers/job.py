@@ -15,11 +15,12 @@ from types import CodeType, MethodDescriptorType, WrapperDescriptorType
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.retry import Failure, Policy, judge
+from retriable_kafka_client.core.retry import Failure, Policy, decisive, judge
 from retriable_kafka_client.errors import ConfigError, RetryAfter, cannot_now
 from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified, size_of
+from retriable_kafka_client.places import place_in, place_of, told
 from retriable_kafka_client.results import AwaitableReturned, refuse_unfinished
 from retriable_kafka_client.wire import PLAIN, Marks
 
@@ -107,7 +108,7 @@ def timed_out(spec: HandlerSpec, entry: Entry) -> Failure:
     """Judge a run that took longer than the spec's timeout."""
     error = TimeoutError(f"the handler did not end within {spec.timeout:g} s")
     failure = judge(spec.policies[entry.route], entry.attempt, error, random.random(), spec.error_text)
-    return replace(failure, timed_out=True)
+    return replace(failure, timed_out=True, place=place_in(spec.handler))
 
 
 def ended(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
@@ -130,7 +131,10 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
         message.decode_error = message.trouble = (
             None  # it refers back to the message, whose payload would wait for the next gc
         )
-    return judge(spec.policies[route], message.attempt, error, random.random(), spec.error_text)
+    policy = spec.policies[route]
+    failure = judge(policy, message.attempt, error, random.random(), spec.error_text)
+    place = place_of(decisive(policy, error), error, function=spec.handler)
+    return replace(failure, place=place, traceback=told(error) if spec.error_text else None)
 
 
 # What a handler is, as far as it can be known without calling it ------------------------------------------

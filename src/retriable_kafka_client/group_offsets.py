@@ -1,0 +1,178 @@
+"""Reading what the group has committed, beside the consumer: however far away the brokers are, and whatever is locked.
+
+The consumer's own client would do it on the loop's thread, and throws an answer away that comes too late. This one has a
+client and a thread of its own, which are there only while something is asked, and a little longer. It joins no group.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from retriable_kafka_client.absence import LOST_SECONDS
+from retriable_kafka_client.client import close_in_time, error_name, open_client
+from retriable_kafka_client.core.protocol import Place
+
+__all__ = ["GroupOffsets", "Question"]
+
+IDLE_SECONDS = 10.0  # with nothing to ask, until the client and the thread end
+PATIENCE_SECONDS = 0.5  # with one question, at least; else by how long the brokers take
+ROUND_TRIPS = 3  # longer than so many, and it waits for something else than the way
+AGAIN_SECONDS = 0.25  # until something that was refused, or is locked, is asked for again
+NOWHERE = 2_147_483_647  # a partition that there is not: its answer waits for no transaction
+
+
+class Question:
+    """What is committed for one partition. The reader's thread writes ``answer`` and ``code``, the asker the rest."""
+
+    __slots__ = ("answer", "code", "place", "withdrawn")
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.answer: tuple[int, str] | None = None  # position (negative: none) and metadata
+        self.code: str | None = None  # why there is no answer yet, where the brokers say so
+        self.withdrawn = False  # nobody waits for it any more
+
+
+class GroupOffsets:
+    """``ask`` never blocks, and may be called from any thread. An answer is never older than its question.
+
+    One partition that is locked by an open transaction makes the client repeat the whole question: what does not come in
+    time is asked for in halves, so that the others get their answers. What is in time is measured: a question that nothing
+    can lock tells how far away the brokers are.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.round_trip: float | None = None  # seconds; None: not measured yet
+        self.failure: BaseException | None = None  # nothing is asked any more
+        self._settings = settings
+        self._lock = threading.Condition()
+        self._new: list[Question] = []
+        self._runs = False
+        self._closed = False
+        self._lost_after = LOST_SECONDS
+
+    def ask(self, places: Iterable[Place]) -> list[Question]:
+        """One question for each; they are asked from now on until they are answered or withdrawn."""
+        questions = [Question(place) for place in places]
+        with self._lock:
+            if self._closed or not questions:
+                return questions
+            self._new += questions
+            self._lock.notify()
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, name="rkc-offsets", daemon=True).start()
+        return questions
+
+    def close(self) -> None:
+        """Ask nothing more. Does not wait."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify()
+
+    # The thread --------------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        client: Any = None
+        groups: deque[list[Question]] = deque()
+        try:
+            while self._take(groups):
+                group = [one for one in groups.popleft() if not one.withdrawn]
+                if not group:
+                    continue
+                if client is None:
+                    client = open_client(Consumer, self._settings)
+                    self.round_trip = None
+                if self.round_trip is not None or self._measure(client, group):
+                    self._ask(client, group, groups)
+                else:
+                    close_in_time(client, 0.0)
+                    client = None
+                    groups.append(group)
+        except BaseException as error:  # noqa: BLE001 - the askers raise it
+            self.failure = error
+        finally:
+            if client is not None:
+                close_in_time(client, 0.0)
+
+    def _take(self, groups: deque[list[Question]]) -> bool:
+        """Take in what is new, first of all; whether there is anything to do."""
+        with self._lock:
+            if not self._new and not groups:
+                self._lock.wait_for(lambda: self._closed or self._new, IDLE_SECONDS)
+            if self._new:
+                groups.appendleft(self._new)
+                self._new = []
+            if self._closed or not groups:
+                self._runs = False  # whoever asks from now on starts another thread
+                return False
+            return True
+
+    def _measure(self, client: Any, group: Sequence[Question]) -> bool:
+        """Find out how far away the brokers are; False: there was no answer for so long that the client may be lost."""
+        nowhere = [TopicPartition(group[0].place.topic, NOWHERE)]
+        deadline = time.monotonic() + self._lost_after
+        found = False  # the first answer has found the way, too
+        while not self._closed and time.monotonic() < deadline:
+            began = time.monotonic()
+            try:
+                client.committed(nowhere, max(0.1, deadline - began))
+            except KafkaException as error:
+                self._refuse(group, error)
+                continue
+            if found or time.monotonic() < began + PATIENCE_SECONDS / ROUND_TRIPS:
+                self.round_trip = time.monotonic() - began
+                self._lost_after = LOST_SECONDS
+                return True
+            found, deadline = True, time.monotonic() + self._lost_after
+        self._lost_after *= 2  # it may only be slow
+        return False
+
+    def _ask(self, client: Any, group: list[Question], groups: deque[list[Question]]) -> None:
+        assert self.round_trip is not None
+        patience = max(PATIENCE_SECONDS, ROUND_TRIPS * self.round_trip)
+        asked = {one.place: one for one in group if not one.withdrawn}
+        again = [one for one in group if asked.get(one.place) is not one]  # two that ask for one partition
+        try:
+            answers = client.committed([TopicPartition(*place) for place in asked], patience)
+        except KafkaException as error:
+            self._refuse(group, error)
+            if error_name(error) == "_TIMED_OUT":
+                self.round_trip = None
+                if self._measure(client, group) and self._is_locked(patience) and len(group) > 1:
+                    half = len(group) // 2
+                    groups.extendleft((group[half:], group[:half]))
+                    return
+            groups.append(group)
+            return
+        for answer in answers:
+            question = asked[Place(answer.topic, answer.partition)]
+            if answer.error is None:
+                question.answer = answer.offset, answer.metadata or ""
+            else:
+                if str(answer.error.name()).endswith("AUTHORIZATION_FAILED"):
+                    question.code = str(answer.error.name())
+                again.append(question)
+        if again:
+            groups.append(again)
+            self._pause()
+
+    def _is_locked(self, patience: float) -> bool:
+        return self.round_trip is not None and ROUND_TRIPS * self.round_trip <= patience
+
+    def _refuse(self, group: Iterable[Question], error: KafkaException) -> None:
+        code = error_name(error)
+        if code != "_TIMED_OUT":
+            for question in group:
+                question.code = code
+            self._pause()
+
+    def _pause(self) -> None:
+        with self._lock:
+            self._lock.wait_for(lambda: self._closed or self._new, AGAIN_SECONDS)

@@ -1,0 +1,77 @@
+"""Who stops is out of the group at once, as the broker sees it, whatever it has and whatever goes on."""
+
+import logging
+import threading
+
+import pytest
+
+from retriable_kafka_client import DISCARD, Consumer, Limits, Topic
+from tests.shell.lab import Lab, settings_of
+from tests.support.records import group_size
+from tests.support.waiting import wait_until
+
+# A session longer than the tests wait: nobody is put out for his silence.
+LONG = {"session.timeout.ms": 45_000}
+PROTOCOLS = {
+    "cooperative": settings_of("classic") | LONG,
+    "range": settings_of("range") | LONG,
+    "roundrobin": settings_of("range") | LONG | {"partition.assignment.strategy": "roundrobin"},
+    "consumer": settings_of("consumer"),
+}
+WITHIN = 15.0  # of a session of 45 s, on a busy machine
+
+
+def all_ready(*members: Consumer) -> None:
+    for member in members:
+        wait_until(lambda member=member: member.health().ready, 60, "it is ready")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_member_without_partitions_that_ends_is_out_of_the_group(
+    real_lab: Lab, protocol: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR, "retriable_kafka_client")
+    lab = real_lab
+    only = Topic(lab.topic("one", 1), dead_letter=DISCARD)
+    members = [lab.start(only, print, settings=PROTOCOLS[protocol]) for _ in range(2)]
+    all_ready(*members)
+    spare = next(member for member in members if not member.stats().partitions)
+    assert group_size(lab.servers, lab.group) == 2
+    spare.stop()
+    assert spare.join(60.0)
+    assert group_size(lab.servers, lab.group) == 1
+    other = next(member for member in members if member is not spare)
+    other.stop()
+    assert other.join(60.0)
+    assert group_size(lab.servers, lab.group) == 0
+    assert not [record for record in caplog.records if "did not leave" in record.getMessage()]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_member_that_stops_amid_a_rebalance_leaves_its_partitions_to_the_others(
+    real_lab: Lab, protocol: str
+) -> None:
+    lab = real_lab
+    topic = Topic(lab.topic("four", 4), dead_letter=DISCARD)
+    go, begun = threading.Event(), threading.Event()
+
+    def slow(_message: object) -> None:
+        begun.set()
+        go.wait(30.0)
+
+    settings, limits = PROTOCOLS[protocol], Limits(drain_timeout=30.0)
+    first = lab.start(topic, slow, settings=settings, limits=limits)
+    all_ready(first)
+    for partition in range(4):
+        lab.send(topic, b"1", partition=partition)
+    assert begun.wait(30.0)
+    joining = lab.start(topic, print, settings=settings, limits=limits)
+    # The first one drains for the rebalance that this began.
+    wait_until(lambda: group_size(lab.servers, lab.group) == 2, 60, "both are in the group")
+    joining.stop()
+    assert joining.join(60.0)
+    go.set()
+    wait_until(
+        lambda: len(first.stats().partitions) == 4 and first.health().ready, WITHIN, "the first has all again"
+    )
+    wait_until(lambda: group_size(lab.servers, lab.group) == 1, WITHIN, "the other has left")

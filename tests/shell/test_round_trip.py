@@ -1,0 +1,111 @@
+"""Brokers that are far away: everything works as near by, and takes the time that the way takes."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from retriable_kafka_client import Consumer, Limits, Message
+from retriable_kafka_client import events as ev
+from retriable_kafka_client.testing import MockKafka
+from tests.shell.lab import Lab, Log, as_json, settings_of
+from tests.support.waiting import wait_until
+
+FAR = 0.12  # seconds there and back
+VERY_FAR = 1.0
+
+
+@pytest.fixture
+def mock() -> Iterator[MockKafka]:
+    with MockKafka() as running:
+        yield running
+
+
+@pytest.fixture
+def far_lab(mock: MockKafka, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """On a mock cluster of the test's own. It is near again for the stops at the test's end."""
+    name = request.node.originalname
+    with Lab(
+        mock.bootstrap_servers, lambda topic, n, _: mock.create_topic(topic, n), name, real=False
+    ) as lab:
+        yield lab
+        mock.set_round_trip(0)
+
+
+class Runs(Log):
+    """A handler that fails each message once, and what it ran."""
+
+    def __call__(self, message: Message[Any]) -> None:
+        self.add((message.value["i"], message.attempt))
+        if message.attempt == 1:
+            raise ValueError
+
+
+def stopped_in_order(lab: Lab, *consumers: Consumer, within: float) -> bool:
+    """Stop them all; whether they ended in time."""
+    for consumer in consumers:
+        consumer.stop()
+    return all(consumer.join(within) for consumer in consumers)
+
+
+def twice(count: int, first: int = 0) -> dict[tuple[int, int], int]:
+    return {(i, attempt): 1 for i in range(first, first + count) for attempt in (1, 2)}
+
+
+@pytest.mark.parametrize("protocol", ["consumer", "classic"])
+def test_brokers_that_are_far_away_from_the_start(
+    far_lab: Lab, mock: MockKafka, caplog: pytest.LogCaptureFixture, protocol: str
+) -> None:
+    lab, runs = far_lab, Runs()
+    entry = lab.entry()
+    lab.fill(entry, [as_json({"i": i}) for i in range(2)])
+    mock.set_round_trip(FAR)
+    consumer = lab.start(entry, runs, settings=settings_of(protocol))
+    runs.wait(4)
+    assert stopped_in_order(lab, consumer, within=20)
+    assert runs.counts() == twice(2)
+    assert not lab.events.of(ev.CommitFailed)
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+    mock.set_round_trip(0)
+    lab.caught_up(entry)
+
+
+@pytest.mark.parametrize("protocol", ["consumer"])
+def test_a_second_member_gets_its_share_far_away(far_lab: Lab, mock: MockKafka, protocol: str) -> None:
+    lab, runs = far_lab, Runs()
+    entry = lab.entry(partitions=4)
+    lab.fill(entry, [as_json({"i": i}) for i in range(20)])
+    mock.set_round_trip(FAR)
+    first = lab.start(entry, runs, settings=settings_of(protocol))
+    runs.wait(40)
+    second = lab.start(entry, runs, settings=settings_of(protocol))
+    wait_until(lambda: second.stats().partitions and second.health().ready)
+    lab.fill(entry, [as_json({"i": i}) for i in range(20, 40)])
+    runs.wait(80)
+    assert second.stats().handled + second.stats().failed
+    assert stopped_in_order(lab, first, second, within=30)
+    assert runs.counts() == twice(40)
+    assert not lab.events.of(ev.CommitFailed)
+
+
+@pytest.mark.parametrize("round_trip", [FAR, VERY_FAR])
+@pytest.mark.parametrize("drain", [0.5, 30.0])
+def test_brokers_that_move_away_while_it_runs(
+    far_lab: Lab, mock: MockKafka, caplog: pytest.LogCaptureFixture, round_trip: float, drain: float
+) -> None:
+    lab, runs = far_lab, Runs()
+    entry = lab.entry()
+    # What it commits on its way tells it how far away the brokers are.
+    consumer = lab.start(entry, runs, limits=Limits(drain_timeout=drain), settings=settings_of("consumer"))
+    lab.fill(entry, [as_json({"i": i}) for i in range(2)])
+    runs.wait(4)
+    mock.set_round_trip(round_trip)
+    lab.fill(entry, [as_json({"i": i}) for i in range(2, 4)])
+    runs.wait(8)
+    assert stopped_in_order(lab, consumer, within=20)
+    assert runs.counts() == twice(4)
+    assert not lab.events.of(ev.CommitFailed)
+    assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+    mock.set_round_trip(0)
+    lab.caught_up(entry)
