@@ -114,6 +114,10 @@ class Broker:
                 self.committed.pop(place, None)
                 self._holders.pop(place, None)
 
+    @property
+    def mirrored(self) -> bool:
+        return self.cluster != "first"
+
     def mirror(self) -> None:
         """From now on it is another cluster, to which records and the group's positions, metadata and all, were copied."""
         self.cluster = "mirror"

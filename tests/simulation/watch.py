@@ -158,7 +158,11 @@ class Watch:
             return
         cover: Cover | None = None
         if committed is not None:
-            cover = self._read(tenure.place, tenure.uid, committed.position, committed.metadata)
+            # Until the first commit in a mirror, what is committed was copied.
+            copied = self.broker.mirrored
+            cover = self._read(
+                tenure.place, tenure.uid, committed.position, committed.metadata, meddled=copied
+            )
         if tenure.located and committed is None:
             raise Violation(
                 "L", f"{tenure}: no position at a clean end; the next owner may begin behind what comes"
