@@ -27,7 +27,7 @@ class Admin:
             raise KafkaException(KafkaError(KafkaError._TRANSPORT))
         return Cluster()
 
-    def describe_configs(self, resources: list[Any], request_timeout: float) -> dict[Any, Future[Any]]:
+    def describe_configs(self, resources: list[Any]) -> dict[Any, Future[Any]]:
         self.asked.append((resources[0].name, Future()))
         return {resources[0]: self.asked[-1][1]}
 

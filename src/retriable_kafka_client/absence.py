@@ -31,7 +31,8 @@ REACH_SECONDS = (
 LOST_SECONDS = 30.0  # of vain tries with a client that holds nothing: it is replaced, whoever answers
 AGAIN_SECONDS = 10.0  # between two questions to the brokers
 LOOK_SECONDS = 3.0  # between two looks whether a client has a broker
-ASK_SECONDS = 5.0
+ASK_SECONDS = 60.0  # unless the cluster's settings say otherwise
+SLOW = 3  # so many times as long as another client took to reach them, this one may take
 
 Ask = Callable[[], Future[Any]]
 
@@ -46,6 +47,7 @@ class Absence:
         self._ask = ask
         self._since: float | None = None  # monotonic; None: we are in the group, or were not yet
         self._question: Future[Any] | None = None
+        self._asked_at = 0.0  # monotonic
 
     def begin(self, now: float) -> None:
         """Our partitions were lost."""
@@ -61,11 +63,12 @@ class Absence:
         if self._since is None or now < self._since + PATIENCE_SECONDS:
             return False
         if self._question is None:
-            self._question = self._ask()
+            self._question, self._asked_at = self._ask(), now
         if not self._question.done():
             return False
         question, self._question = self._question, None
-        if question.exception() is not None:
+        took = now - self._asked_at
+        if question.exception() is not None or now < self._since + PATIENCE_SECONDS + SLOW * took:
             return False
         self._since = now
         return True
@@ -79,6 +82,8 @@ class Reach:
         self._question: Future[Any] | None = None
         self._look_at = 0.0  # monotonic, as all times here
         self._ask_at: float | None = None  # None: it has a broker, as far as we know
+        self._asked_at = 0.0
+        self._took = 0.0  # seconds, until that was answered last
         self._reached_at: float | None = None  # when another client reached them, and it did not
 
     def is_vain(self, client: Any, topic: str | None, now: float) -> bool:
@@ -96,7 +101,7 @@ class Reach:
         if self._reached_at is None:
             self._find_out(self._ask_at, now)
             return False
-        if now < self._reached_at + REACH_SECONDS:
+        if now < self._reached_at + REACH_SECONDS + SLOW * self._took:
             return False
         self._well()
         return True
@@ -104,12 +109,12 @@ class Reach:
     def _find_out(self, ask_at: float, now: float) -> None:
         if self._question is None:
             if now >= ask_at:
-                self._question = self._ask()
+                self._question, self._asked_at = self._ask(), now
                 self._ask_at = now + AGAIN_SECONDS
         elif self._question.done():
             question, self._question = self._question, None
             if question.exception() is None:
-                self._reached_at = now
+                self._reached_at, self._took = now, now - self._asked_at
 
     def _well(self) -> None:
         self._question = self._ask_at = self._reached_at = None
@@ -130,10 +135,11 @@ def _has_broker(client: Any, topic: str | None) -> bool:
 def ask_brokers(settings: Mapping[str, Any]) -> Future[None]:
     """Ask with a client of its own, on a thread; the future has an exception if there was no answer."""
     answer: Future[None] = Future()
+    timeout = int(settings.get("socket.timeout.ms", ASK_SECONDS * 1000)) / 1000
 
     def ask() -> None:
         try:
-            if not open_client(AdminClient, settings).list_topics(timeout=ASK_SECONDS).brokers:
+            if not open_client(AdminClient, settings).list_topics(timeout=timeout).brokers:
                 raise NotReachable("the cluster has no brokers at present")
             answer.set_result(None)
         except Exception as error:  # noqa: BLE001

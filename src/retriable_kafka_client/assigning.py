@@ -115,13 +115,6 @@ class Assigner:
             return (low, high) if high >= 0 else None
         return None
 
-    def ends_at(self, place: Place, timeout: float) -> int | None:
-        """Ask where its log ends, for readers of what is committed; blocks at most ``timeout`` seconds."""
-        with suppress(KafkaException):
-            answer = self._consumer.get_watermark_offsets(TopicPartition(*place), timeout, cached=False)
-            return None if answer is None else int(answer[1])
-        return None
-
 
 def _flows(assignment: Assignment) -> bool:
     return assignment.phase is Phase.RUNNING and not assignment.paused

@@ -21,7 +21,9 @@ __all__ = ["Cargo"]
 
 BUDGET = 32 * 1024 * 1024  # bytes of large messages in the client
 POLL_SECONDS = 0.02
-LAST_REPORTS_SECONDS = 1.0  # for what is on its way when the transaction is broken
+LAST_REPORTS_SECONDS = (
+    1.0  # for what is on its way when the transaction is broken, or twice what the first report took
+)
 SERVE_EVERY = 1000  # records between two looks for reports
 
 # What says nothing against the record itself: the transaction as a whole, its producer, or the brokers are in trouble.
@@ -56,6 +58,7 @@ class Cargo:
         self._limits = limits
         self._try = 0  # reports of an earlier one count for nothing
         self._left = 0
+        self._reported_at: float | None = None  # monotonic; when the brokers first said something of this try
         self._letters: list[_Letter] = []
         for handoff in transact.handoffs:
             self._add(handoff, copy_parcel(handoff, wall, _nowhere))
@@ -88,6 +91,8 @@ class Cargo:
     def send(self, producer: Producer, deadline: float) -> KafkaError | None:
         """Send all and wait until the brokers have it; returns the first error. Raises KafkaException."""
         self._try += 1
+        began = time.monotonic()
+        self._reported_at = None
         self._left = 0
         groups = Groups(lambda: producer, self._limits, client_limit=LARGEST_COPY, budget=BUDGET)
         for letter in self._letters:
@@ -108,9 +113,14 @@ class Cargo:
             if self._first_error() is not None:
                 # The client lets nothing more go. What is on its way is waited for: it may be refused, too, and an abort
                 # that finds something under way was seen to hang.
-                deadline = min(deadline, time.monotonic() + LAST_REPORTS_SECONDS)
+                last = time.monotonic() + max(LAST_REPORTS_SECONDS, 2 * self._first_report(began))
+                deadline = min(deadline, last)
             groups.advance()
         return self._first_error() or (KafkaError(KafkaError._TIMED_OUT) if self._left else None)
+
+    def _first_report(self, began: float) -> float:
+        """Seconds until the brokers said something of this try."""
+        return 0.0 if self._reported_at is None else self._reported_at - began
 
     def _produce(self, producer: Producer, letter: _Letter, deadline: float) -> bool:
         """Whether the client took it."""
@@ -135,6 +145,8 @@ class Cargo:
 
     def _settled(self, number: int, letter: _Letter, error: KafkaError | None, _report: Any) -> None:
         if number == self._try:
+            if self._reported_at is None:
+                self._reported_at = time.monotonic()
             self._left -= 1
             letter.error = error
 

@@ -169,11 +169,14 @@ def _in_flight(cluster: Cluster) -> dict[str, Any]:
 
 
 def transaction_settings(
-    cluster: Cluster, transactional_id: str, *, on_error: OnError | None = None
+    cluster: Cluster, transactional_id: str, *, seconds: float = 0.0, on_error: OnError | None = None
 ) -> dict[str, Any]:
-    """Return a transactional producer's settings. What it leaves open when it dies ends before its membership does."""
+    """Return a transactional producer's settings. What it leaves open when it dies ends before its membership does.
+
+    Transactions that need ``seconds`` get that time, if the membership lasts so long.
+    """
     session_ms = _number(cluster.settings, "session.timeout.ms", _SESSION_MS)
-    transaction_ms = max(2_000, min(_TRANSACTION_MS, session_ms - 1_000))
+    transaction_ms = max(2_000, min(max(_TRANSACTION_MS, int(seconds * 1000)), session_ms - 1_000))
     settings = {
         # The brokers say "not yet" while they write the last transaction's markers: with the client's own 100 ms that
         # is what each transaction takes.

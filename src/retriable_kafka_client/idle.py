@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaException
 
 from retriable_kafka_client.assigning import Assigner
 from retriable_kafka_client.core.partition import Assignment
@@ -14,13 +17,14 @@ __all__ = ["IdleLooks"]
 
 IDLE_SECONDS = 0.5  # between two looks
 AT_ONCE = 500  # partitions
-END_SECONDS = 0.1  # to ask where a log ends
 
 
 class IdleLooks:
-    """Looks now and then."""
+    """Looks now and then. ``ask`` asks where logs end, for readers of what is committed, and returns at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, ask: Callable[[Collection[Place]], Mapping[Place, Future[Any]]]) -> None:
+        self._ask = ask
+        self._asked: dict[Place, tuple[Assignment, Future[Any]]] = {}  # without an answer yet
         self._passed_at = 0.0
         self._ends_at = 0.0
         self._round: list[Place] = []  # partitions that `passed` has still to look at
@@ -45,16 +49,22 @@ class IdleLooks:
 
     def ends(self, assigner: Assigner, busy: Iterable[Assignment], now: Now) -> Iterator[Idle]:
         """Chunks may be overdue of which the log holds no more: only where it ends can that be told."""
+        for one, answer in [asked for asked in self._asked.values() if asked[1].done()]:
+            del self._asked[one.place]
+            with suppress(KafkaException):
+                end = int(answer.result().offset)
+                position = assigner.positions([one.place]).get(one.place) if one.hands_out else None
+                if position is not None and position >= end:
+                    yield Idle(one.place, position)
         if now.mono < self._ends_at:
             return
         self._ends_at = now.mono + IDLE_SECONDS
         wall_ms = int(now.wall * 1000)
-        due = [
-            one.place for one in busy if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
-        ]
-        random.shuffle(due)  # brokers that are slow to answer hold up no more than one question
-        for place, position in assigner.positions(due).items():
-            if assigner.ends_at(place, END_SECONDS) == position:
-                yield Idle(place, position)
-            if time.monotonic() > now.mono + END_SECONDS:
-                return
+        due = {
+            one.place: one
+            for one in busy
+            if one.hands_out and not one.paused and one.chunks.is_overdue(wall_ms)
+            if one.place not in self._asked
+        }
+        if due:
+            self._asked |= {place: (due[place], answer) for place, answer in self._ask(due).items()}

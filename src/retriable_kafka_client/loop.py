@@ -78,6 +78,7 @@ LAST_COMMIT_SECONDS = (
 )
 SESSION_MS = 45_000  # the client's default
 CLOSE_SECONDS = 5.0
+ROUND_TRIPS = 5  # as many times as the topics took, a transactional producer may take to begin
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
 REVOKE_SHARE = 0.9  # and with the last commit
 SILENCE_SECONDS = 10.0  # of a commit, until health says so
@@ -133,7 +134,7 @@ class Loop:
         self._positions = Positions(self._errors, self._offsets)
         self._history = History()
         self._locator = Locator(lambda: self._admin)
-        self._idle_looks = IdleLooks()
+        self._idle_looks = IdleLooks(lambda places: ask_stable_ends(self._admin, places))
         self._figures = Figures()
         self._lags = Lags(
             notifier.tell,
@@ -148,6 +149,7 @@ class Loop:
         self._was_in_doubt = False  # whether the brokers could be used
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._publishing = 0  # bytes of what handlers sent that no broker has answered for
+        self._checked_in = 0.0  # seconds
         self._reopen = False  # a new client is called for
         self._rebalance_drain = self._revoke_time = self._session = (
             0.0  # seconds, as the client's settings have it
@@ -201,7 +203,8 @@ class Loop:
             on_error=lambda error: complaints.append(f"{error.name()}: {error.str()}"),
         )
         self._admin = open_client(AdminClient, settings)
-        return topics.check(
+        began = time.monotonic()
+        directory = topics.check(
             self._admin,
             self._config.engine.routes,
             bootstrap_servers=self._config.cluster.bootstrap_servers,
@@ -209,6 +212,8 @@ class Loop:
             stopped=lambda: self._control.stop,
             refused_by=lambda: next((c for c in reversed(complaints) if "ALL_BROKERS_DOWN" not in c), None),
         )
+        self._checked_in = time.monotonic() - began
+        return directory
 
     def _consume(self) -> None:
         config = self._config
@@ -251,13 +256,16 @@ class Loop:
         transactor = Transactor(
             config.cluster,
             config.engine.group,
-            member_settings=consumer_settings(config.cluster, config.limits, config.engine.group),
+            offsets=self._offsets,
             limits=limits,
             admin=lambda: self._admin,
             wake=self._runner.ring,
         )
         self._transacting = Transacting(transactor, self._troubles, self._errors, self._outflow)
-        transactor.begin(BEFORE_ASSIGNMENT_SECONDS, lambda: self._control.stop)
+        # The brokers are there: what they have taken to say so is the way to them.
+        transactor.begin(
+            BEFORE_ASSIGNMENT_SECONDS + ROUND_TRIPS * self._checked_in, lambda: self._control.stop
+        )
 
     def _member(self) -> None:
         """Be a member of the group with one client, until stopped or until a new client is called for."""

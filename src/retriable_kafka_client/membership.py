@@ -95,7 +95,7 @@ class _Coordinator:
     def _told(self, text: str) -> None:
         with suppress(ValueError):
             self.state = str((json.loads(text).get("cgrp") or {}).get("state", ""))
-        if self.state in ("", "up"):
+        if self.state in ("", "up", "wait-broker", "wait-broker-transport"):  # it knows of one, if far away
             self._gone_since = None
         elif self._gone_since is None:
             self._gone_since = time.monotonic()

@@ -37,6 +37,7 @@ class Recaller:
         self._client: Any = None
         self._recall: Recall | None = None
         self._heard_at = 0.0  # monotonic
+        self._lost_after = LOST_SECONDS  # doubled each time: it may only be slow
 
     def perform(self, command: Recall | CancelRecall) -> None:
         """Begin, or end, as the engine says."""
@@ -68,8 +69,9 @@ class Recaller:
             self._stop()
             return [RecallEnded(recall, reached=False)]
         if batch:
-            self._heard_at = time.monotonic()
-        elif time.monotonic() >= self._heard_at + LOST_SECONDS:
+            self._heard_at, self._lost_after = time.monotonic(), LOST_SECONDS
+        elif time.monotonic() >= self._heard_at + self._lost_after:
+            self._lost_after *= 2
             close_in_time(self._client, 0.0)
             self._client = self._recall = None
             return [RecallEnded(recall, reached=False)]

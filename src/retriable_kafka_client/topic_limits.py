@@ -15,7 +15,6 @@ from retriable_kafka_client.client import is_mock
 
 __all__ = ["TopicLimits"]
 
-_ASK = 5.0  # seconds: time-out of one question
 _AGAIN = 60.0  # seconds until a topic whose limit was not told is asked for again
 
 
@@ -47,7 +46,7 @@ class TopicLimits:
         self._limits[topic] = size
 
     def pending(self, topic: str) -> bool:
-        """Whether an answer is still to come, at most some seconds from now. Asks, if nobody has."""
+        """Whether an answer is still to come, at the latest when the client's requests time out. Asks, if nobody has."""
         question = self._questions.get(topic)
         if question is None:
             if self._limits.get(topic) is not None:
@@ -79,7 +78,7 @@ class TopicLimits:
             if self._mock:
                 return None
             resource = ConfigResource(ResourceType.TOPIC, topic)
-            question: Future[Any] = admin.describe_configs([resource], request_timeout=_ASK)[resource]
+            question: Future[Any] = admin.describe_configs([resource])[resource]
         except KafkaException:
             return None  # nobody answers at present
         self._questions[topic] = question

@@ -11,23 +11,21 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from confluent_kafka import Consumer as KafkaConsumer
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client.absence import LOST_SECONDS
 from retriable_kafka_client.cargo import Cargo
-from retriable_kafka_client.client import close_in_time, is_fatal, open_client, transaction_settings
-from retriable_kafka_client.committing import positions_of, said_by
+from retriable_kafka_client.client import is_fatal, transaction_settings
+from retriable_kafka_client.committing import positions_of
 from retriable_kafka_client.config import Cluster
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.core.transactions import has_landed
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
+from retriable_kafka_client.group_offsets import GroupOffsets
 from retriable_kafka_client.groups import SINGLE, Limits
 from retriable_kafka_client.native import Empty, SimpleQueue
 from retriable_kafka_client.transactional import TransactionalClient, reason_of
@@ -39,9 +37,10 @@ log = logging.getLogger("retriable_kafka_client")
 
 OPEN_SECONDS = 5.0  # one try to initialise a producer
 PAUSE_SECONDS = 0.25  # until the next
-ABORT_SECONDS = 1.0  # then another producer takes over, which aborts it, too
 SHARE = 0.8  # of the transaction's time-out, for all that comes before its commit
-ASK_SECONDS = 2.0  # one try to read the group's positions
+LOOK_SECONDS = 0.02  # between looks for an answer
+ABORT_SHARE = 0.3  # for its abort; then another producer takes over, which aborts it, too
+ROUND_TRIPS = 10  # twice as many as a transaction takes
 STUCK_SECONDS = (
     40.0  # until a call that does not come back is given up: longer than all time-outs of one transaction
 )
@@ -75,16 +74,12 @@ class _Means:
     group: str
     id: str
     settings: Mapping[str, Any]
-    member_settings: Mapping[str, Any]
+    longer: Callable[[float], Mapping[str, Any]]  # settings for transactions that may take so many seconds
+    offsets: GroupOffsets
     limits: Limits
     admin: Callable[[], AdminClient]
     wake: Callable[[], None]
     clock: Callable[[], float]
-
-    @property
-    def seconds(self) -> float:
-        """The time-out of a transaction."""
-        return int(self.settings["transaction.timeout.ms"]) / 1000
 
 
 class Transactor:
@@ -95,7 +90,7 @@ class Transactor:
         cluster: Cluster,
         group: str,
         *,
-        member_settings: Mapping[str, Any],
+        offsets: GroupOffsets,
         limits: Limits,
         admin: Callable[[], AdminClient],
         wake: Callable[[], None],
@@ -106,7 +101,8 @@ class Transactor:
             group=group,
             id=name,
             settings=transaction_settings(cluster, name),
-            member_settings=member_settings,
+            longer=lambda seconds: transaction_settings(cluster, name, seconds=seconds),
+            offsets=offsets,
             limits=limits,
             admin=admin,
             wake=wake,
@@ -161,9 +157,14 @@ class Transactor:
             self._in_flight = self._since = None
             answer = self._worker.answers.popleft()
             return answer.judged() if isinstance(answer, _Found) else answer
-        if self._in_flight is not None and time.monotonic() >= self._worker.moved_at + STUCK_SECONDS:
+        if self._in_flight is not None and time.monotonic() >= self._worker.moved_at + self._patience:
             self._replace(self._in_flight)
         return None
+
+    @property
+    def _patience(self) -> float:
+        more = self._worker.seconds - int(self._means.settings["transaction.timeout.ms"]) / 1000
+        return STUCK_SECONDS + 2 * more
 
     def _replace(self, transact: Transact) -> None:
         """The thread is held up by a call that does not come back: another one finds out how far it has come.
@@ -205,11 +206,12 @@ class _Worker:
         self.failure: BaseException | None = None
         self.thread = threading.Thread(target=self._run, name="rkc-transactions", daemon=True)
         self._in_doubt = in_doubt
-        self._group, self._id, self._seconds = means.group, means.id, means.seconds
+        self._group, self._id, self._means = means.group, means.id, means
         # By whether each record goes in a request of its own.
-        self._clients = {False: TransactionalClient(means.settings)}
-        self._single_settings = {**means.settings, **SINGLE, "transactional.id": f"{means.id}-large"}
-        self._member_settings = means.member_settings
+        self._clients: dict[bool, TransactionalClient] = {}
+        self._offsets = means.offsets
+        self._settings = means.settings
+        self._use(means.settings)
         self._limits = means.limits
         self._writable = Writable(means.admin)
         self._wake = means.wake
@@ -237,6 +239,26 @@ class _Worker:
             for client in self._clients.values():
                 client.discard()
 
+    @property
+    def seconds(self) -> float:
+        """The time-out of a transaction."""
+        return int(self._settings["transaction.timeout.ms"]) / 1000
+
+    def _use(self, settings: Mapping[str, Any]) -> None:
+        """New producers are made with these."""
+        self._settings = settings
+        self._single_settings = {**settings, **SINGLE, "transactional.id": f"{self._id}-large"}
+        for large, client in self._clients.items():
+            client.use(self._single_settings if large else settings)
+
+    def _take_time(self) -> None:
+        """Where the brokers are so far away that a transaction would not be through in time, let it have more time."""
+        wanted = ROUND_TRIPS * (self._offsets.round_trip or 0.0)
+        if wanted > self.seconds:
+            longer = self._means.longer(wanted)
+            if longer["transaction.timeout.ms"] != self._settings["transaction.timeout.ms"]:
+                self._use(longer)
+
     def _move(self) -> None:
         self.moved_at = time.monotonic()
 
@@ -255,8 +277,8 @@ class _Worker:
 
     def _open(self, *, large: bool) -> Producer | None:
         """Initialise until it succeeds; None when closing."""
-        if large and large not in self._clients:
-            self._clients[large] = TransactionalClient(self._single_settings)
+        if large not in self._clients:
+            self._clients[large] = TransactionalClient(self._single_settings if large else self._settings)
         while not self.closing.is_set():
             self._move()
             try:
@@ -286,6 +308,7 @@ class _Worker:
                 self._move()
                 time.sleep(0.01)
             large = cargo.is_large
+            self._take_time()
             producer = self._open(large=large)
             if producer is None:
                 return None
@@ -293,7 +316,7 @@ class _Worker:
             problem = self._fill(producer, job, cargo)
             if problem is None:
                 return self._commit(client, transact, large=large)
-            client.abort(time.monotonic() + ABORT_SECONDS)
+            client.abort(time.monotonic() + self.seconds * ABORT_SHARE)
             if cargo.is_broken:
                 # The client goes on with the number after a refused record's, and the broker refuses that as a gap.
                 client.discard()
@@ -312,7 +335,7 @@ class _Worker:
 
     def _fill(self, producer: Producer, job: _Job, cargo: Cargo) -> KafkaError | None:
         """Put all of it into a transaction, up to its commit; the error if that failed."""
-        deadline = time.monotonic() + self._seconds * SHARE
+        deadline = time.monotonic() + self.seconds * SHARE
         try:
             producer.begin_transaction()
             problem = cargo.send(producer, deadline)
@@ -341,7 +364,7 @@ class _Worker:
     ) -> Transacted | _Found | None:
         self._move()
         try:
-            client.commit(time.monotonic() + self._seconds)
+            client.commit(time.monotonic() + self.seconds)
         except KafkaException as error:
             code = str(reason_of(error).name())
         else:
@@ -358,30 +381,17 @@ class _Worker:
     def _find_out(self, transact: Transact, code: str) -> _Found | None:
         """Read what the group has committed, now that nothing is open. None when closing."""
         wanted = {one.place: (one.position, one.metadata) for one in transact.progress if one.news}
-        while wanted and not self.closing.is_set():
-            reader = open_client(KafkaConsumer, dict(self._member_settings))
-            try:
-                stands = self._read(reader, wanted)
-            finally:
-                close_in_time(reader, 0.0)
-            if stands is not None:
-                return _Found(transact, stands, code)
-        return None if self.closing.is_set() else _Found(transact, {}, code)
-
-    def _read(self, reader: Any, wanted: Mapping[Place, tuple[int, str]]) -> dict[Place, bool] | None:
-        """Whether the group's positions are these. None: closing, or the reader had its time."""
-        deadline = time.monotonic() + LOST_SECONDS
-        while not self.closing.is_set() and time.monotonic() < deadline:
+        questions = self._offsets.ask(wanted)
+        while any(question.answer is None for question in questions):
+            if self.closing.is_set():
+                for question in questions:
+                    question.withdrawn = True
+                return None
+            if self._offsets.failure is not None:
+                raise self._offsets.failure
             self._move()
-            with suppress(KafkaException):
-                answers: Sequence[Any] = reader.committed(
-                    [TopicPartition(*place) for place in wanted], ASK_SECONDS
-                )
-                if all(one.error is None for one in answers):
-                    found = said_by(answers)
-                    return {place: found[place] == said for place, said in wanted.items()}
-            time.sleep(PAUSE_SECONDS)
-        return None
+            time.sleep(LOOK_SECONDS)
+        return _Found(transact, {one.place: one.answer == wanted[one.place] for one in questions}, code)
 
 
 def _is_refusal(error: KafkaError) -> bool:

@@ -32,17 +32,25 @@ class TransactionalClient:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._statistics = _Statistics()
+        self._settings: dict[str, Any] = {}
+        self._sure = float(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
+        self._producer: Producer | None = None
+        self._initialised = False
+        self._made_at = 0.0  # monotonic
+        self._lost_after = LOST_SECONDS  # doubled each time: it may only be slow
+        self._ended = 0  # requests to end a transaction that the producer has sent, if none was sent twice
+        self._doubt = False  # one may have been
+        self.use(settings)
+
+    def use(self, settings: Mapping[str, Any]) -> None:
+        """Make producers with these from now on."""
         self._settings = {
             **settings,
             "statistics.interval.ms": STATISTICS_MS,
             "stats_cb": self._statistics.take,
         }
-        self._sure = float(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
-        self._producer: Producer | None = None
-        self._initialised = False
-        self._made_at = 0.0  # monotonic
-        self._ended = 0  # requests to end a transaction that the producer has sent, if none was sent twice
-        self._doubt = False  # one may have been
+        if self._producer is not None:
+            self.discard()
 
     def open(self, timeout: float) -> Producer:
         """Return a producer without an open transaction, new where the last one is in doubt. KafkaException: not yet."""
@@ -57,9 +65,13 @@ class TransactionalClient:
             try:
                 self._producer.init_transactions(timeout)
             except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() >= self._made_at + LOST_SECONDS:
+                lost = time.monotonic() >= self._made_at + self._lost_after
+                if lost or not error.args[0].retriable():
                     self.discard()
+                if lost:
+                    self._lost_after *= 2
                 raise
+            self._lost_after = LOST_SECONDS
             self._initialised = True
         return self._producer
 

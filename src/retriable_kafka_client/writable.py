@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -26,7 +27,7 @@ TOPIC_CODES = frozenset(
 )
 """Refusals that hold for every record of the topic."""
 
-ASK_SECONDS = 5.0
+WAIT_SECONDS = 5.0  # for an answer; a later one counts, too, and meanwhile the transaction finds out
 GOOD_SECONDS = 30.0  # how long a yes counts
 BAD_SECONDS = 1.0
 NEW_SECONDS = 0.5  # a topic that was made just now is not known to every broker
@@ -40,6 +41,7 @@ class Writable:
         self._admin = admin
         self._clock = clock
         self._known: dict[str, tuple[float, str | None]] = {}  # until when, and the code of a no
+        self._questions: dict[str, Future[Any]] = {}  # under way
 
     def refusals(self, topics: Collection[str]) -> dict[str, str]:
         """Those that cannot be written to, with the code. Where nobody answers, the transaction shall find out."""
@@ -52,8 +54,8 @@ class Writable:
                 if code == "UNKNOWN_TOPIC_OR_PART" and self._clock() < deadline:
                     again.append(topic)
                     continue
-                until = self._clock() + (GOOD_SECONDS if code is None else BAD_SECONDS)
-                self._known[topic] = (until, code)
+                good = code is None and topic not in self._questions
+                self._known[topic] = (self._clock() + (GOOD_SECONDS if good else BAD_SECONDS), code)
             unknown = again
             if unknown:
                 time.sleep(STEP_SECONDS)
@@ -64,25 +66,28 @@ class Writable:
         """Ask for these again."""
         for topic in topics:
             self._known.pop(topic, None)
+            self._questions.pop(topic, None)
 
     def _ask(self, topics: Collection[str]) -> dict[str, str | None]:
+        new = [topic for topic in topics if topic not in self._questions]
         try:
-            questions = self._admin().describe_topics(
-                TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=ASK_SECONDS
-            )
+            if new:
+                self._questions |= self._admin().describe_topics(
+                    TopicCollection(new), include_authorized_operations=True
+                )
         except KafkaException:
             return dict.fromkeys(topics)
-        return {topic: _code(question) for topic, question in questions.items()}
+        wait([self._questions[topic] for topic in topics], WAIT_SECONDS)
+        done = [topic for topic in topics if self._questions[topic].done()]
+        return dict.fromkeys(topics) | {topic: _code(self._questions.pop(topic)) for topic in done}
 
 
-def _code(question: Any) -> str | None:
+def _code(question: Future[Any]) -> str | None:
     try:
-        operations = question.result(ASK_SECONDS + 1.0).authorized_operations
+        operations = question.result().authorized_operations
     except KafkaException as error:
         code: KafkaError = error.args[0]
         return str(code.name()) if code.name() in TOPIC_CODES else None
-    except TimeoutError:
-        return None
     if operations and AclOperation.WRITE not in operations and AclOperation.ALL not in operations:
         return "TOPIC_AUTHORIZATION_FAILED"
     return None

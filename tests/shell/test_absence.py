@@ -94,8 +94,23 @@ def test_a_client_has_its_time_to_find_the_brokers_that_others_reach() -> None:
     assert not passes(200, 210)
     brokers.asked[2].set_result(None)
     assert not passes(210, 210 + int(REACH_SECONDS))
-    assert passes(210 + int(REACH_SECONDS), 215 + int(REACH_SECONDS))
+    assert passes(210 + int(REACH_SECONDS), 240 + int(REACH_SECONDS))  # the question took some seconds, too
     assert len(brokers.asked) == 3
+
+
+def test_a_client_has_longer_where_others_take_long_to_reach_the_brokers() -> None:
+    brokers, client = Brokers(), Client()
+    client.has_broker = False
+    reach = Reach(brokers.ask)
+    assert not any(reach.is_vain(client, "t", float(now)) for now in range(30))
+    brokers.asked[0].set_result(None)
+    assert not any(reach.is_vain(client, "t", float(now)) for now in range(30, 60 + int(REACH_SECONDS)))
+
+    absence = Absence(brokers.ask)
+    absence.begin(0.0)
+    assert not absence.is_vain(PATIENCE_SECONDS)
+    brokers.asked[-1].set_result(None)
+    assert not absence.is_vain(PATIENCE_SECONDS + 20.0)
 
 
 def test_who_is_not_looked_at_for_long_begins_anew() -> None:
