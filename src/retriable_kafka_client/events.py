@@ -54,7 +54,9 @@ class Event:
 class AssignmentStarted(Event):
     """A partition is ours and consuming begins at ``position``; ``restored`` messages above it are known as done."""
 
-    position: int | None  # None: nothing is committed, auto.offset.reset decides
+    position: (
+        int | None
+    )  # None: nothing is committed; at the log's beginning, unless auto.offset.reset is "error"
     restored: int
 
 
