@@ -37,6 +37,7 @@ __all__ = [
     "largest_record",
     "offsets_settings",
     "open_client",
+    "poll_interval",
     "producer_settings",
     "transaction_settings",
     "without_secrets",
@@ -420,6 +421,11 @@ def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
             max(_RECEIVE_BYTES, fetch + _OVERHEAD, limits.largest_message + _OVERHEAD), _LARGEST_RECEIVE
         ),
     }
+
+
+def poll_interval(cluster: Cluster) -> float:
+    """In seconds: a consumer that has not polled for as long loses its partitions."""
+    return _number(cluster.settings, "max.poll.interval.ms", 300_000) / 1000
 
 
 def largest_record(cluster: Cluster) -> int:

@@ -15,13 +15,19 @@ from typing import Any, Literal, Self
 
 from confluent_kafka import Message as KafkaMessage
 
+from retriable_kafka_client.client import poll_interval
 from retriable_kafka_client.config import Cluster, Limits, Topic
 from retriable_kafka_client.core.engine import EngineConfig, Route
 from retriable_kafka_client.core.retry import Policy
 from retriable_kafka_client.core.settings import Ordering
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError, seconds
 from retriable_kafka_client.events import Event
-from retriable_kafka_client.executor import check_executor, make_runner, refuse_patched_pool
+from retriable_kafka_client.executor import (
+    check_executor,
+    make_runner,
+    refuse_patched_pool,
+    shares_interpreter,
+)
 from retriable_kafka_client.exits import consumer_ended, consumer_runs
 from retriable_kafka_client.foreign_serde import AnyDeserializer, adapted
 from retriable_kafka_client.forks import Home, used_before_fork
@@ -334,6 +340,8 @@ class Consumer:
             ordering=self._ordering,
             exactly_once=self._exactly_once,
             reset=reset_rule(self._cluster.settings),
+            solo=shares_interpreter(self._executor),
+            solo_patience=poll_interval(self._cluster),
         )
         intake = Intake(
             engine.routing,

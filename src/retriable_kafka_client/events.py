@@ -21,6 +21,7 @@ __all__ = [
     "Event",
     "ForeignCopies",
     "HandOffRefused",
+    "HandlerStuck",
     "HandlerTimedOut",
     "MessageDeadLettered",
     "MessageDropped",
@@ -302,6 +303,19 @@ class WorkerDied(Event):
 
     offset: int
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerStuck(Event):
+    """The consumer's loop could not run for ``seconds``, so that its partitions were lost, and this message ran meanwhile.
+
+    It runs again with nothing else of this consumer beside it. ``alone``: it did so already, and so it is the one.
+    """
+
+    offset: int
+    attempt: int
+    seconds: float
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ __all__ = [
     "check_executor",
     "make_runner",
     "refuse_patched_pool",
+    "shares_interpreter",
 ]
 
 
@@ -67,6 +68,11 @@ def make_runner(executor: int | Executor, spec: HandlerSpec, *, slots: int | Non
         workers = getattr(executor, "_max_workers", None)
         slots = workers if isinstance(workers, int) and workers > 0 else 4 * (os.cpu_count() or 1)
     return FuturesRunner(executor, spec, slots)
+
+
+def shares_interpreter(executor: int | Executor) -> bool:
+    """Whether a handler that keeps the interpreter's lock keeps the consumer's loop from running."""
+    return not isinstance(executor, (ProcessExecutor, ProcessPoolExecutor))
 
 
 def refuse_patched_pool(executor: object) -> None:

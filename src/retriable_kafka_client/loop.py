@@ -32,6 +32,7 @@ from retriable_kafka_client.client import (
     error_name,
     offsets_settings,
     open_client,
+    poll_interval,
     producer_settings,
 )
 from retriable_kafka_client.client_errors import BEFORE_ASSIGNMENT_SECONDS, ClientErrors
@@ -56,6 +57,7 @@ from retriable_kafka_client.positions import Positions
 from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.sender import Sender
 from retriable_kafka_client.snapshot import Figures, Snapshot, take_stats, why_not_ready, worth_knowing
+from retriable_kafka_client.stalls import Stalls
 from retriable_kafka_client.standing import Standing
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.topic_limits import TopicLimits
@@ -157,6 +159,7 @@ class Loop:
         self._closing: threading.Event  # of the present client
         self._settings: dict[str, Any]  # likewise
         self._callback_failure: BaseException | None = None
+        self._stalls = Stalls(runner)
         self._consumer: Any = None
         self._assigner: Assigner
         self._committer: Committer
@@ -277,7 +280,8 @@ class Loop:
         settings["on_commit"] = self._guarded(self._committed)
         self._settings = settings
         # Whoever drains for longer in a rebalance is put out of the group.
-        most = int(settings.get("max.poll.interval.ms", 300_000)) / 1000
+        most = poll_interval(config.cluster)
+        self._stalls.begin(most, time.monotonic())
         self._rebalance_drain = min(config.limits.drain_timeout, most * REBALANCE_SHARE)
         self._revoke_time = most * REVOKE_SHARE
         # A coordinator that is silent for longer has put us out, and takes no commit any more.
@@ -340,8 +344,12 @@ class Loop:
         if self._callback_failure is not None:
             raise self._callback_failure
         runner = self._runner
-        runner.sweep(time.monotonic())
+        now = time.monotonic()
+        stood = self._stalls.turn(now)
+        runner.sweep(now)
         harvest = runner.take()
+        if stood:
+            self._stalls.took(harvest)
         if harvest:
             self._finished(harvest)
         if runner.failure is not None:
@@ -739,7 +747,13 @@ class Loop:
 
     def _on_lost(self, places: Places) -> None:
         self._standing.lost()
-        self._end(places, "lost")
+        now = time.monotonic()
+        if self._stalls.turn(now):
+            harvest = self._runner.take()
+            self._stalls.took(harvest)
+            self._finished(harvest)
+        suspects, stood = self._stalls.suspects(places, now) if self._config.engine.solo else ((), 0.0)
+        self._end(places, "lost", suspects, stood)
         self._forget_starts(places)
         self._assigner.give_up(places)
 
@@ -748,13 +762,19 @@ class Loop:
         for place in places:
             self._anew.pop(place, None)
 
-    def _end(self, places: Sequence[p.Place], reason: str) -> None:
+    def _end(
+        self,
+        places: Sequence[p.Place],
+        reason: str,
+        suspects: Sequence[p.Suspect] = (),
+        stood: float = 0.0,
+    ) -> None:
         self._positions.drop(places)
         self._locator.drop(places)
         for place in places:
             self._epochs.pop(place, None)
         self._starts = [start for start in self._starts if start.place not in places]
-        self._tell(p.Ended(places, reason))
+        self._tell(p.Ended(places, reason, suspects, stood))
         if self._transacting is not None:
             self._transacting.ended()
 

@@ -36,6 +36,7 @@ SINGLE_MESSAGES = (
     *WITH_TEXT,
     events.ChunksGivenUp,
     events.ForeignCopies,
+    events.HandlerStuck,
     events.HandlerTimedOut,
     events.NoRetryTopic,
     events.OffsetMapOverflow,
@@ -227,6 +228,18 @@ class Notifier:
                     _quoted(event.group),
                     event.offset,
                     _quoted(event.group),
+                    others,
+                )
+            case events.HandlerStuck():
+                log.error(
+                    "group %s: partitions were lost because nothing could run in this process for %.1f s; %s %s/%d, attempt"
+                    " %d: a handler that calls C code must let go of the interpreter (GIL), or run in a ProcessExecutor%s",
+                    group,
+                    event.seconds,
+                    "alone ran" if event.alone else "meanwhile ran, and will run again alone,",
+                    place,
+                    event.offset,
+                    event.attempt,
                     others,
                 )
             case events.HandlerTimedOut():

@@ -48,6 +48,7 @@ class Commits:
             topic, partition = progress.place
             code = event.codes.get(progress.place)
             if code is None:
+                assignment.told_completed = assignment.sent_completed
                 units = len(progress.metadata)
                 told.append(
                     events.Committed(

@@ -7,12 +7,14 @@ from collections.abc import Collection, Sequence
 
 from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.entry import DUPLICATE, FOREIGN, Entry
+from retriable_kafka_client.core.entry import DUPLICATE, FOREIGN, STUCK, Entry
 from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.settings import Counters, EngineConfig
+from retriable_kafka_client.core.solo import Solo
 from retriable_kafka_client.core.strangers import Strangers
+from retriable_kafka_client.core.suspects import Suspects
 
 __all__ = ["Dispatch"]
 
@@ -23,7 +25,13 @@ class Dispatch:
     """Hands out, partition by partition in turn. What is to be done goes to ``out``."""
 
     def __init__(
-        self, config: EngineConfig, load: Load, outcomes: Outcomes, counters: Counters, out: list[p.Command]
+        self,
+        config: EngineConfig,
+        load: Load,
+        outcomes: Outcomes,
+        counters: Counters,
+        out: list[p.Command],
+        suspects: Suspects,
     ) -> None:
         self._config = config
         self._load = load
@@ -31,6 +39,7 @@ class Dispatch:
         self._counters = counters
         self._out = out
         self._strangers = Strangers()
+        self.solo = Solo(load, suspects, config.solo_patience)
         self._now = p.Now(0.0, 0.0)  # of the release under way
         self._turn = 0  # which partition hands out first
 
@@ -39,11 +48,15 @@ class Dispatch:
         config = self._config
         self._now = now
         running = [a for a in assignments if a.phase is Phase.RUNNING]
+        if config.solo and self._holds(running):
+            return
         wall_ms = math.floor(now.wall * 1000)
         for assignment in running:
             room = config.in_flight - self._load.in_flight
             if assignment.due and room > 0:
                 self._hand_out(assignment, assignment.take_due(room, wall_ms), urgent=True)
+        if config.solo and self._holds(running):
+            return
         # A full house of ordinary messages would make those wait whose time comes.
         most = config.in_flight - config.reserve
         able = [a for a in running if a.is_ready or a.blocked]
@@ -60,9 +73,19 @@ class Dispatch:
                         self._out.append(p.RunBatch(batch))
                     else:
                         self._hand_out(assignment, assignment.take(room, wall_ms))
+                    if assignment.solos:
+                        self._holds(running)
+                        return
                     if assignment.is_ready:
                         still.append(assignment)
             able = still
+
+    def _holds(self, running: Sequence[Assignment]) -> bool:
+        """Whether one message has the consumer to itself, or is about to; it starts if it may."""
+        held = self.solo.hold(running, self._now)
+        if isinstance(held, Entry):
+            self._hand_out(held.assignment, [held])
+        return bool(held)
 
     def _hand_out(self, assignment: Assignment, entries: list[Entry], *, urgent: bool = False) -> None:
         self._tell_blocked(assignment)
@@ -79,6 +102,8 @@ class Dispatch:
             verdict = entry.verdict
             if verdict is None:
                 run.append(entry)
+            elif verdict is STUCK:
+                self._outcomes.stuck(entry, self._now)
             elif verdict.reason is None:
                 if verdict.counted:
                     self._counters.filtered += 1

@@ -29,6 +29,7 @@ from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.runs import within
 from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 from retriable_kafka_client.core.standstill import Holder, Standstills
+from retriable_kafka_client.core.suspects import Suspects
 from retriable_kafka_client.core.transactions import Transactions
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
@@ -69,7 +70,10 @@ class Engine:
                 self._commits, config.commit_interval, config.transaction_bytes, self._out
             )
         self._outcomes = Outcomes(config, self._load, self.counters, self._out, self._transactions)
-        self._dispatch = Dispatch(config, self._load, self._outcomes, self.counters, self._out)
+        self._suspects = Suspects()
+        self._dispatch = Dispatch(
+            config, self._load, self._outcomes, self.counters, self._out, self._suspects
+        )
         self._parking = Parking(config)
         self._assembly = Assembly(config, joiner)
         self._standstills = Standstills()
@@ -199,6 +203,7 @@ class Engine:
                 self._on_arrived(event, now)
             case p.Finished():
                 self._outcomes.finished(event, now)
+                self._dispatch.solo.note(event)
             case p.Tick():
                 self._on_tick(now)
             case p.HandOffAnswered():
@@ -211,6 +216,7 @@ class Engine:
                 self._on_transacted(event, now)
             case p.Withdrawn():
                 self._outcomes.withdrawn(event)
+                self._dispatch.solo.note(event)
             case p.Idle():
                 self._on_idle(event, now)
             case p.Recalled() | p.RecallEnded():
@@ -287,6 +293,8 @@ class Engine:
             lanes=Lanes(by_key=ordering == "key") if ordering != "unordered" else None,
             on_hold=self.on_hold,
             chunks=self._assembly.assembler(),
+            solo=self._config.solo,
+            mark=self._suspects.mark,
         )
 
     def _on_restored(self, event: p.Restored) -> None:
@@ -300,6 +308,7 @@ class Engine:
             self._out.append(p.Locate(event.place, assignment, end=True))
             return
         assignment.restore(event.position, event.metadata)
+        self._suspects.settle(assignment, assignment.begin)
         believed = assignment.restore_problem is None
         if self._transactions is not None and event.position is not None and believed:
             assignment.taken = event.position, event.metadata
@@ -375,6 +384,7 @@ class Engine:
         if assignment.chunks.begin is None:
             assignment.chunks.begin = offsets[0]
         wall_ms = math.floor(now.wall * 1000)
+        taken = self._suspects.sift(assignment, taken, wall_ms)
         if isinstance(taken, Batch):
             assignment.take_in_batch(taken)
             size = taken.size
@@ -512,7 +522,7 @@ class Engine:
     def _on_tick(self, now: p.Now) -> None:
         wall_ms = math.floor(now.wall * 1000)
         self._touched.update(assignment.place for assignment in self._busy)
-        self._busy = {assignment: None for assignment in self._busy if not assignment.is_idle}
+        self._busy = {one: None for one in self._busy if not one.is_idle or one.is_unanswered}
         self._outcomes.send_again(now)
         for assignment in self._busy:
             if assignment.phase is Phase.RUNNING and assignment.waiting:
@@ -523,6 +533,8 @@ class Engine:
         self._throttle_all()
         for told in self._standstills.look(self._busy, now):
             self._notify(told)
+        if self._dispatch.solo.wants_commit:
+            self._commits.hurry()
         if self._transactions is None:
             commit = self._commits.due(self._busy, now)
             if commit is not None:
@@ -555,6 +567,10 @@ class Engine:
         self._outcomes.transacted(event, now)
         for assignment in clean:
             assignment.dirty = False
+        for one in event.transact.progress if event.landed else ():
+            if isinstance(one.token, Assignment):
+                still = one.token.in_flight == 0
+                one.token.told_completed = one.token.completed if still else one.token.sent_completed
 
     # Ends --------------------------------------------------------------------------------------------------------------
 
@@ -580,6 +596,10 @@ class Engine:
         for assignment in ending:
             self._end(assignment, event.reason)
         self._find_unclear()
+        if event.suspects:
+            self._suspects.note(event.suspects)
+            for suspect in event.suspects:
+                self._notify(notices.stuck(suspect, event.stood))
 
     def _end(self, assignment: Assignment, reason: str) -> None:
         self._busy.pop(assignment, None)

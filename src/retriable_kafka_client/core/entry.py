@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from retriable_kafka_client.core.retry import Failure
     from retriable_kafka_client.wire import Marks
 
-__all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "Entry", "Verdict"]
+__all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "STUCK", "Entry", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,9 @@ FOREIGN = Verdict()  # another group's retry copy
 PART = Verdict()  # one chunk of a message: to be assembled. These four are told apart by identity.
 DUPLICATE = Verdict()  # a chunk that was there before
 GONE = Verdict()  # a chunk that is no longer in the log
+STUCK = Verdict(
+    reason="worker-stuck"
+)  # it held the loop up while it ran alone: that run has failed. By identity, too.
 
 
 class Entry:
@@ -51,7 +54,7 @@ class Entry:
     unsifted: bool = (
         False  # retried in place because the filter could not look into it: it is to be asked again
     )
-    alone: bool = False  # a worker died under it before: it runs in a slice of its own
+    alone: bool = False  # a worker died under it, or may have got stuck: it runs in a slice of its own
 
     def __init__(
         self, assignment: Assignment, offset: int, size: int, raw: Any, marks: Marks, route: int

@@ -6,7 +6,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core.chunks import Lost
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
+from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now, Suspect
 from retriable_kafka_client.core.retry import Failure
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "retried_in_place",
     "started",
     "stranger",
+    "stuck",
     "timed_out",
 ]
 
@@ -176,6 +177,19 @@ def died(entry: Entry) -> events.Event:
     """A worker process ended while it ran the message."""
     topic, partition = entry.assignment.place
     return events.WorkerDied(topic=topic, partition=partition, offset=entry.offset, attempt=entry.attempt)
+
+
+def stuck(suspect: Suspect, stood: float) -> events.Event:
+    """The message ran while the loop stood still, and its partition was lost."""
+    topic, partition = suspect.place
+    return events.HandlerStuck(
+        topic=topic,
+        partition=partition,
+        offset=suspect.offset,
+        attempt=suspect.attempt,
+        seconds=stood,
+        alone=suspect.alone,
+    )
 
 
 def timed_out(entry: Entry, *, running: bool) -> events.Event:

@@ -191,6 +191,12 @@ class Outcomes:
             else:
                 self._send(retry_copy(entry, failure, target, self._config.group, now_ms, not_before_ms))
 
+    def stuck(self, entry: Entry, now: p.Now) -> None:
+        """A message that is at hand held the process up in its last run, which counts as failed."""
+        policy = self._config.routes[entry.route].policy
+        self._counters.failed += 1
+        self._failed(entry, retry.judge_stuck(policy, entry.attempt, 0.5), now)
+
     def _retry_in_place(self, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int) -> None:
         assignment = entry.assignment
         if assignment.phase is not Phase.RUNNING:

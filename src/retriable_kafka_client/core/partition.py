@@ -7,7 +7,7 @@ It composes the offset tracker, the due queue and the ready queue of that partit
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 
 from retriable_kafka_client.core.batch import Batch
@@ -64,6 +64,7 @@ class Assignment:
         "in_flight",
         "lanes",
         "lingering",
+        "mark",
         "on_hold",
         "overdue",
         "park_again_at",
@@ -78,8 +79,12 @@ class Assignment:
         "scanned_at",
         "refused",
         "sending",
+        "sent_completed",
+        "solo",
+        "solos",
         "taken",
         "told_blocked",
+        "told_completed",
         "tracker",
         "binding",
         "uid",
@@ -97,6 +102,8 @@ class Assignment:
         lanes: Lanes | None = None,
         on_hold: bool = False,
         chunks: Assembler | None = None,
+        solo: bool = False,
+        mark: Callable[[Sequence[Entry], int], None] | None = None,
     ) -> None:
         self.place = place
         self.parks = parks  # a retry topic: far-off messages may be re-published to its end
@@ -121,6 +128,11 @@ class Assignment:
         self.lanes = lanes  # None: in no order; else all that is queued above or under way is a lane's head
         self.chunks = chunks if chunks is not None else Assembler()
         self.completed = 0  # offsets, since it began
+        self.sent_completed = 0  # of these, what the last commit says
+        self.told_completed = 0  # and what an acknowledged one does
+        self.mark = mark  # what is known of them from before; at this time of the wall clock
+        self.solo = solo  # what is `alone` has the whole consumer to itself
+        self.solos: deque[Entry] = deque()  # of these, what may be run
         self.beside = 0  # offsets of whole messages besides their lowest ones
         self.in_flight = 0  # handed to the workers
         self.overdue = 0  # of these, failed for their time limit, and running still
@@ -201,7 +213,13 @@ class Assignment:
     def is_still(self) -> bool:
         """Whether nothing is with the workers, to be run, or to be sent again: what is left is being sent, or waits."""
         moves = (
-            self.in_flight or self.is_ready or self.due or self.blocked or self.refused or len(self.waiting)
+            self.in_flight
+            or self.is_ready
+            or self.due
+            or self.blocked
+            or self.solos
+            or self.refused
+            or len(self.waiting)
         )
         return not moves
 
@@ -223,6 +241,11 @@ class Assignment:
             return True
         holds = self.incomplete or self.in_flight or self.sending or self.active_bytes
         return self.phase is Phase.RUNNING and not (holds or self.paused or self.on_hold or self.owes)
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether a commit of it is under way, which a message that is to have the consumer to itself waits for."""
+        return self.solo and self.told_completed < self.sent_completed
 
     @property
     def rests_until_ms(self) -> int | None:
@@ -367,6 +390,8 @@ class Assignment:
         """Sort what has left the assembler: a whole message, or chunks with a verdict, which need no order."""
         if not released:
             return
+        if self.mark is not None:
+            self.mark(released, wall_ms)
         seat = self.chunks.seats.pop(key, None) if key not in self.chunks.groups else None
         for entry in released:
             self.beside += len(entry.others)
@@ -477,6 +502,9 @@ class Assignment:
                 self.blocked.append(entry)
             elif entry.not_before_ms is not None and entry.not_before_ms > wall_ms and entry.verdict is None:
                 self.put_off(entry)  # the wall clock was set back meanwhile
+            elif self.solo and entry.alone and entry.verdict is None:
+                self.solos.append(entry)
+                break  # nothing more is started before it
             else:
                 taken.append(entry)
         return taken
@@ -571,7 +599,15 @@ class Assignment:
         """In order: whether nothing moves, and nothing is read, before a message is whole or given up."""
         if self.lanes is None or not self.chunks.groups or self.on_hold:
             return False
-        under_way = self.in_flight or self.sending or self.refused or self.ready or self.due or self.blocked
+        under_way = (
+            self.in_flight
+            or self.sending
+            or self.refused
+            or self.ready
+            or self.due
+            or self.blocked
+            or self.solos
+        )
         return self.has_many_seats or (not under_way and not len(self.waiting))
 
     def progress(self, besides: Collection[int] = ()) -> Progress | None:
@@ -582,6 +618,7 @@ class Assignment:
         if self.tracker is None or not (self.dirty or besides) or self.phase is Phase.ENDED:
             return None
         self.dirty = False
+        self.sent_completed = self.completed
         metadata = ""
         if self.has_map:
             metadata = self.tracker.encode(self.binding, besides, units=len(self.taken[1]))
@@ -607,7 +644,7 @@ class Assignment:
         if self.phase is Phase.ENDED:
             return
         self.phase = Phase.DRAINING
-        for queue in (self.ready, self.blocked, self.due):
+        for queue in (self.ready, self.blocked, self.due, self.solos):
             for entry in queue:
                 self.active_bytes -= entry.size
             queue.clear()
@@ -634,6 +671,7 @@ class Assignment:
             return
         self.tracker.validate()
         held = len(self.ready) + len(self.due) + len(self.blocked) + len(self.waiting) + self.behind
+        held += len(self.solos)
         held += sum(map(len, self.batches)) + self.in_flight - self.overdue
         held += len(self.lingering) - list(self.lingering.values()).count(None)
         assert 0 <= self.withheld <= self.sending

@@ -51,6 +51,7 @@ __all__ = [
     "RunBatch",
     "Start",
     "Stopping",
+    "Suspect",
     "Tick",
     "TopicChanged",
     "Transact",
@@ -215,11 +216,27 @@ class Revoking:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspect:
+    """A message that ran while the loop stood still, for so long that partitions were lost."""
+
+    place: Place
+    uid: str
+    offset: int
+    attempt: int
+    alone: bool = False  # nothing else ran
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
-    """These assignments are over: nothing is committed for them any more. ``reason`` as in AssignmentEnded."""
+    """These assignments are over: nothing is committed for them any more. ``reason`` as in AssignmentEnded.
+
+    ``suspects``: these may have held the loop up for ``stood`` seconds, which is why the partitions were lost.
+    """
 
     places: Sequence[Place]
     reason: str
+    suspects: Sequence[Suspect] = ()
+    stood: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

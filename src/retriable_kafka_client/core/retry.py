@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Protocol
 
@@ -24,6 +24,7 @@ __all__ = [
     "REASON_TOO_LARGE",
     "REASON_UNDECODABLE",
     "REASON_WORKER_DIED",
+    "REASON_WORKER_STUCK",
     "Delay",
     "Failure",
     "Policy",
@@ -31,6 +32,7 @@ __all__ = [
     "judge",
     "judge_death",
     "judge_output",
+    "judge_stuck",
 ]
 
 # The reasons that a dead letter can carry. They stand on the wire and in metrics: never rename one.
@@ -39,6 +41,9 @@ REASON_GIVEN_UP = "given-up"  # raised one of Retry.give_up_on
 REASON_REJECTED = "rejected"  # the handler raised Reject
 REASON_UNDECODABLE = "undecodable"  # the payload is not what the deserializer reads
 REASON_WORKER_DIED = "worker-died"  # killed its worker process max_attempts times
+REASON_WORKER_STUCK = (
+    "worker-stuck"  # held the whole process up, until the partitions were lost, max_attempts times
+)
 REASON_FILTER = "filter-failed"  # the filter raised
 REASON_MALFORMED = "malformed-header"  # a library header that cannot be what it says
 REASON_NO_ORIGIN = "unknown-origin"  # a retry copy of a topic that this consumer does not handle
@@ -167,6 +172,11 @@ def judge_death(policy: Policy | None, attempt: int, chance: float) -> Failure:
     if policy is None or attempt >= policy.max_attempts:
         return Failure(reason=REASON_WORKER_DIED, retry_in=None)
     return Failure(reason=REASON_WORKER_DIED, retry_in=policy.delay.delay(attempt, chance))
+
+
+def judge_stuck(policy: Policy | None, attempt: int, chance: float) -> Failure:
+    """Decide what follows when run number ``attempt``, alone, held the process up until the partitions were lost."""
+    return replace(judge_death(policy, attempt, chance), reason=REASON_WORKER_STUCK)
 
 
 def judge_output(policy: Policy | None, attempt: int, chance: float, code: str) -> Failure:

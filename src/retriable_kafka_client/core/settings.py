@@ -50,6 +50,9 @@ class EngineConfig:
     reset: Reset = (
         "earliest"  # where base topics begin without a position; retry topics always at their beginning
     )
+    # What is `alone` has the whole consumer to itself: handlers share the loop's interpreter, and can hold it up.
+    solo: bool = False
+    solo_patience: float = 300.0  # seconds for which the others wait then
     routing: Routing = field(
         init=False, repr=False, compare=False
     )  # of `routes`; the loop's thread alone asks it

@@ -155,6 +155,10 @@ class Host:
         loop = self._loop
         return self.shared and loop is not None and loop.is_closed()
 
+    def current(self) -> asyncio.Task[Any] | None:
+        """What runs on the loop, and does not wait. Any thread."""
+        return asyncio.current_task(self._loop) if self._loop is not None else None
+
     # On the loop ------------------------------------------------------------------------------------------
 
     def adopt(self, work: Coroutine[Any, Any, None]) -> None:
@@ -354,8 +358,11 @@ class AsyncRunner:
 
     def running(self) -> Running:
         """See Runner."""
-        busy = tuple(run.entry for run in self._tasks.copy().values())
-        return Running(queued=len(self._urgent) + len(self._ready), busy=busy)
+        tasks, now = self._tasks.copy(), self._host.current()
+        busy = [run.entry for task, run in tasks.items() if task is not now]
+        if now in tasks:
+            busy.insert(0, tasks[now].entry)
+        return Running(queued=len(self._urgent) + len(self._ready), busy=tuple(busy))
 
     def close(self, timeout: float) -> None:
         """See Runner. On the loop's own thread it does not wait: what runs could not end meanwhile."""

@@ -1,0 +1,60 @@
+"""A handler in C that keeps the interpreter's lock: the whole process stands, and the group gives its partitions away."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+from typing import Any
+
+import pytest
+
+from retriable_kafka_client import AsyncExecutor, Message
+from retriable_kafka_client import events as ev
+from tests.shell.lab import Lab, Log, settings_of
+from tests.support.waiting import wait_until
+
+SETTINGS = {**settings_of("cooperative"), "session.timeout.ms": 2000, "max.poll.interval.ms": 2000}
+COUNT = 30
+HOLDER = 5  # this one keeps the lock
+
+
+def hold() -> None:
+    """For longer than max.poll.interval.ms, as a library in C may that does not let go of the lock."""
+    ctypes.PyDLL(None).usleep(3_500_000)
+
+
+@pytest.mark.parametrize("how", ["unordered", "in place", "key", "partition", "async"])
+def test_who_holds_the_process_up_ends_as_a_dead_letter_and_its_neighbours_run_on(
+    lab: Lab, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs = Log()
+
+    def handler(message: Message[Any]) -> None:
+        runs.add((message.value, message.attempt))
+        if message.value == HOLDER:
+            hold()
+
+    async def on_loop(message: Message[Any]) -> None:
+        handler(message)
+
+    ordering = how if how in ("key", "partition") else "unordered"
+    in_place = how in ("in place", "key", "partition")
+    entry = lab.entry(retry=not in_place, in_place=in_place, partitions=1, max_attempts=3)
+    more: dict[str, Any] = {"executor": AsyncExecutor()} if how == "async" else {}
+    with caplog.at_level(logging.ERROR, "retriable_kafka_client"):
+        lab.fill(entry, [b"%d" % i for i in range(COUNT)])
+        consumer = lab.start(
+            entry, on_loop if how == "async" else handler, settings=SETTINGS, ordering=ordering, **more
+        )
+        (letter,) = lab.dead(entry, timeout=90.0)
+        wait_until(lambda: {i for i, _ in runs.items} == set(range(COUNT)))
+        wait_until(lambda: consumer.health().ready)
+    assert letter.value == b"%d" % HOLDER
+    assert dict(letter.headers)["retriable_kafka_dead_reason"] == b"worker-stuck"
+    attempts = [attempt for i, attempt in runs.items if i == HOLDER]
+    assert attempts == list(range(1, len(attempts) + 1)) and len(attempts) <= 4
+    counts = runs.counts()
+    neighbours = sum(count for (i, _), count in counts.items() if i != HOLDER)
+    assert neighbours <= 2 * (COUNT - 1)
+    assert any(event.offset == HOLDER and event.alone for event in lab.events.of(ev.HandlerStuck))
+    assert [line for line in caplog.messages if f"/0/{HOLDER}, attempt 1" in line and "GIL" in line]
