@@ -28,6 +28,7 @@ __all__ = ["USER", "BrokerLane", "Lane", "MemberLane", "grant_everything"]
 
 USER = "alice"
 """The user that the members log in as."""
+FAR = 0.15  # s each way
 IN_SYNC = 120.0  # s for a broker to come back into all replica sets
 
 
@@ -166,7 +167,7 @@ class BrokerLane(Lane):
     def faults(self) -> list[Callable[[], None]]:
         return [
             *(self.kill, self.stop, self.short_pause, self.long_pause, self.rolling),
-            *(self.slow_link, self.cut_link, self.stuck_link, self.refuse, self.refuse),
+            *(self.slow_link, self.cut_link, self.stuck_link, self.far_away, self.refuse, self.refuse),
         ]
 
     def _any(self) -> int:
@@ -221,6 +222,18 @@ class BrokerLane(Lane):
         with self.fault("slow-link", broker=number):
             self._links[number].slow(self.chance.uniform(0.02, 0.2))
             self._healed_after(number, 5.0, 15.0)
+
+    def far_away(self) -> None:
+        """All brokers, for long enough that members start, stop and rebalance meanwhile."""
+        numbers = range(1, 1 + len(self._kafka.brokers))
+        with self.fault("far-away"):
+            for number in numbers:
+                self._links[number].slow(FAR)
+            try:
+                self.wait(20.0, 40.0)
+            finally:
+                for number in numbers:
+                    self._links[number].heal()
 
     def cut_link(self) -> None:
         number = self._any()

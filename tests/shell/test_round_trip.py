@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer as KafkaConsumer
+from confluent_kafka import Producer, TopicPartition
 
 from retriable_kafka_client import Consumer, Limits, Message
 from retriable_kafka_client import events as ev
@@ -109,3 +111,28 @@ def test_brokers_that_move_away_while_it_runs(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
     mock.set_round_trip(0)
     lab.caught_up(entry)
+
+
+@pytest.mark.kafka
+def test_a_locked_partition_does_not_hold_up_the_others(real_lab: Lab) -> None:
+    """What another producer commits for the group in a transaction is not told until that ends."""
+    lab, runs = real_lab, Runs()
+    entry = lab.entry(partitions=4)
+    for i in range(8):
+        lab.send(entry, as_json({"i": i}), partition=i % 4)
+    member = KafkaConsumer({"bootstrap.servers": lab.servers, "group.id": lab.group})
+    foreign = Producer({"bootstrap.servers": lab.servers, "transactional.id": lab.group})
+    foreign.init_transactions(30)
+    foreign.begin_transaction()
+    foreign.send_offsets_to_transaction(
+        [TopicPartition(entry.name, 1, 1)], member.consumer_group_metadata(), 30
+    )
+    consumer = lab.start(entry, runs)
+    runs.wait(12)  # of three partitions
+    assert {i for i, _ in runs} == {0, 2, 3, 4, 6, 7}
+    assert not consumer.health().ready
+    foreign.abort_transaction(30)
+    runs.wait(16)
+    assert runs.counts() == twice(8)
+    lab.caught_up(entry)
+    member.close()

@@ -142,7 +142,9 @@ class Member:
             case p.FetchCommitted():
                 for place in command.places:
                     reads_at = world.soon()
-                    self.fetches.append(Fetch(place, reads_at, world.soon(reads_at)))
+                    answers_at = world.from_afar(world.soon(reads_at))
+                    token = self.engine.assignments[place]
+                    self.fetches.append(Fetch(place, token, reads_at, answers_at))
             case p.Start():
                 self.cursors[command.place] = Cursor(None if command.earliest else command.offset)
             case p.Locate():
@@ -385,13 +387,18 @@ class Member:
             locked = world.broker.is_locked(fetch.place, world.mono)
             if not fetch.read and fetch.reads_at <= world.mono and not locked:
                 fetch.read = True
-                if world.often(world.faults.meddle):
+                if world.often(world.faults.meddle) and self.counts(fetch):
                     self._meddle(fetch.place)
                 fetch.committed = world.broker.committed.get(fetch.place)
                 fetch.uid = world.broker.logs[fetch.place].uid
             if fetch.read and fetch.answers_at <= world.mono:
                 self.fetches.remove(fetch)
-                self._restore(fetch)
+                if self.counts(fetch):
+                    self._restore(fetch)
+
+    def counts(self, fetch: Fetch) -> bool:
+        """Whether the answer is for the assignment that asked: as the shell's Positions have it."""
+        return self.engine.assignments.get(fetch.place) is fetch.token
 
     def _answer_looks(self) -> None:
         world = self.world
@@ -504,7 +511,6 @@ class Member:
             else:
                 self.world.watch.ended_cleanly(tenure)
             self.cursors.pop(place, None)
-        self.fetches = [fetch for fetch in self.fetches if fetch.place not in revoke.places]
         self.revoke = None
         self.step(p.Ended(revoke.places, revoke.reason))
         self.world.group.gave_up(self)

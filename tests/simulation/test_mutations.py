@@ -9,6 +9,7 @@ from tests.simulation.mutations import MUTATIONS, Mutation, planted
 from tests.simulation.mutations_batches import BATCH_MUTATIONS
 from tests.simulation.mutations_beginnings import BEGINNING_MUTATIONS
 from tests.simulation.mutations_chunks import CHUNK_MUTATIONS
+from tests.simulation.mutations_far import FAR_MUTATIONS
 from tests.simulation.mutations_order import ORDER_MUTATIONS
 from tests.simulation.mutations_transactions import TRANSACTION_MUTATIONS
 
@@ -17,6 +18,7 @@ ALL = (
     MUTATIONS
     + BATCH_MUTATIONS
     + BEGINNING_MUTATIONS
+    + FAR_MUTATIONS
     + ORDER_MUTATIONS
     + CHUNK_MUTATIONS
     + TRANSACTION_MUTATIONS

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.partition import Assignment
 from tests.simulation.broker import Committed
 from tests.simulation.records import Outcome
 
@@ -82,6 +83,7 @@ class Fetch:
     """A question for committed position and map."""
 
     place: p.Place
+    token: Assignment  # who asks
     reads_at: float
     answers_at: float
     read: bool = False

@@ -38,6 +38,7 @@ class World:
             f"backward {seed}"
         )  # apart, so that worlds where nobody goes back stay what they are
         self._looking = Random(f"looking {seed}")  # likewise
+        self._far = Random(f"far {seed}").random() < 0.3  # likewise: the brokers are far away
         mirrored = Random(f"mirror {seed}")  # apart, for the same reason
         self._mirror_at = mirrored.uniform(1_002.0, 1_010.0) if mirrored.random() < 0.2 else math.inf
         self.settings: Settings = draw(seed, self.random)
@@ -84,6 +85,12 @@ class World:
         if self.calm or self.random.random() < 0.5:
             return start
         return start + self.random.random() * 1.5
+
+    def from_afar(self, after: float) -> float:
+        """When an answer is in that may have a long way: it may come after the assignment that asked for it."""
+        if self.calm or not self._far:
+            return after
+        return after + self._looking.random() * 12.0
 
     def seen(self, after: float) -> float:
         """When a question about a log is answered."""
