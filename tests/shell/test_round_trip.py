@@ -11,6 +11,7 @@ from confluent_kafka import Producer, TopicPartition
 from retriable_kafka_client import Consumer, Limits, Message
 from retriable_kafka_client import events as ev
 from retriable_kafka_client.testing import MockKafka
+from tests.shell.chunk_records import Split, produce_chunks
 from tests.shell.lab import Lab, Log, as_json, settings_of
 from tests.support.waiting import wait_until
 
@@ -111,6 +112,19 @@ def test_brokers_that_move_away_while_it_runs(
     assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
     mock.set_round_trip(0)
     lab.caught_up(entry)
+
+
+def test_chunks_whose_rest_never_comes_are_given_up_far_away(far_lab: Lab, mock: MockKafka) -> None:
+    lab, runs = far_lab, Runs()
+    entry = lab.entry(partitions=1)
+    message = Split(b"abcdef" * 100, 150, b"key", ())
+    produce_chunks(lab.servers, entry.name, [(message, 0), (message, 1)])
+    mock.set_round_trip(FAR)
+    lab.start(entry, runs, limits=Limits(chunk_wait=1.0))
+    wait_until(lambda: lab.events.of(ev.ChunksGivenUp))
+    (given_up,) = lab.events.of(ev.ChunksGivenUp)
+    assert (given_up.chunks, given_up.expected, given_up.reason) == (2, 4, "incomplete")
+    assert not runs.items
 
 
 @pytest.mark.kafka
