@@ -40,15 +40,17 @@ del producers
 """,
     "thread": """
 producer = Producer(cluster)
+producer.send(topic, 0)  # Python 3.12 starts no thread any more once the main thread has returned
 def send():
     threading.main_thread().join()
-    for i in range(100): producer.send(topic, i)
+    for i in range(1, 100): producer.send(topic, i)
 threading.Thread(target=send).start()
 """,
     "atexit": """
 import atexit
 producer = Producer(cluster)
-atexit.register(lambda: [producer.send(topic, i) for i in range(100)])
+producer.send(topic, 0)
+atexit.register(lambda: [producer.send(topic, i) for i in range(1, 100)])
 """,
     "asend": """
 producer = Producer(cluster)
