@@ -20,7 +20,7 @@ from retriable_kafka_client.core.protocol import Place
 
 __all__ = ["GroupOffsets", "Question"]
 
-IDLE_SECONDS = 10.0  # with nothing to ask, until the client and the thread end
+IDLE_SECONDS = 10.0  # with nothing to ask, and as many round trips more, until the client and the thread end
 PATIENCE_SECONDS = 0.5  # with one question, at least; else by how long the brokers take
 ROUND_TRIPS = 3  # longer than so many, and it waits for something else than the way
 AGAIN_SECONDS = 0.25  # until something that was refused, or is locked, is asked for again
@@ -105,7 +105,8 @@ class GroupOffsets:
         """Take in what is new, first of all; whether there is anything to do."""
         with self._lock:
             if not self._new and not groups:
-                self._lock.wait_for(lambda: self._closed or self._new, IDLE_SECONDS)
+                idle = IDLE_SECONDS * (1.0 + (self.round_trip or 0.0))
+                self._lock.wait_for(lambda: self._closed or self._new, idle)
             if self._new:
                 groups.appendleft(self._new)
                 self._new = []

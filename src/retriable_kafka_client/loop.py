@@ -80,6 +80,7 @@ LAST_COMMIT_SECONDS = (
 )
 SESSION_MS = 45_000  # the client's default
 CLOSE_SECONDS = 5.0
+FAR_SECONDS = 1.0  # that the first look at the topics took
 ROUND_TRIPS = 5  # as many times as the topics took, a transactional producer may take to begin
 REBALANCE_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take
 REVOKE_SHARE = 0.9  # and with the last commit
@@ -220,6 +221,7 @@ class Loop:
 
     def _consume(self) -> None:
         config = self._config
+        self._go_ahead()
         limits = TopicLimits(lambda: self._admin, mock=self._directory.is_mock)
         for name, size in self._directory.batch_bytes().items():
             limits.learn(name, size)
@@ -247,6 +249,12 @@ class Loop:
         retries = config.engine.routing.is_retry_topic
         read = {name: directory.partitions.get(name, 0) for name in directory.matched if not retries(name)}
         self._history.ask(self._offsets, read, lambda: self._control.stop)
+
+    def _go_ahead(self) -> None:
+        """Where the brokers are far away, let who will ask for positions find them before there is something to ask."""
+        name = self._directory.any_name()
+        if self._checked_in > FAR_SECONDS and name is not None:
+            self._offsets.ask([p.Place(name, 0)])
 
     def _begin_transactions(self, limits: TopicLimits) -> None:
         config = self._config

@@ -108,6 +108,7 @@ def commits_of(kafka: Kafka, group: str, topics: Iterable[str]) -> CommitLog:
     names = list(topics)
     described = kafka.admin().describe_topics(TopicCollection(names))
     uids = {name: str(described[name].result(30.0).topic_id) for name in names}
+    cluster = str(kafka.admin().list_topics(timeout=30.0).cluster_id).encode()
     found: list[Committed] = []
     for record in read_all(kafka.bootstrap_servers, "__consumer_offsets"):
         assert record.key is not None
@@ -115,7 +116,7 @@ def commits_of(kafka: Kafka, group: str, topics: Iterable[str]) -> CommitLog:
         if commit is None or commit[0] != group or commit[1] not in uids:
             continue
         _, topic, partition, position, metadata = commit
-        binding = Binding(f"{topic}/{partition}".encode(), uids[topic].encode())
+        binding = Binding(f"{topic}/{partition}".encode(), uids[topic].encode(), cluster)
         found.append(
             Committed(
                 topic=topic,
