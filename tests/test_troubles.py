@@ -27,7 +27,7 @@ def test_records_that_arrive_do_not_hide_a_commit_that_is_not_answered(
     troubles = Troubles("billing")
     for _ in range(100):
         troubles.mark("commit", "no answer", holds=True)
-        troubles.clear("brokers", "login", "poll")  # as after each poll
+        troubles.clear("brokers", "login")  # as after each poll
     assert troubles.reasons() == ("no answer",)
     troubles.mark("commit", "no answer", holds=False)
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]

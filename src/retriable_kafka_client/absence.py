@@ -80,7 +80,8 @@ class Reach:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._question: Future[Any] | None = None
-        self._look_at = 0.0  # monotonic, as all times here
+        self.had_at = 0.0  # when a look found one; monotonic, as all times here
+        self._look_at = 0.0
         self._ask_at: float | None = None  # None: it has a broker, as far as we know
         self._asked_at = 0.0
         self._took = 0.0  # seconds, until that was answered last
@@ -93,6 +94,7 @@ class Reach:
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             if _has_broker(client, topic):
+                self.had_at = now
                 self._well()
             elif self._ask_at is None:
                 self._ask_at = now + LOOK_SECONDS

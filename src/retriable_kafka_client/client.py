@@ -77,6 +77,8 @@ _OTHER_NAMES = {
     "queue.buffering.max.ms": "linger.ms",
 }
 
+_FATAL = frozenset((KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID, KafkaError.UNSUPPORTED_VERSION))
+
 _RETRIABLE = frozenset(
     (
         *(KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT),
@@ -255,8 +257,11 @@ def error_name(error: KafkaException) -> str:
 
 
 def is_fatal(error: KafkaError) -> bool:
-    """Whether the client is of no use any more."""
-    return error.fatal() or error.code() == KafkaError._FATAL
+    """Whether the client is of no use any more.
+
+    A consumer's poll reports its fatal errors as ``_FATAL``, with ``fatal()`` False and the true one in the text.
+    """
+    return error.fatal() or error.code() in _FATAL
 
 
 def is_mock(cluster_id: str) -> bool:
@@ -266,7 +271,7 @@ def is_mock(cluster_id: str) -> bool:
 
 def is_retriable(error: KafkaError) -> bool:
     """Whether the same request may succeed later without anybody's doing."""
-    return not error.fatal() and (error.retriable() or error.code() in _RETRIABLE)
+    return not is_fatal(error) and (error.retriable() or error.code() in _RETRIABLE)
 
 
 def without_secrets(text: str, settings: Mapping[str, Any]) -> str:

@@ -32,6 +32,7 @@ from retriable_kafka_client.exits import consumer_ended, consumer_runs
 from retriable_kafka_client.foreign_serde import AnyDeserializer, adapted
 from retriable_kafka_client.forks import Home, used_before_fork
 from retriable_kafka_client.health import Health
+from retriable_kafka_client.instances import Claim, claim, release
 from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.loop import Control, Loop, LoopConfig
 from retriable_kafka_client.message import JSON, Message
@@ -134,6 +135,7 @@ class Consumer:
         self._thread: threading.Thread | None = None
         self._done = threading.Event()
         self._failure: BaseException | None = None
+        self._claim: Claim | None = None  # as a static member
         self._when_done: Callable[[], object] | None = None  # run_async waits
 
     def __repr__(self) -> str:
@@ -307,10 +309,13 @@ class Consumer:
             if self._loop is not None or self._done.is_set():
                 raise RuntimeError("a Consumer runs once; make a new one to run again")
             try:
+                instance = self._cluster.settings.get("group.instance.id")
+                self._claim = claim(self._cluster.bootstrap_servers, self.group_id, instance)
                 loop = self._make_loop()
                 if not self._control.stop:
                     loop.prepare()
             except BaseException as error:
+                release(self._claim)
                 self._failure = error
                 self._done.set()
                 raise
@@ -391,6 +396,7 @@ class Consumer:
             if alone:
                 log.error("group %s: the consumer has ended by itself: %s", self.group_id, _told(error))
         finally:
+            release(self._claim)
             consumer_ended(self)
             self._done.set()
             if self._when_done is not None:

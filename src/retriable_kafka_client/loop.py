@@ -552,7 +552,7 @@ class Loop:
             if self._anew:
                 self._anew.pop(arrived.place, None)
             self._tell(arrived)
-            self._troubles.clear("brokers", "login", "poll")
+            self._errors.moved(arrived.place)
         return True
 
     def _rest(self) -> float:
@@ -782,6 +782,7 @@ class Loop:
         for place in places:
             self._epochs.pop(place, None)
         self._starts = [start for start in self._starts if start.place not in places]
+        self._errors.taken(places)
         self._tell(p.Ended(places, reason, suspects, stood))
         if self._transacting is not None:
             self._transacting.ended()

@@ -18,6 +18,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException
 
 from retriable_kafka_client.client import close_in_time, open_client
+from retriable_kafka_client.core.hearing import Hearing
 from retriable_kafka_client.errors import ConfigError, NotReachable
 from retriable_kafka_client.leaving import belonging
 
@@ -64,9 +65,9 @@ class Membership:
         self._in_since = None
         if now >= self._waits_since + DOUBT_SECONDS and self._coordinator.is_gone(now):
             raise NotReachable(
-                f"group {self._group} has no coordinator (the client's state: {self._coordinator.state}); look whether the"
-                " brokers could make the topic __consumer_offsets: offsets.topic.replication.factor is at most their"
-                " number"
+                f"the brokers name no coordinator for group {self._group} (the client's state: {self._coordinator.state});"
+                " look whether they could make the topic __consumer_offsets (offsets.topic.replication.factor is at most"
+                " their number), and whether those that have its partitions are up"
             )
         return False
 
@@ -78,8 +79,11 @@ class _Coordinator:
         ours = {"statistics.interval.ms": STATISTICS_MS, "stats_cb": self._told, "error_cb": _ignore}
         self._settings = {key: value for key, value in settings.items() if key != "on_commit"} | ours
         self._client: Any = None
-        self._gone_since: float | None = None
-        self.state = ""  # as the client names it; empty: it has not said anything yet
+        self._hearing = Hearing()
+
+    @property
+    def state(self) -> str:
+        return self._hearing.state
 
     def is_gone(self, now: float) -> bool:
         """Whether the group has had none for long."""
@@ -90,20 +94,19 @@ class _Coordinator:
                 return False
         with suppress(KafkaException):
             self._client.consume(100, 0)
-        return self._gone_since is not None and now >= self._gone_since + GONE_SECONDS
+        return self._hearing.is_none(now, GONE_SECONDS)
 
     def _told(self, text: str) -> None:
         with suppress(ValueError):
-            self.state = str((json.loads(text).get("cgrp") or {}).get("state", ""))
-        if self.state in ("", "up", "wait-broker", "wait-broker-transport"):  # it knows of one, if far away
-            self._gone_since = None
-        elif self._gone_since is None:
-            self._gone_since = time.monotonic()
+            told = json.loads(text)
+            answering = any(one.get("state") == "UP" for one in (told.get("brokers") or {}).values())
+            state = str((told.get("cgrp") or {}).get("state", ""))
+            self._hearing.note(state, answering=answering, now=time.monotonic())
 
     def close(self) -> None:
         if self._client is not None:
             close_in_time(self._client, 0.0)
-            self._client, self._gone_since, self.state = None, None, ""
+            self._client, self._hearing = None, Hearing()
 
 
 def _ignore(_error: object) -> None:

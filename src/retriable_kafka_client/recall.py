@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from retriable_kafka_client.absence import LOST_SECONDS
-from retriable_kafka_client.client import close_in_time, open_client
+from retriable_kafka_client.client import close_in_time, is_fatal, open_client
 from retriable_kafka_client.core.protocol import CancelRecall, Recall, Recalled, RecallEnded
 
 __all__ = ["Recaller"]
@@ -78,6 +78,7 @@ class Recaller:
         offsets: list[int] = []
         raws: list[Any] = []
         ended: RecallEnded | None = None
+        broken = False  # the client is of no use any more
         for raw in batch:
             error = raw.error()
             if (raw.topic(), raw.partition()) != recall.place or ended is not None:
@@ -86,7 +87,8 @@ class Recaller:
                 if error.code() == KafkaError._PARTITION_EOF:
                     # A new leader may for a while serve less than the one before it: what it does not show is not gone.
                     ended = RecallEnded(recall, reached=raw.offset() >= recall.stop)
-                elif error.fatal():
+                elif is_fatal(error):
+                    broken = True
                     ended = RecallEnded(recall, reached=False)
             elif raw.offset() >= recall.stop:
                 ended = RecallEnded(recall)
@@ -98,6 +100,9 @@ class Recaller:
         told: list[Recalled | RecallEnded] = [Recalled(recall, offsets, raws)] if offsets else []
         if ended is not None:
             self._stop()
+            if broken:
+                close_in_time(self._client, 0.0)
+                self._client = None
             told.append(ended)
         return told
 

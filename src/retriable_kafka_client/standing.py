@@ -38,7 +38,7 @@ class Standing:
         self._errors.assigned = True
         self._absence.end()
         self._membership.end()
-        self._troubles.clear("brokers", "login", "assignment")
+        self._troubles.clear("brokers", "login", "assignment", "join")
 
     def lost(self) -> None:
         """The group went on without us."""
@@ -67,6 +67,7 @@ class Standing:
         vain = "did not find back into it" if self._absence.is_vain(now) else None
         if self._reach.is_vain(consumer, topic, now):
             vain = "does not find the brokers"
+        self._errors.reached(self._reach.had_at)
         if vain is not None:
             self._troubles.say(f"the client {vain}, though they answer; another one takes its place")
         return vain is not None

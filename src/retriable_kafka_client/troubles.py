@@ -18,6 +18,10 @@ class Troubles:
         self._group = group
         self._known: dict[str, tuple[str, float]] = {}  # why, and when it was last noted (monotonic)
 
+    def __bool__(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self._known)
+
     def note(self, key: str, reason: str) -> None:
         """It is in trouble: one ERROR line when that is news."""
         if key not in self._known:

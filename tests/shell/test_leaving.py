@@ -4,8 +4,9 @@ import logging
 import threading
 
 import pytest
+from confluent_kafka import Consumer as KafkaConsumer
 
-from retriable_kafka_client import DISCARD, Consumer, Limits, Topic
+from retriable_kafka_client import DISCARD, ConfigError, Consumer, ConsumerFailed, Limits, Topic
 from tests.shell.lab import Lab, settings_of
 from tests.support.records import group_size
 from tests.support.waiting import wait_until
@@ -75,3 +76,44 @@ def test_a_member_that_stops_amid_a_rebalance_leaves_its_partitions_to_the_other
         lambda: len(first.stats().partitions) == 4 and first.health().ready, WITHIN, "the first has all again"
     )
     wait_until(lambda: group_size(lab.servers, lab.group) == 1, WITHIN, "the other has left")
+
+
+def test_two_members_of_one_instance_id(real_lab: Lab) -> None:
+    """A stranger takes the place of a static member: that one's run ends and says why."""
+    lab = real_lab
+    topic = Topic(lab.topic("two", 2), dead_letter=DISCARD)
+    settings = settings_of("classic") | {"group.instance.id": "one"}
+    member = lab.start(topic, print, settings=settings)
+    all_ready(member)
+    with pytest.raises(ConfigError, match=r"group\.instance\.id"):
+        lab.consumer(topic, print, settings=settings).run()
+    connection = {"bootstrap.servers": lab.servers, "group.id": lab.group, "group.instance.id": "one"}
+    stranger = KafkaConsumer(connection | {"partition.assignment.strategy": "cooperative-sticky"})
+    try:
+        stranger.subscribe([topic.name])
+        wait_until(
+            lambda: (stranger.poll(0.1), not member.health().alive)[1], 60, "the fenced member has ended"
+        )
+    finally:
+        stranger.close()
+    with pytest.raises(ConsumerFailed, match=r"group\.instance\.id"):
+        member.join()
+    # The name is free again in this process.
+    again = lab.start(topic, print, settings=settings)
+    all_ready(again)
+
+
+def test_a_group_of_another_strategy_is_joined_once_its_members_have_left(
+    real_lab: Lab, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "retriable_kafka_client")
+    lab = real_lab
+    topic = Topic(lab.topic("two", 2), dead_letter=DISCARD)
+    old = lab.start(topic, print, settings=PROTOCOLS["range"])
+    all_ready(old)
+    new = lab.start(topic, print, settings=PROTOCOLS["cooperative"])
+    remedy = "partition.assignment.strategy"
+    wait_until(lambda: any(remedy in reason for reason in new.health().reasons), 60, "it says why")
+    assert sum(remedy in record.getMessage() for record in caplog.records) == 1
+    old.stop()
+    all_ready(new)
