@@ -13,26 +13,33 @@ from retriable_kafka_client import events as ev
 from tests.shell.lab import Lab, Log, settings_of
 from tests.support.waiting import wait_until
 
-SETTINGS = {**settings_of("cooperative"), "session.timeout.ms": 2000, "max.poll.interval.ms": 2000}
 COUNT = 30
 HOLDER = 5  # this one keeps the lock
 
 
-def hold() -> None:
-    """For longer than max.poll.interval.ms, as a library in C may that does not let go of the lock."""
-    ctypes.PyDLL(None).usleep(3_500_000)
+def hold(seconds: float) -> None:
+    """As a library in C may that does not let go of the lock."""
+    ctypes.PyDLL(None).usleep(int(seconds * 1e6))
 
 
-@pytest.mark.parametrize("how", ["unordered", "in place", "key", "partition", "async"])
+@pytest.mark.parametrize("how", ["unordered", "in place", "key", "partition", "async", "exactly once"])
 def test_who_holds_the_process_up_ends_as_a_dead_letter_and_its_neighbours_run_on(
     lab: Lab, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    runs = Log()
+    if how == "exactly once" and not lab.real:
+        pytest.skip("the mock cluster has no transactions")
+    runs, interval = Log(), 6.0 if lab.real else 2.0  # a broker takes no shorter session
+    milliseconds = round(interval * 1000)
+    settings = {
+        **settings_of("cooperative"),
+        "session.timeout.ms": milliseconds,
+        "max.poll.interval.ms": milliseconds,
+    }
 
     def handler(message: Message[Any]) -> None:
         runs.add((message.value, message.attempt))
         if message.value == HOLDER:
-            hold()
+            hold(interval + 1.5)
 
     async def on_loop(message: Message[Any]) -> None:
         handler(message)
@@ -41,10 +48,12 @@ def test_who_holds_the_process_up_ends_as_a_dead_letter_and_its_neighbours_run_o
     in_place = how in ("in place", "key", "partition")
     entry = lab.entry(retry=not in_place, in_place=in_place, partitions=1, max_attempts=3)
     more: dict[str, Any] = {"executor": AsyncExecutor()} if how == "async" else {}
+    if how == "exactly once":
+        more["guarantee"] = "exactly_once"
     with caplog.at_level(logging.ERROR, "retriable_kafka_client"):
         lab.fill(entry, [b"%d" % i for i in range(COUNT)])
         consumer = lab.start(
-            entry, on_loop if how == "async" else handler, settings=SETTINGS, ordering=ordering, **more
+            entry, on_loop if how == "async" else handler, settings=settings, ordering=ordering, **more
         )
         (letter,) = lab.dead(entry, timeout=90.0)
         wait_until(lambda: {i for i, _ in runs.items} == set(range(COUNT)))

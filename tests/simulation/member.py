@@ -131,6 +131,7 @@ class Member:
         match command:
             case p.Run() | p.RunBatch():
                 entries = command.entries if isinstance(command, p.Run) else command.batch.entries()
+                world.watch.alone(self, entries)
                 world.watch.handed_out(self, entries, world.now)
                 self.workers.push(entries)
             case p.Produce() | p.Publish() | p.Commit() | p.Transact():

@@ -30,6 +30,7 @@ from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.routing import Routing
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
+from retriable_kafka_client.core.solo import Solo
 from retriable_kafka_client.wire import Marks
 from tests.simulation.member import Member
 
@@ -348,6 +349,20 @@ def _due_at_once(
     return retry_copy(entry, failure, target, group, now_ms, now_ms)
 
 
+def _starts_beside_what_runs(self: Solo, running: Sequence[Assignment], now: p.Now) -> Entry | bool:
+    waiting = next((assignment for assignment in running if assignment.solos), None)
+    return _look(self, running, now) if waiting is None else waiting.solos.popleft()
+
+
+def _lets_others_start(self: Solo, running: Sequence[Assignment], now: p.Now) -> Entry | bool:
+    held = _look(self, running, now)
+    return held if isinstance(held, Entry) else False
+
+
+def _never_ends(self: Solo, event: p.Finished | p.Withdrawn) -> None:
+    """Whoever has the consumer to itself keeps it."""
+
+
 def _forgets_alone(
     entry: Entry, failure: retry.Failure, target: str, group: str, now_ms: int, not_before_ms: int
 ) -> p.HandOff:
@@ -364,6 +379,7 @@ def _neighbours_die_too(self: Outcomes, event: p.Finished, now: p.Now) -> None:
 
 
 _finished = Outcomes.finished
+_look = Solo._look
 
 
 def _parks_without_time(entry: Entry, group: str, now_ms: int) -> p.HandOff:
@@ -509,6 +525,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("do not count a failed attempt", outcomes_module, "retry_copy", _attempt_stays),
     _one("retry at once", outcomes_module, "retry_copy", _due_at_once),
     _one("forget that a worker died under it", outcomes_module, "retry_copy", _forgets_alone),
+    _one("start who is to run alone beside others", Solo, "_look", _starts_beside_what_runs),
+    _one("start others beside who is to run alone", Solo, "_look", _lets_others_start),
+    _one("let who runs alone keep the consumer", Solo, "note", _never_ends),
     _one("burn attempts of a killer's neighbours", Outcomes, "finished", _neighbours_die_too),
     _one("lose the time by parking", outcomes_module, "parked", _parks_without_time),
     _one("park under a new id", outcomes_module, "parked", _parks_anew),

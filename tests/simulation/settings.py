@@ -158,6 +158,8 @@ def _draw(seed: int, random: Random) -> Settings:
         parking_interval=choice((1.0, 3.0, 8.0)),
         map_units=map_units,
         least_map_units=choice((23, 23, 26)),
+        solo=seed % 3 == 0,
+        solo_patience=1e6,
     )
     drawn = Settings(
         config=config,

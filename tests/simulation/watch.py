@@ -195,6 +195,15 @@ class Watch:
 
     # Running -----------------------------------------------------------------------------------------------------------
 
+    def alone(self, member: Member, entries: Iterable[Entry]) -> None:
+        """Who has the consumer to itself starts when nothing runs, and nothing starts beside it."""
+        runs = [*member.workers, *entries]
+        if not self.settings.config.solo or len(runs) < 2:
+            return
+        for entry in runs:
+            if entry.alone and entry.assignment.phase is not Phase.ENDED:
+                raise Violation("S", f"{entry.raw} is to run alone, and {len(runs) - 1} others run beside it")
+
     def handed_out(self, member: Member, entries: Iterable[Entry], now: p.Now) -> None:
         wall_ms = math.floor(now.wall * 1000)
         for entry in entries:
@@ -542,7 +551,9 @@ class Watch:
             raise Violation("R", f"{member.name} has {handed} in flight, the engine says {engine.in_flight}")
         if isinstance(event, p.Arrived) and member.held_bytes() > self._most_bytes(member):
             raise Violation("R", f"{member.name} holds {member.held_bytes()} bytes")
-        room = 0 if engine.stopping or member.on_hold else config.in_flight - engine.in_flight
+        room = config.in_flight - engine.in_flight
+        if engine.stopping or member.on_hold or engine.is_solo:
+            room = 0
         wall_ms = math.floor(now.wall * 1000)
         for assignment in engine.assignments.values():
             if assignment.phase is not Phase.RUNNING:

@@ -105,6 +105,11 @@ class Engine:
         return self._unclear
 
     @property
+    def is_solo(self) -> bool:
+        """Whether one message has all of the workers to itself, or waits for that."""
+        return self._dispatch.solo.holds
+
+    @property
     def standing(self) -> Mapping[Assignment, Holder]:
         """Partitions that have been read no further for a while, and what holds them."""
         return self._standstills.standing
@@ -564,13 +569,17 @@ class Engine:
         # What completes now is what has just been committed.
         tokens = [one.token for one in event.transact.progress if event.landed]
         clean = [token for token in tokens if isinstance(token, Assignment) and not token.dirty]
+        completed = {
+            one.token: one.token.completed
+            for one in event.transact.progress
+            if isinstance(one.token, Assignment)
+        }
         self._outcomes.transacted(event, now)
         for assignment in clean:
             assignment.dirty = False
-        for one in event.transact.progress if event.landed else ():
-            if isinstance(one.token, Assignment):
-                still = one.token.in_flight == 0
-                one.token.told_completed = one.token.completed if still else one.token.sent_completed
+        for token, before in completed.items():
+            if event.landed:
+                token.told_completed = token.sent_completed + token.completed - before
 
     # Ends --------------------------------------------------------------------------------------------------------------
 

@@ -26,9 +26,15 @@ class Solo:
         self._waited = 0.0
         self._looked_at = 0.0  # monotonic
         self.wants_commit = False  # it waits for one, which may be made at once
+        self.holds = False  # nothing else may be started
 
     def hold(self, running: Sequence[Assignment], now: Now) -> Entry | bool:
         """An entry to start now, alone; else whether nothing may be started."""
+        held = self._look(running, now)
+        self.holds = bool(held)
+        return held
+
+    def _look(self, running: Sequence[Assignment], now: Now) -> Entry | bool:
         self._waited += min(STEP, max(0.0, now.mono - self._looked_at))
         self._looked_at = now.mono
         self.wants_commit = False
@@ -41,7 +47,7 @@ class Solo:
             self._waited = 0.0
             return False
         if self._waited < self._patience:
-            if self._load.in_flight or any(a.sending for a in running):
+            if self._load.in_flight or any(a.sending > a.withheld for a in running):
                 return True
             if any(a.told_completed < a.completed for a in running):
                 self.wants_commit = True
@@ -59,7 +65,7 @@ class Solo:
                 self._end()
             return
         ended = [*event.done, *event.died, *event.released]
-        ended += [entry for entry, _ in (*event.failed, *event.overdue)]
+        ended += [entry for entry, _ in event.failed]  # one that is overdue runs on, until it is released
         ended += [entry for entry, _ in event.sent]
         if one in ended:
             self._suspects.clear(one)

@@ -107,6 +107,8 @@ class Transactions:
                 progress.append(made)
             elif made is not None and entries:  # the map has no room for them
                 progress.append(replace(made, news=False))
+            elif made is not None:  # the map has no room for what is new: there is nothing to tell
+                assignment.told_completed = assignment.sent_completed
         handoffs = [one for one in self._handoffs if one.entry in taken]
         publications = [one for one in self._publications if one.entry in taken]
         if handoffs:
