@@ -137,11 +137,14 @@ def leaves(error: BaseException) -> list[BaseException]:
     return found
 
 
-def cannot_now(error: BaseException) -> bool:
+def cannot_now(error: BaseException, outside: BaseException | None = None, *, implied: bool = False) -> bool:
     """Whether what a deserializer raised says that it cannot decode *now*: it is an OSError, a RetryAfter or a MemoryError,
     or one stands in it (an exception group), or it was raised ``from`` one.
+
+    ``implied``: or while one was handled (httpx hides what it handles by ``from None``), but for what is ``outside``, which
+    was handled before the deserializer was called.
     """
-    left, seen = [error], set[int]()
+    left, seen = [error], {id(outside)}
     while left:
         one = left.pop()
         if id(one) in seen:
@@ -153,6 +156,9 @@ def cannot_now(error: BaseException) -> bool:
             left.extend(_members(one))
         if one.__cause__ is not None:
             left.append(one.__cause__)
+        elif implied and one.__context__ is not None:
+            # A file that is not there (its name is told) was a cache, perhaps: what came of it is another matter.
+            left += [one.__context__] if getattr(one.__context__, "filename", None) is None else []
     return False
 
 

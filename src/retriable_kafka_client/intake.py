@@ -16,7 +16,7 @@ from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Part
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Verdict
 from retriable_kafka_client.core.routing import Role, Routing
-from retriable_kafka_client.errors import cannot_now
+from retriable_kafka_client.errors import Reject
 from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.joined import JoinedRecord
 from retriable_kafka_client.message import Message, PlainRecord
@@ -237,7 +237,7 @@ class Intake:
             place = place_of(decisive, error, function=keep)
             verdict = Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text, place=place)
         trouble = message.trouble
-        if trouble is not None and cannot_now(trouble):
+        if trouble is not None and not isinstance(trouble, Reject):
             policy = self._policies[entry.route] if self._policies else None
             failure = retry.judge(policy, entry.attempt, trouble, random.random(), self._error_text)
             place = place_of(retry.decisive(policy, trouble), trouble, function=keep)

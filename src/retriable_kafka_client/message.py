@@ -202,6 +202,7 @@ class Message(Generic[T]):
         if not body:
             self.eventful, self.decode_error = True, DecodeError("the payload is empty")
             raise self.decode_error
+        outside = sys.exc_info()[1]  # what a handler is just handling
         try:
             deserializer = self._deserializer
             if isinstance(deserializer, _Json):
@@ -214,7 +215,9 @@ class Message(Generic[T]):
             if is_from_signal(error):
                 raise
             self.eventful = True
-            if cannot_now(error) or all(isinstance(one, Reject) for one in leaves(error)):
+            if cannot_now(error, outside, implied=True) or all(
+                isinstance(one, Reject) for one in leaves(error)
+            ):
                 self.trouble = error
                 raise
             self.decode_error = DecodeError(f"the payload cannot be decoded: {type(error).__name__}")

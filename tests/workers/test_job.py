@@ -306,7 +306,36 @@ def chained() -> Exception:
     return error
 
 
+def as_a_registrys_client_does() -> Exception:
+    """As httpx: its own error from another one's, which was raised while a socket's was handled."""
+    try:
+        try:
+            try:
+                raise ConnectionRefusedError
+            except OSError:
+                raise LookupError("all connection attempts failed") from None
+        except LookupError as error:
+            raise ValueError("connect") from error
+    except ValueError as error:
+        return error
+
+
+def after_a_missing_file() -> Exception:
+    try:
+        try:
+            raise FileNotFoundError(2, "no such file", "cache")
+        except OSError:
+            raise ValueError("bad payload")  # noqa: B904 - without `from`
+    except ValueError as error:
+        return error
+
+
+NEVER: list[BaseException] = [
+    *(after_a_missing_file(), ValueError(), KeyError()),
+    *(SystemExit(), KeyboardInterrupt(), GeneratorExit()),
+]
 NOT_NOW = [
+    (as_a_registrys_client_does(), 5.0),
     (OSError(), 5.0),
     (ConnectionResetError(), 5.0),
     (TimeoutError(), 5.0),
@@ -345,13 +374,37 @@ def test_what_cannot_be_decoded_now_is_a_failed_attempt(
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError(), KeyError(), SystemExit(), KeyboardInterrupt(), GeneratorExit()]
+    "error",
+    [
+        after_a_missing_file(),
+        ValueError(),
+        KeyError(),
+        SystemExit(),
+        KeyboardInterrupt(),
+        GeneratorExit(),
+    ],
 )
 @pytest.mark.parametrize("swallow", [False, True])
 def test_what_can_never_be_decoded_is_named_by_its_own_type(error: BaseException, swallow: bool) -> None:
     failure = reading(swallow, error)
     assert (failure.reason, failure.retry_in) == (REASON_UNDECODABLE, None)
     assert failure.error == type(error).__name__
+
+
+def test_a_trouble_of_the_handlers_own_does_not_make_a_bad_payload_a_good_one() -> None:
+    def decode(body: bytes, about: Message[Any]) -> Any:
+        raise ValueError
+
+    def handler(message: Message[Any]) -> None:
+        try:
+            raise ConnectionError
+        except ConnectionError:
+            message.value  # noqa: B018 - the read is what matters
+
+    made = entry(7)
+    failure = run(spec(handler), Message(made.raw, made.marks, "uid", decode), 0)
+    assert isinstance(failure, Failure)
+    assert (failure.reason, failure.error) == (REASON_UNDECODABLE, "ValueError")
 
 
 def test_a_rejection_by_the_deserializer_stands_though_the_handler_swallowed_it() -> None:

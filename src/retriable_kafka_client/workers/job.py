@@ -16,7 +16,7 @@ from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy, decisive, judge
-from retriable_kafka_client.errors import ConfigError, RetryAfter, cannot_now
+from retriable_kafka_client.errors import ConfigError, RetryAfter
 from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
 from retriable_kafka_client.outbox import Output, identified, size_of
@@ -126,7 +126,7 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
     message.ended = True
     unread = message.decode_error or message.trouble
     if unread is not None:
-        if not (isinstance(error, RetryAfter) and cannot_now(unread)):
+        if not (isinstance(error, RetryAfter) and unread is message.trouble):
             error = unread  # what else the handler made of it does not matter
         message.decode_error = message.trouble = (
             None  # it refers back to the message, whose payload would wait for the next gc
