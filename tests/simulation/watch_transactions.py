@@ -82,6 +82,10 @@ class TransactionWatch:
             if owner is not None and one.token is owner.assignment:
                 self._watch.promised(owner, one.position)
 
+    def mirrored(self) -> None:
+        """Nobody knows any more what had effects above the positions that were copied."""
+        self._visible.clear()
+
     def began(self, tenure: Tenure, record: Record) -> None:
         """A worker begins it."""
         if (

@@ -246,6 +246,7 @@ class World:
             if not self.watch.is_current(place, committed):
                 del self.broker.committed[place]
         self.broker.mirror()
+        self.watch.transactions.mirrored()
 
     def _disturb_members(self) -> None:
         faults, random = self.faults, self.random
