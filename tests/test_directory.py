@@ -77,8 +77,8 @@ class Admin:
             settle()
         return futures
 
-    def answer(self) -> None:
-        waiting, self._waiting = self._waiting, []
+    def answer(self, most: int = 100) -> None:
+        waiting, self._waiting = self._waiting[:most], self._waiting[most:]
         for settle in waiting:
             settle()
 
@@ -216,6 +216,21 @@ def test_questions_of_a_client_that_is_replaced_are_asked_again() -> None:
     assert facts is not None and facts.retention_ms == 5000
 
 
+def test_settings_that_a_lost_client_was_asked_for_are_asked_for_again() -> None:
+    world = World("one-retry")
+    world.admin.slow = True
+    world.assign()
+    world.round()
+    world.admin.answer(1)  # which topic it is, and not yet what it keeps
+    world.pass_time(1)
+    assert world.directory.facts("one-retry") is None
+    other: Any = Admin()
+    world.directory.replace_admin(other)
+    world.pass_time(1)
+    facts = world.directory.facts("one-retry")
+    assert facts is not None and facts.retention_ms == 5000
+
+
 def test_settings_that_may_not_be_seen_are_hardly_asked_for_again() -> None:
     world = World("orders-retry")
     world.admin.settings["orders-retry"] = REFUSED
@@ -285,3 +300,13 @@ def test_slow_brokers_are_not_out_of_reach(round_trip: float) -> None:
             refused_by=lambda: None,
         )
     assert directory is not None and directory.facts("orders") is not None
+
+
+def test_asking_for_a_topic_by_name_does_not_bring_it_back() -> None:
+    """The mock makes topics by itself, as brokers do whose auto.create.topics.enable is true."""
+    with MockKafka({"orders": 1}) as mock:
+        admin = open_client(AdminClient, admin_settings(Cluster(mock.bootstrap_servers)))
+        assert set(admin.list_topics(timeout=10).topics) == {"orders"}
+        told = admin.list_topics("deleted", timeout=10).topics
+        assert told["deleted"].error is not None
+        assert set(admin.list_topics(timeout=10).topics) == {"orders"}

@@ -104,3 +104,17 @@ def test_an_answer_that_is_none_is_no_limit() -> None:
     admin.answer("many")
     assert not limits.pending("orders")
     assert limits.limit("orders") is None
+
+
+def test_who_is_refused_again_and_again_asks_ever_more_rarely() -> None:
+    limits, admin, clock = make()
+    asked_at = []
+    while clock.now < 100.0 + 3600:
+        if limits.pending("orders"):
+            asked_at.append(clock.now)
+            admin.asked[-1][1].set_exception(
+                KafkaException(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+            )
+            assert not limits.pending("orders")
+        clock.now += 1.0
+    assert [round(at - 100) for at in asked_at] == [0, 60, 180, 420, 900, 1860, 2820]

@@ -20,7 +20,16 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client.client import error_name, open_client
 from retriable_kafka_client.errors import NotReachable
 
-__all__ = ["LOST_SECONDS", "PATIENCE_SECONDS", "REACH_SECONDS", "Absence", "Ask", "Reach", "ask_brokers"]
+__all__ = [
+    "LOST_SECONDS",
+    "MOST_LOST_SECONDS",
+    "PATIENCE_SECONDS",
+    "REACH_SECONDS",
+    "Absence",
+    "Ask",
+    "Reach",
+    "ask_brokers",
+]
 
 PATIENCE_SECONDS = (
     60.0  # out of the group, from the loss: longer than a rebalance with a whole drain mostly takes
@@ -29,6 +38,7 @@ REACH_SECONDS = (
     20.0  # since others reach the brokers: longer than the client pauses between two tries to connect
 )
 LOST_SECONDS = 30.0  # of vain tries with a client that holds nothing: it is replaced, whoever answers
+MOST_LOST_SECONDS = 240.0  # of them, however often it was replaced in vain: longer than any request takes
 AGAIN_SECONDS = 10.0  # between two questions to the brokers
 LOOK_SECONDS = 3.0  # between two looks whether a client has a broker
 ASK_SECONDS = 60.0  # unless the cluster's settings say otherwise

@@ -23,6 +23,9 @@ PAUSE_SECONDS = 0.01
 AGAIN_SECONDS = 2.0  # until a commit that is not in, though the brokers answer, is sent once more
 REFUSED_SECONDS = 5.0  # of such answers, until it counts as refused
 ROUND_TRIPS = 3  # longer than so many, and an answer is late
+MOST_ALLOWANCE = (
+    30.0  # seconds: an outage that a commit has waited out says nothing of how far away the brokers are
+)
 
 
 class Outcome(NamedTuple):
@@ -61,7 +64,7 @@ class Committer:
     @property
     def allowance(self) -> float:
         """Seconds that are to be added to any wait for the group's coordinator, for as far away as it is."""
-        return ROUND_TRIPS * self._took
+        return min(ROUND_TRIPS * self._took, MOST_ALLOWANCE)
 
     def unanswered_for(self, now: float) -> float:
         """For how many seconds a commit has been without an answer."""
@@ -112,6 +115,8 @@ class Committer:
             except KafkaException as error:
                 if error_name(error) == "_TIMED_OUT":
                     patience *= 2
+                elif refused_at is None and error_name(error).endswith("AUTHORIZATION_FAILED"):
+                    refused_at = now + REFUSED_SECONDS + self.allowance
             else:
                 if said_by(answers) == wanted:
                     self._took = time.monotonic() - now

@@ -201,7 +201,9 @@ class Directory:
         for name in {name for question in self._described for name in question.futures}:
             self._topics[name].ask_at = 0.0
         for name in {name for question in self._configured for name in question.futures}:
-            self._topics[name].settings_at = self._topics[name].ask_at = 0.0
+            one = self._topics[name]
+            one.settings_at = one.ask_at = 0.0
+            one.stale = True  # settings are asked for with the rest of what is not known
         self._described.clear()
         self._configured.clear()
         self._look_at = 0.0

@@ -14,7 +14,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from retriable_kafka_client.absence import LOST_SECONDS
+from retriable_kafka_client.absence import LOST_SECONDS, MOST_LOST_SECONDS
 from retriable_kafka_client.client import close_in_time, error_name, open_client
 from retriable_kafka_client.core.protocol import Place
 
@@ -132,7 +132,7 @@ class GroupOffsets:
                 self._lost_after = LOST_SECONDS
                 return True
             found, deadline = True, time.monotonic() + self._lost_after
-        self._lost_after *= 2  # it may only be slow
+        self._lost_after = min(2 * self._lost_after, MOST_LOST_SECONDS)  # it may only be slow
         return False
 
     def _ask(self, client: Any, group: list[Question], groups: deque[list[Question]]) -> None:

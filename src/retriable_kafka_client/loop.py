@@ -338,7 +338,8 @@ class Loop:
 
     def _look_around(self, now: float) -> None:
         """How we stand with the group and the brokers, and whether a client must be replaced."""
-        topic = next((place.topic for place in self._engine.assignments), None)
+        read = next((place.topic for place in self._engine.assignments), None)
+        topic = read if read is not None else self._directory.any_name()
         self._standing.look(self._consumer)
         self._errors.look(now)
         self._reopen |= self._standing.is_vain(self._consumer, topic, now)
@@ -557,7 +558,8 @@ class Loop:
 
     def _rest(self) -> float:
         """How long a poll may wait for records. No other thread can end it, so nothing else may be due meanwhile."""
-        beginning = self._starts or len(self._positions) or not self._errors.assigned
+        waits = self._starts or len(self._positions) or self._locator.held_up
+        beginning = waits or not self._errors.assigned
         rest = 0.0 if beginning else self._engine.rest(self._now(), QUIET_SECONDS)
         return rest if rest > 0.0 else POLL_SECONDS
 

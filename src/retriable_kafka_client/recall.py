@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from retriable_kafka_client.absence import LOST_SECONDS
+from retriable_kafka_client.absence import LOST_SECONDS, MOST_LOST_SECONDS
 from retriable_kafka_client.client import close_in_time, is_fatal, open_client
 from retriable_kafka_client.core.protocol import CancelRecall, Recall, Recalled, RecallEnded
 
@@ -71,7 +71,7 @@ class Recaller:
         if batch:
             self._heard_at, self._lost_after = time.monotonic(), LOST_SECONDS
         elif time.monotonic() >= self._heard_at + self._lost_after:
-            self._lost_after *= 2
+            self._lost_after = min(2 * self._lost_after, MOST_LOST_SECONDS)
             close_in_time(self._client, 0.0)
             self._client = self._recall = None
             return [RecallEnded(recall, reached=False)]
@@ -81,15 +81,16 @@ class Recaller:
         broken = False  # the client is of no use any more
         for raw in batch:
             error = raw.error()
+            if error is not None and is_fatal(error):  # of the whole client: it names no partition
+                broken = True
+                ended = ended or RecallEnded(recall, reached=False)
+                continue
             if (raw.topic(), raw.partition()) != recall.place or ended is not None:
                 continue
             if error is not None:
                 if error.code() == KafkaError._PARTITION_EOF:
                     # A new leader may for a while serve less than the one before it: what it does not show is not gone.
                     ended = RecallEnded(recall, reached=raw.offset() >= recall.stop)
-                elif is_fatal(error):
-                    broken = True
-                    ended = RecallEnded(recall, reached=False)
             elif raw.offset() >= recall.stop:
                 ended = RecallEnded(recall)
             else:

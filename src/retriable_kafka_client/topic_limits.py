@@ -15,7 +15,8 @@ from retriable_kafka_client.client import is_mock
 
 __all__ = ["TopicLimits"]
 
-_AGAIN = 60.0  # seconds until a topic whose limit was not told is asked for again
+_AGAIN = 60.0  # seconds until a topic whose limit was not told is asked for again; doubled each time, up to
+_LONGEST = 960.0
 
 
 class TopicLimits:
@@ -35,6 +36,7 @@ class TopicLimits:
         self._mock = mock
         self._limits: dict[str, int | None] = {}
         self._asked_at: dict[str, float] = {}
+        self._pauses: dict[str, float] = {}  # of topics whose limit was not told
         self._questions: dict[str, Future[Any]] = {}
 
     def limit(self, topic: str) -> int | None:
@@ -52,7 +54,7 @@ class TopicLimits:
             if self._limits.get(topic) is not None:
                 return False
             asked_at = self._asked_at.get(topic)
-            if asked_at is not None and self._clock() < asked_at + _AGAIN:
+            if asked_at is not None and self._clock() < asked_at + self._pauses.get(topic, _AGAIN):
                 return False
             question = self._ask(topic)
             if question is None:
@@ -61,6 +63,10 @@ class TopicLimits:
             return True
         del self._questions[topic]
         self._answered(topic, question)
+        if self._limits[topic] is None:
+            self._pauses[topic] = min(2 * self._pauses.get(topic, _AGAIN / 2), _LONGEST)
+        else:
+            self._pauses.pop(topic, None)
         return False
 
     def expire(self, topic: str) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from retriable_kafka_client.absence import LOST_SECONDS
+from retriable_kafka_client.absence import LOST_SECONDS, MOST_LOST_SECONDS
 from retriable_kafka_client.client import open_client
 
 __all__ = ["TransactionalClient", "reason_of"]
@@ -69,7 +69,7 @@ class TransactionalClient:
                 if lost or not error.args[0].retriable():
                     self.discard()
                 if lost:
-                    self._lost_after *= 2
+                    self._lost_after = min(2 * self._lost_after, MOST_LOST_SECONDS)
                 raise
             self._lost_after = LOST_SECONDS
             self._initialised = True

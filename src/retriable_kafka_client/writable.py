@@ -29,7 +29,9 @@ TOPIC_CODES = frozenset(
 
 WAIT_SECONDS = 5.0  # for an answer; a later one counts, too, and meanwhile the transaction finds out
 GOOD_SECONDS = 30.0  # how long a yes counts
-BAD_SECONDS = 1.0
+BAD_SECONDS = 1.0  # a no; doubled each time that it is said again, up to
+LONGEST_SECONDS = 60.0  # where we have no right, and
+MISSING_SECONDS = 10.0  # where there is no such topic
 NEW_SECONDS = 0.5  # a topic that was made just now is not known to every broker
 STEP_SECONDS = 0.1
 
@@ -42,6 +44,7 @@ class Writable:
         self._clock = clock
         self._known: dict[str, tuple[float, str | None]] = {}  # until when, and the code of a no
         self._questions: dict[str, Future[Any]] = {}  # under way
+        self._pauses: dict[str, float] = {}  # how long the last no counted
 
     def refusals(self, topics: Collection[str]) -> dict[str, str]:
         """Those that cannot be written to, with the code. Where nobody answers, the transaction shall find out."""
@@ -54,8 +57,7 @@ class Writable:
                 if code == "UNKNOWN_TOPIC_OR_PART" and self._clock() < deadline:
                     again.append(topic)
                     continue
-                good = code is None and topic not in self._questions
-                self._known[topic] = (self._clock() + (GOOD_SECONDS if good else BAD_SECONDS), code)
+                self._known[topic] = (self._clock() + self._counts_for(topic, code), code)
             unknown = again
             if unknown:
                 time.sleep(STEP_SECONDS)
@@ -67,6 +69,18 @@ class Writable:
         for topic in topics:
             self._known.pop(topic, None)
             self._questions.pop(topic, None)
+
+    def _counts_for(self, topic: str, code: str | None) -> float:
+        """For how many seconds the answer counts."""
+        if code is None:
+            if topic in self._questions:
+                return BAD_SECONDS  # there is none yet
+            self._pauses.pop(topic, None)
+            return GOOD_SECONDS
+        most = LONGEST_SECONDS if code.endswith("AUTHORIZATION_FAILED") else MISSING_SECONDS
+        pause = min(2 * self._pauses.get(topic, BAD_SECONDS / 2), most)
+        self._pauses[topic] = pause
+        return pause
 
     def _ask(self, topics: Collection[str]) -> dict[str, str | None]:
         new = [topic for topic in topics if topic not in self._questions]

@@ -1,8 +1,9 @@
 """Reading a part of a log again, with a client of its own."""
 
 import pytest
+from confluent_kafka import KafkaError
 
-from retriable_kafka_client import Cluster, Limits
+from retriable_kafka_client import Cluster, Limits, recall
 from retriable_kafka_client.client import consumer_settings
 from retriable_kafka_client.core.protocol import Place, Recall, Recalled, RecallEnded
 from retriable_kafka_client.recall import Recaller
@@ -30,3 +31,51 @@ def test_what_the_log_does_not_show_is_not_said_to_be_passed(stop: int, reached:
     assert [offset for one in told if isinstance(one, Recalled) for offset in one.offsets] == list(
         range(1, min(stop, 5))
     )
+
+
+class Fatal:
+    """What a poll of a client brings that is of no use any more: it names no partition."""
+
+    def error(self) -> KafkaError:
+        return KafkaError(KafkaError._FATAL)
+
+    def topic(self) -> None:
+        return None
+
+    def partition(self) -> None:
+        return None
+
+
+class Client:
+    def __init__(self) -> None:
+        self.closed = False
+
+    def assign(self, _partitions: object) -> None:
+        pass
+
+    def unassign(self) -> None:
+        pass
+
+    def consume(self, _most: int, _timeout: float) -> list[Fatal]:
+        return [Fatal()]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_client_that_met_a_fatal_error_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Client] = []
+
+    def open_one(_kind: object, _settings: object) -> Client:
+        made.append(Client())
+        return made[-1]
+
+    monkeypatch.setattr(recall, "open_client", open_one)
+    recaller = Recaller(consumer_settings(Cluster("localhost:1"), Limits(), "group"))
+    asked = Recall(Place("films", 0), 1, 5)
+    recaller.begin(asked)
+    assert recaller.poll(100) == [RecallEnded(asked, reached=False)]
+    recaller.begin(asked)
+    assert len(made) == 2
+    wait_until(lambda: made[0].closed, 5)
+    recaller.close()
