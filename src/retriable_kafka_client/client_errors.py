@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError
 from confluent_kafka import Message as RawMessage
 
 from retriable_kafka_client.client import is_fatal, is_retriable
+from retriable_kafka_client.core.hearing import Silence
 from retriable_kafka_client.core.protocol import Place
 from retriable_kafka_client.core.routing import is_pattern
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
@@ -48,17 +49,17 @@ class ClientErrors:
         self._topics = topics
         self._servers = servers
         self._begin_anew = begin_anew  # whether a partition whose position is gone is read from its beginning
-        self._heard_at = time.monotonic()  # when a broker could be used last; before that, when we began
+        self._silence = Silence(time.monotonic())
         self._passing: set[str] = set()  # troubles that are over when nobody reports them any more
         self._complained_of: set[str] = set()
 
     def begin(self) -> None:
         """A client is made: the time to reach the brokers begins anew."""
-        self._heard_at = time.monotonic()
+        self._silence = Silence(time.monotonic())
 
     def reached(self, at: float) -> None:
         """The client had a broker then (monotonic)."""
-        self._heard_at = max(self._heard_at, at)
+        self._silence.heard(at)
 
     def sift(self, batch: Sequence[Any]) -> Sequence[Any]:
         """Deal with what is not a record, and return the rest."""
@@ -132,8 +133,8 @@ class ClientErrors:
         elif code in ("_AUTHENTICATION", "_SSL"):
             self._troubles.note("login", f"the brokers do not let us in: {code}: {error.str()}")
         # A join may take as long as others drain; only brokers that do not answer end the run.
-        silence = time.monotonic() - self._heard_at
-        if not self.assigned and code in _UNREACHABLE and silence > BEFORE_ASSIGNMENT_SECONDS:
+        silent = self._silence.lasts(time.monotonic(), BEFORE_ASSIGNMENT_SECONDS)
+        if not self.assigned and code in _UNREACHABLE and silent:
             raise NotReachable(f"the brokers at {self._servers} cannot be used: {code}: {error.str()}")
 
     def refused(self, what: str | None, code: str) -> None:

@@ -84,8 +84,22 @@ class Broker:
         self.cluster = "first"
         self.metadata_limit = metadata_limit
         self.down = False  # nothing is answered and nothing lands
+        # What a client hears of the group's coordinator, and whether a broker answers it; monotonic.
+        self._coordinator = ("query-coord", False)  # while it is down
+        self.coordinator_since = 0.0
         self.refusing: dict[str, str] = {}  # topic -> error code of every produce
         self.commit_code: str | None = None  # every commit is refused with it
+
+    @property
+    def coordinator(self) -> tuple[str, bool]:
+        return self._coordinator if self.down else ("up", True)
+
+    def turn(self, coordinator: tuple[str, bool], mono: float) -> None:
+        """The group has this coordinator from now on; for anything but "up" it is as good as down."""
+        if coordinator != self.coordinator:
+            self.coordinator_since = mono
+        self.down = coordinator[0] != "up"
+        self._coordinator = coordinator
 
     def resolve(self, record: Record) -> None:
         """The message needs no more work."""

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Group"]
 
+SESSION_SECONDS = 45.0
+
 
 class Group:
     """One group. Eager: everybody gives up everything first. Cooperative: only what moves is given up."""
@@ -25,12 +27,18 @@ class Group:
         self._rebalancing = False
         self._wanted = False
         self._missing: list[tuple[float, Member]] = []  # crashed: when that is noticed
+        self._kept: list[tuple[float, Member]] = []  # they went without a word: when their sessions are over
+        self.held_until = 0.0  # somebody drains until then
         self.generation = 0
 
     @property
     def settled(self) -> bool:
         """Whether everybody has what it should have."""
-        return not self._wanted and not self._rebalancing and not self._missing
+        return not (self._wanted or self._rebalancing or self._missing or self._kept)
+
+    @property
+    def rebalancing(self) -> bool:
+        return self._rebalancing
 
     def has(self, member: Member) -> bool:
         return member in self._members
@@ -52,6 +60,10 @@ class Group:
     def crashed(self, member: Member, noticed_at: float) -> None:
         self._missing.append((noticed_at, member))
 
+    def keep(self, member: Member) -> None:
+        """The member went without a word: it counts until its session is over, and rebalances wait for it."""
+        self._kept.append((self._world.mono + SESSION_SECONDS, member))
+
     def request(self) -> None:
         """Rebalance although nobody came or went."""
         self._wanted = True
@@ -67,8 +79,12 @@ class Group:
             if noticed_at <= world.mono:
                 self._missing.remove((noticed_at, member))
                 self.leave(member)
+        for over_at, member in list(self._kept):
+            if over_at <= world.mono:
+                self._kept.remove((over_at, member))
+                self.leave(member)
         if self._rebalancing:
-            if not self._waiting:
+            if not (self._waiting or self._kept) and world.mono >= self.held_until:
                 self._complete()
         elif self._wanted and self._members and not any(member.revoke for member in self._members):
             self._begin()

@@ -15,6 +15,7 @@ from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.message import Message
 from tests.simulation.broker import Committed, Log
+from tests.simulation.joining import Joining
 from tests.simulation.letters import WatchedJoiner
 from tests.simulation.records import Record, Whole
 from tests.simulation.sends import Sends
@@ -42,6 +43,7 @@ class Member:
         self.leaving = False
         self.on_hold = False
         self.gone = False
+        self.joining: Joining | None = Joining(name, world.mono)
         self.renewed: set[str] = set()  # topics that were re-created while we ran
         # Its offset maps may say less than is true.
         self.exactly_once = settings.config.exactly_once
@@ -199,6 +201,10 @@ class Member:
     def round(self) -> None:
         """One turn of the loop, or of the mini-loop inside a revoke."""
         world = self.world
+        if self.joining is not None and self.revoke is None:
+            self._look_around(self.joining)
+            if self.gone:
+                return
         self.sends.serve()
         self.transactor.serve()
         self._answer_commits()
@@ -218,6 +224,14 @@ class Member:
                 break
             self.workers.serve()
             self.workers.begin()
+
+    def _look_around(self, joining: Joining) -> None:
+        """Whether to go on waiting for an assignment."""
+        why = joining.look(self.world.broker, self.world.mono)
+        if why is not None:
+            self.world.say(f"the run of {self.name} ends: {why}")
+            self.vanish(land=0.0)
+            self.world.group.leave(self)
 
     def _poll(self) -> None:
         world = self.world
@@ -290,7 +304,8 @@ class Member:
             self.step(p.RecallEnded(under_way.recall))
 
     def rebalanced(self) -> None:
-        """The client was paused while a poll came back, and goes on where that poll began."""
+        """The group has us. The client was paused while a poll came back, and goes on where that poll began."""
+        self.joining = None
         for place, cursor in self.cursors.items():
             same = self.world.broker.logs[place].uid == self.tenures[place].uid
             cursor.goes_back |= cursor.before is not None and same and self.world.goes_back()
@@ -517,12 +532,19 @@ class Member:
         self.world.group.gave_up(self)
         if self.leaving:
             self.vanish(land=0.5)
-        if self.leaving or revoke.returns:
+        if revoke.returns or (self.leaving and self.says_that_it_leaves(revoke)):
             self.world.group.leave(self)
+        elif self.leaving:
+            self.world.say(f"{self.name} went without a word")
+            self.world.group.keep(self)
         if revoke.returns:
             self.give_up_commits()
             self.evicted_until = None
             self.world.group.join(self)
+
+    def says_that_it_leaves(self, _revoke: Revoke) -> bool:
+        """Whether the group hears of it when we close: as the shell's leaving.py has it."""
+        return True
 
     def give_up_commits(self) -> None:
         """The client is gone, and with it the answers; commits that are out may land."""

@@ -10,6 +10,7 @@ from tests.simulation.mutations_batches import BATCH_MUTATIONS
 from tests.simulation.mutations_beginnings import BEGINNING_MUTATIONS
 from tests.simulation.mutations_chunks import CHUNK_MUTATIONS
 from tests.simulation.mutations_far import FAR_MUTATIONS
+from tests.simulation.mutations_group import GROUP_MUTATIONS
 from tests.simulation.mutations_order import ORDER_MUTATIONS
 from tests.simulation.mutations_transactions import TRANSACTION_MUTATIONS
 
@@ -19,6 +20,7 @@ ALL = (
     + BATCH_MUTATIONS
     + BEGINNING_MUTATIONS
     + FAR_MUTATIONS
+    + GROUP_MUTATIONS
     + ORDER_MUTATIONS
     + CHUNK_MUTATIONS
     + TRANSACTION_MUTATIONS

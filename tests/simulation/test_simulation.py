@@ -82,7 +82,7 @@ def test_the_worlds_are_nasty() -> None:
         "OffsetMapShortened", "OffsetMapIgnored", "MessageDropped", "DrainOverrun", "WorkerDied", "TopicReset",
         "a tool rewrites", "_TIMED_OUT", "ILLEGAL_GENERATION", "HandOffRefused", "Withdrawn", "Idle", "Pause", "Resume",
         "ordering='key'", "ordering='partition'", "retry_topic=None", "Publish ", "TOPIC_AUTHORIZATION_FAILED",
-        "Hold(on=True)", "released=[<", "its mirror takes over",
+        "Hold(on=True)", "released=[<", "its mirror takes over", "the run of", "the coordinator: wait-coord",
     }  # fmt: skip
     missing = set(wanted)
     for seed in range(200):

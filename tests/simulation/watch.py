@@ -23,6 +23,7 @@ from tests.simulation.records import Expected, Kind, PartRecord, Record, Whole
 from tests.simulation.tenure import Cover, Tenure, Violation
 from tests.simulation.watch_copies import REASONS, CopyWatch
 from tests.simulation.watch_transactions import TransactionWatch
+from tests.simulation.watch_unread import UnreadWatch
 
 if TYPE_CHECKING:
     from tests.simulation.letters import Letter
@@ -42,6 +43,7 @@ class Watch:
         self.largest_batch = 0
         self.copies = CopyWatch(settings)
         self.transactions = TransactionWatch(self)
+        self.unread = UnreadWatch()
         self.wholes: dict[tuple[Assignment, int], Whole] = {}  # put together, by the lowest offset
         self._of_place: dict[p.Place, list[Tenure]] = {}
         self._last_read: tuple[p.Place, str, int, str] | None = None

@@ -10,6 +10,7 @@ from retriable_kafka_client.core.protocol import Now, Place
 from retriable_kafka_client.wire import ATTEMPT, Marks, Origin, write_marks
 from tests.simulation.broker import Broker, Log
 from tests.simulation.group import Group
+from tests.simulation.joining import bounces
 from tests.simulation.letters import Letter, Sending, cut_up
 from tests.simulation.member import Member
 from tests.simulation.records import Facts, Kind, Outcome, Record, Script
@@ -24,6 +25,7 @@ __all__ = ["World", "run"]
 DAY_MS = 24 * 3600 * 1000
 CALM_ROUNDS = 3_000
 CALM_MEMBERS = 2  # the others stop: fewer of them cost less
+ROLL_STEP = 1.0  # seconds
 BUSY_STEP = 0.7  # seconds of a round in which something happens
 
 
@@ -45,6 +47,7 @@ class World:
         self.faults: Faults = self.settings.faults
         self.mono = 1_000.0
         self.calm = False
+        self.ending = False  # everybody is to stop
         self.moved = False  # something happened in this round besides ticks
         self.broker = Broker(self.settings.metadata_limit)
         self.watch = Watch(self.settings, self.broker)
@@ -53,6 +56,8 @@ class World:
                 place = Place(topic, partition)
                 self.broker.logs[place] = Log(place, f"{topic}@0")
         self.consumed = [place for place in self.broker.logs if place.topic != DEAD_TOPIC]
+        # A name that is a pattern stands for no topic: it is assigned and held.
+        self._read = [place for place in self.consumed if not place.topic.startswith("^")]
         self.group = Group(self, list(self.consumed))
         self.members: list[Member] = []
         self._offset = 1_700_000_000.0 - self.mono  # of the wall clock
@@ -122,11 +127,32 @@ class World:
             self._send()
             self._go_on_sending()
             self._round()
+        self._roll()
         self._heal()
         self._until("lag returns to 0", self._quiet)
+        self.ending = True
         for member in self.members:
             member.begin_revoke(tuple(member.tenures), "stopped")
         self._until("all members stop", lambda: not self.members)
+
+    def _roll(self) -> None:
+        """In some worlds, let a member join while others drain for long and the brokers come and go."""
+        spells, vain = bounces(self.seed)
+        if not spells:
+            return
+        self._heal_broker()
+        seconds = sum(spell.seconds for spell in spells)
+        self.group.held_until = self.mono + seconds
+        member = self._start_member()
+        for spell in spells:
+            self.broker.turn(spell.coordinator, self.mono)
+            self.say(f"the coordinator: {spell.coordinator[0]}")
+            stop = self.mono + spell.seconds
+            while self.mono < stop:
+                self.mono = min(stop, self.mono + ROLL_STEP)
+                self._round()
+        if vain and not member.gone:
+            raise Violation("join", f"{member.name} waits on, and nobody was there")
 
     def _until(self, what: str, reached: object) -> None:
         assert callable(reached)
@@ -137,6 +163,8 @@ class World:
             step = BUSY_STEP if self.moved else min(step * 2, 4.0)
             self.mono += step
             self._round()
+            if not self.ending:
+                self.watch.unread.look(self._read, self.members, self.mono)
             if self.mono > started + self.settings.calm:
                 break
         lags = {f"{place.topic}/{place.partition}": self.broker.lag(place) for place in self.consumed}
@@ -277,11 +305,12 @@ class World:
                 self._rejoin.remove(at)
                 self._start_member()
 
-    def _start_member(self) -> None:
+    def _start_member(self) -> Member:
         self._born += 1
         member = Member(self, f"m{self._born}")
         self.members.append(member)
         self.group.join(member)
+        return member
 
     def _heal_broker(self) -> None:
         self.broker.down = False
