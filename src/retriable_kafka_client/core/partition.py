@@ -509,6 +509,12 @@ class Assignment:
                 taken.append(entry)
         return taken
 
+    def has_solo(self, wall_ms: int) -> bool:
+        """Whether a message waits to run alone. What is not due any more, since the clock was set, waits on."""
+        while self.solos and (self.solos[0].not_before_ms or 0) > wall_ms:
+            self.put_off(self.solos.popleft())
+        return bool(self.solos)
+
     def put_off(self, entry: Entry) -> None:
         """Move a message that is not due from the active ones to the waiting ones."""
         self.active_bytes -= entry.size

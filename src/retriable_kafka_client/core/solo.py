@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from retriable_kafka_client.core.entry import Entry
@@ -42,7 +43,8 @@ class Solo:
             if self._running.assignment.phase is not Phase.ENDED and self._waited < self._patience:
                 return True
             self._end()  # it is slow, and the loop goes round: it holds nobody up
-        waiting = next((a for a in running if a.solos), None)
+        wall_ms = math.floor(now.wall * 1000)
+        waiting = next((a for a in running if a.has_solo(wall_ms)), None)
         if waiting is None:
             self._waited = 0.0
             return False
