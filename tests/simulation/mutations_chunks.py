@@ -167,8 +167,8 @@ def _leaves_the_group(self: Assembly, assignment: Assignment, entries: Sequence[
     return taken[:-1] if len(taken) > 2 else taken
 
 
-def _one(name: str, owner: object, attribute: str, wrong: object) -> Mutation:
-    return Mutation(name, ((owner, attribute, wrong),))
+def _one(name: str, owner: object, attribute: str, wrong: object, first: int = 0) -> Mutation:
+    return Mutation(name, ((owner, attribute, wrong),), first)
 
 
 CHUNK_MUTATIONS: tuple[Mutation, ...] = (
@@ -183,14 +183,14 @@ CHUNK_MUTATIONS: tuple[Mutation, ...] = (
     _one("never recall", Assembly, "next_recall", _never_recalls),
     _one("lose a chunk that was recalled", Assembly, "admit", _leaves_the_group),
     _one("wait for what orphans lack", Assembler, "_is_orphan", _knows_no_orphans),
-    _one("assemble any number of bytes", Assembly, "trim", _cuts_nothing),
+    _one("assemble any number of bytes", Assembly, "trim", _cuts_nothing, 200),
     _one("begin an ended group anew", Assembler, "_leave", _forgets_what_ended),
     _one("give up too soon", Assembler, "expired", _is_impatient),
     _one("give up what is cut", Assembler, "expired", _gives_up_what_is_cut),
     _one("never give up", Assembler, "expired", _never_gives_up),
     _one("lose a chunk of what is given up", Assembler, "_give_up", _loses_a_chunk),
     _one("throw away what is given up", Assembler, "_give_up", _throws_chunks_away),
-    _one("wait for cut chunks that are gone", Assembly, "_pass_gone", _takes_the_gone_for_there),
+    _one("wait for cut chunks that are gone", Assembly, "_pass_gone", _takes_the_gone_for_there, 300),
     _one("admit a message by its first chunk", Entry, "last", property(_first_is_last)),
     _one("count chunks against the window", Assignment, "messages", property(_counts_chunks)),
     _one("keep the lane of what is given up", Lanes, "drop", _keeps_the_lane),

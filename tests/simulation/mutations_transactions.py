@@ -221,8 +221,8 @@ def _anybody_may_commit(self: Transactor, flight: Flight) -> None:
             flight.uids[one.place] = self._member.world.broker.logs[one.place].uid
 
 
-def _one(name: str, owner: object, attribute: str, wrong: object) -> Mutation:
-    return Mutation(name, ((owner, attribute, wrong),))
+def _one(name: str, owner: object, attribute: str, wrong: object, first: int = 0) -> Mutation:
+    return Mutation(name, ((owner, attribute, wrong),), first)
 
 
 TRANSACTION_MUTATIONS = (
@@ -247,7 +247,7 @@ TRANSACTION_MUTATIONS = (
     _one("forget outputs after an abort", Outcomes, "transacted", _abort_forgets_outputs),
     _one("forget copies after an abort", Outcomes, "transacted", _abort_forgets_copies),
     _one("run again after an abort", Outcomes, "transacted", _abort_runs_again),
-    _one("take refused copies for sent", Outcomes, "transacted", _refused_copies_count),
+    _one("take refused copies for sent", Outcomes, "transacted", _refused_copies_count, 300),
     _one("take refused outputs for sent", Outcomes, "published", _refused_outputs_count),
     _one("keep the outputs of a failed attempt", Outcomes, "published", _refused_outputs_stay),
     _one("take an abort for landed", Engine, "_on_transacted", _abort_lands),
