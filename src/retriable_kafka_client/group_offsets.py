@@ -24,18 +24,20 @@ IDLE_SECONDS = 10.0  # with nothing to ask, and as many round trips more, until 
 PATIENCE_SECONDS = 0.5  # with one question, at least; else by how long the brokers take
 ROUND_TRIPS = 3  # longer than so many, and it waits for something else than the way
 AGAIN_SECONDS = 0.25  # until something that was refused, or is locked, is asked for again
+LONGEST_SECONDS = 60.0  # the same, doubled each time, for what is refused for want of a right
 NOWHERE = 2_147_483_647  # a partition that there is not: its answer waits for no transaction
 
 
 class Question:
     """What is committed for one partition. The reader's thread writes ``answer`` and ``code``, the asker the rest."""
 
-    __slots__ = ("answer", "code", "place", "withdrawn")
+    __slots__ = ("answer", "code", "pause", "place", "withdrawn")
 
     def __init__(self, place: Place) -> None:
         self.place = place
         self.answer: tuple[int, str] | None = None  # position (negative: none) and metadata
         self.code: str | None = None  # why there is no answer yet, where the brokers say so
+        self.pause = AGAIN_SECONDS  # until it is asked again if it is refused
         self.withdrawn = False  # nobody waits for it any more
 
 
@@ -56,6 +58,9 @@ class GroupOffsets:
         self._runs = False
         self._closed = False
         self._lost_after = LOST_SECONDS
+        self._later: list[
+            tuple[float, Question]
+        ] = []  # refused, and when they are asked again (monotonic); the thread's
 
     def ask(self, places: Iterable[Place]) -> list[Question]:
         """One question for each; they are asked from now on until they are answered or withdrawn."""
@@ -102,30 +107,39 @@ class GroupOffsets:
                 close_in_time(client, 0.0)
 
     def _take(self, groups: deque[list[Question]]) -> bool:
-        """Take in what is new, first of all; whether there is anything to do."""
+        """Take in what is new, first of all, and what is due again. Waits; False: for long there is nothing to do."""
         with self._lock:
-            if not self._new and not groups:
+            while not self._closed:
+                if self._new:
+                    groups.appendleft(self._new)
+                    self._new = []
+                now = time.monotonic()
+                later = [(at, one) for at, one in self._later if not one.withdrawn]
+                self._later = [(at, one) for at, one in later if at > now]
+                if len(self._later) < len(later):
+                    groups.append([one for at, one in later if at <= now])
+                if groups:
+                    return True
                 idle = IDLE_SECONDS * (1.0 + (self.round_trip or 0.0))
-                self._lock.wait_for(lambda: self._closed or self._new, idle)
-            if self._new:
-                groups.appendleft(self._new)
-                self._new = []
-            if self._closed or not groups:
-                self._runs = False  # whoever asks from now on starts another thread
-                return False
-            return True
+                wait = min((at - now for at, _ in self._later), default=idle)
+                if not self._lock.wait_for(lambda: self._closed or self._new, wait) and not self._later:
+                    break
+            self._runs = False  # whoever asks from now on starts another thread
+            return False
 
     def _measure(self, client: Any, group: Sequence[Question]) -> bool:
         """Find out how far away the brokers are; False: there was no answer for so long that the client may be lost."""
         nowhere = [TopicPartition(group[0].place.topic, NOWHERE)]
         deadline = time.monotonic() + self._lost_after
         found = False  # the first answer has found the way, too
+        pause = AGAIN_SECONDS
         while not self._closed and time.monotonic() < deadline:
             began = time.monotonic()
             try:
                 client.committed(nowhere, max(0.1, deadline - began))
             except KafkaException as error:
-                self._refuse(group, error)
+                self._refuse(group, error, pause)
+                pause = min(2 * pause, LONGEST_SECONDS)
                 continue
             if found or time.monotonic() < began + PATIENCE_SECONDS / ROUND_TRIPS:
                 self.round_trip = time.monotonic() - began
@@ -143,37 +157,47 @@ class GroupOffsets:
         try:
             answers = client.committed([TopicPartition(*place) for place in asked], patience)
         except KafkaException as error:
-            self._refuse(group, error)
+            self._refuse(group, error, AGAIN_SECONDS)
             if error_name(error) == "_TIMED_OUT":
                 self.round_trip = None
                 if self._measure(client, group) and self._is_locked(patience) and len(group) > 1:
                     half = len(group) // 2
                     groups.extendleft((group[half:], group[:half]))
                     return
-            groups.append(group)
+            if error_name(error).endswith("AUTHORIZATION_FAILED"):
+                self._put_off(group)
+            else:
+                groups.append(group)
             return
         for answer in answers:
             question = asked[Place(answer.topic, answer.partition)]
             if answer.error is None:
                 question.answer = answer.offset, answer.metadata or ""
+            elif str(answer.error.name()).endswith("AUTHORIZATION_FAILED"):
+                question.code = str(answer.error.name())
+                self._put_off([question])
             else:
-                if str(answer.error.name()).endswith("AUTHORIZATION_FAILED"):
-                    question.code = str(answer.error.name())
                 again.append(question)
         if again:
             groups.append(again)
-            self._pause()
+            self._pause(AGAIN_SECONDS)
 
     def _is_locked(self, patience: float) -> bool:
         return self.round_trip is not None and ROUND_TRIPS * self.round_trip <= patience
 
-    def _refuse(self, group: Iterable[Question], error: KafkaException) -> None:
+    def _put_off(self, refused: Iterable[Question]) -> None:
+        """Ask these again later, and ever more rarely: rights come back by somebody's doing alone."""
+        for question in refused:
+            self._later.append((time.monotonic() + question.pause, question))
+            question.pause = min(2 * question.pause, LONGEST_SECONDS)
+
+    def _refuse(self, group: Iterable[Question], error: KafkaException, pause: float) -> None:
         code = error_name(error)
         if code != "_TIMED_OUT":
             for question in group:
                 question.code = code
-            self._pause()
+            self._pause(pause)
 
-    def _pause(self) -> None:
+    def _pause(self, seconds: float) -> None:
         with self._lock:
-            self._lock.wait_for(lambda: self._closed or self._new, AGAIN_SECONDS)
+            self._lock.wait_for(lambda: self._closed or self._new, seconds)

@@ -750,6 +750,7 @@ class Loop:
             last = min(time.monotonic() + self._session, began + self._revoke_time)
             self._last_transaction(last)
             self._last_commit(places, last)
+            self._stalls.waited(time.monotonic())
         finally:
             self._end(places, "revoked")
             self._forget_starts(places)

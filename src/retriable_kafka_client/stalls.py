@@ -30,6 +30,10 @@ class Stalls:
         """A client begins, which must be polled every ``interval`` seconds."""
         self._least, self._turned_at = interval * SHARE, now
 
+    def waited(self, now: float) -> None:
+        """Until now the loop has waited for the brokers, and let everything else run: that is no stall."""
+        self._turned_at = now
+
     def turn(self, now: float) -> bool:
         """The loop comes round; whether it has stood still until now. Then ``took`` is to be told what ended meanwhile."""
         before, self._turned_at = self._turned_at, now
