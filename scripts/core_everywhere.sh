@@ -15,11 +15,11 @@ while read -r version python; do
         "$python" -m venv "$environment"
         # The core is pure, but the package's root imports the client and the JSON codec.
         "$environment/bin/python" -m pip install --quiet -c constraints.txt \
-            pytest hypothesis psutil confluent-kafka msgspec </dev/null
+            pytest pytest-xdist hypothesis psutil confluent-kafka msgspec </dev/null
         printf '%s\n' "$wanted $root" >"$environment/.stamp"
     fi
     say "core tests on Python $version"
-    "$environment/bin/python" -m pytest -q tests/core tests/simulation -p no:cacheprovider </dev/null
+    "$environment/bin/python" -m pytest -q -n 2 --dist worksteal tests/core tests/simulation -p no:cacheprovider </dev/null
     count=$((count + 1))
 done < <(usable_pythons)
 say "core tests passed on $main (with all others) and $count other Python versions"
