@@ -150,6 +150,9 @@ class Loop:
         self._epochs: dict[p.Place, int | None] = {}  # of the leaders, when a record came last
         self._heard_at: dict[str, float] = {}  # when a topic's records came last (monotonic)
         self._was_in_doubt = False  # whether the brokers could be used
+        self._unrun: list[
+            tuple[Entry, Failure | None]
+        ] = []  # what the filter said of what was to be run; None: to drop it
         self._late: set[Entry] = set()  # failed for their time limit, and their handlers still run
         self._publishing = 0  # bytes of what handlers sent that no broker has answered for
         self._checked_in = 0.0  # seconds
@@ -361,6 +364,8 @@ class Loop:
             self._stalls.took(harvest)
         if harvest:
             self._finished(harvest)
+        if self._unrun:
+            self._tell_unrun()
         if runner.failure is not None:
             raise ConsumerFailed(
                 f"the executor broke and runs nothing any more: {_told(runner.failure)}"
@@ -516,11 +521,20 @@ class Loop:
             if sifted is None:
                 entry.unsifted = False
                 run.append(entry)
-            elif isinstance(sifted, Failure):
-                self._tell(p.Finished(failed=[(entry, sifted)]))
             else:
-                self._tell(p.Finished(filtered=[entry]))
+                # Told in the next round: it may make the engine hand out the next one, and so on without end.
+                self._unrun.append((entry, sifted if isinstance(sifted, Failure) else None))
+                self._runner.ring()
         return run
+
+    def _tell_unrun(self) -> None:
+        unrun, self._unrun = self._unrun, []
+        self._tell(
+            p.Finished(
+                failed=[(entry, failure) for entry, failure in unrun if failure is not None],
+                filtered=[entry for entry, failure in unrun if failure is None],
+            )
+        )
 
     # Records -----------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from retriable_kafka_client import (
     STDLIB_JSON,
     DecodeError,
     Exponential,
+    Limits,
     Message,
     Reject,
     Retry,
@@ -402,6 +403,33 @@ def test_a_filter_that_cannot_decode_now_is_a_failed_attempt(lab: Lab, swallow: 
     wait_until(lambda: len(log) + consumer.stats().filtered == 2, what=repr(consumer.stats()))
     assert consumer.stats().dead_lettered == 0
     assert log.items == [(1, True)] or not log.items
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_filter_that_cannot_decode_a_backlog_now_is_asked_again_for_all_of_it(
+    lab: Lab, wanted: bool
+) -> None:
+    entry, log, count = lab.entry(in_place=True), Log(), 1_500
+
+    def decode(body: bytes, message: Message[Any]) -> Any:
+        if message.attempt < 3:
+            raise ConnectionRefusedError
+        return int(body)
+
+    def keep_value(message: Message[Any]) -> bool:
+        return message.value >= 0 and wanted
+
+    lab.fill(entry, [b"%d" % number for number in range(count)])
+    consumer = lab.start(
+        entry,
+        lambda m: log.add(m.value),
+        filter=keep_value,
+        deserializer=decode,
+        limits=Limits(in_flight=20),
+    )
+    lab.caught_up(entry)
+    wait_until(lambda: len(log) + consumer.stats().filtered == count, what=repr(consumer.stats()))
+    assert sorted(log.items) == (list(range(count)) if wanted else [])
 
 
 @pytest.mark.parametrize(
