@@ -36,3 +36,8 @@ def test_the_documents_hold_no_dead_links() -> None:
     for name in ("README.md", "CONTRIBUTING.md", "DESIGN.md", "CHANGELOG.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", text(name)):
             assert (REPOSITORY / target).exists(), f"{name}: {target}"
+
+
+def test_the_changelog_says_nothing_twice() -> None:
+    entries = re.findall(r"^- (.*)$", text("CHANGELOG.md"), re.MULTILINE)
+    assert [entry for entry in entries if entries.count(entry) > 1] == []
