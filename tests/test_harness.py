@@ -330,5 +330,5 @@ class TestEvidence:
         assert [one["event"] for one in read_evidence(path)] == ["one"]
         with path.open("ab") as file:
             file.write(b"\n")
-        with pytest.raises(ValueError, match="unexpected end"):
+        with pytest.raises(ValueError, match="truncated"):
             read_evidence(path)

@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
@@ -37,8 +37,15 @@ def terminated() -> None:
     signal.raise_signal(signal.SIGTERM)
 
 
+@pytest.fixture(autouse=True)
+def default_handler() -> Iterator[None]:
+    """SIGINT as Python handles it: a shell may have started us with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_a_real_one_comes_from_the_signal() -> None:
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert is_from_signal(raised_by(interrupted))
     assert not is_from_signal(raised_by(by_hand))
     assert not is_from_signal(raised_by(exits))
