@@ -176,6 +176,8 @@ class Watch:
     # Arrival -----------------------------------------------------------------------------------------------------------
 
     def arrived(self, tenure: Tenure, records: Sequence[Record], now: p.Now) -> None:
+        if records[-1].offset_ >= tenure.next:  # what comes again says nothing of the time
+            tenure.read_ms = min(records[-1].stamp_ms, math.floor(now.wall * 1000))
         for record in records:
             offset = record.offset_
             if offset < tenure.next:
@@ -193,7 +195,6 @@ class Watch:
                     if tenure.firsts[record.letter] == offset and offset - record.index < tenure.begin:
                         tenure.orphans.add(record.letter)
                     self.reread(tenure, [record], now)
-        tenure.read_ms = min(records[-1].stamp_ms, math.floor(now.wall * 1000))
 
     # Running -----------------------------------------------------------------------------------------------------------
 
