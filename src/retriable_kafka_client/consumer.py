@@ -512,7 +512,7 @@ def _listeners(given: object) -> tuple[Callable[[Event], object], ...]:
     if given is None or callable(given):
         _plain_function("on_event", given, optional=True)
         return () if given is None else (given,)
-    if not isinstance(given, Sequence):
+    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
         raise ConfigError("Consumer.on_event", given, "must be a function, or a list of functions")
     for index, one in enumerate(given):
         _plain_function(f"on_event[{index}]", one)
