@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import AsyncExecutor, Message
+from retriable_kafka_client import Message
 from retriable_kafka_client import events as ev
 from tests.shell.lab import Lab, Log, settings_of
 from tests.support.waiting import wait_until
@@ -24,7 +24,7 @@ def hold(seconds: float) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("lab", ["mock"], indirect=True)
-@pytest.mark.parametrize("how", ["unordered", "in place", "key", "partition", "async"])
+@pytest.mark.parametrize("how", ["unordered", "in place", "key", "partition"])
 def test_who_holds_the_process_up_ends_as_a_dead_letter_and_its_neighbours_run_on(
     lab: Lab, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -53,20 +53,15 @@ def _hold_up(lab: Lab, how: str, caplog: pytest.LogCaptureFixture) -> None:
         if message.value == HOLDER:
             hold(interval + 4.0)  # the client does not notice each one that is just too long
 
-    async def on_loop(message: Message[Any]) -> None:
-        handler(message)
-
     ordering = how if how in ("key", "partition") else "unordered"
     in_place = how in ("in place", "key", "partition")
     entry = lab.entry(retry=not in_place, in_place=in_place, partitions=1, max_attempts=3)
-    more: dict[str, Any] = {"executor": AsyncExecutor()} if how == "async" else {}
+    more: dict[str, Any] = {}
     if how == "exactly once":
         more["guarantee"] = "exactly_once"
     with caplog.at_level(logging.ERROR, "retriable_kafka_client"):
         lab.fill(entry, [b"%d" % i for i in range(COUNT)])
-        consumer = lab.start(
-            entry, on_loop if how == "async" else handler, settings=settings, ordering=ordering, **more
-        )
+        consumer = lab.start(entry, handler, settings=settings, ordering=ordering, **more)
         (letter,) = lab.dead(entry, timeout=180.0)
         wait_until(lambda: {i for i, _ in runs.items} == set(range(COUNT)))
         wait_until(lambda: consumer.health().ready)
