@@ -68,7 +68,7 @@ def slow_or_quick(evidence: EvidenceWriter, gate: str, message: Message[Any]) ->
 def in_its_time(evidence: EvidenceWriter, message: Message[Any]) -> None:
     """Note when the run of `[lane, number]` begins and how it ends: each tenth fails in its first attempt."""
     lane, n = message.value
-    evidence.write("begin", lane=lane, n=n)
+    evidence.write("begin", lane=lane, n=n, partition=message.partition)
     if n % 10 == 4 and message.attempt == 1:
         evidence.write("failed", lane=lane, n=n)
         raise ValueError
