@@ -300,6 +300,53 @@ def test_what_is_cut_is_not_given_up_before_it_was_read_again() -> None:
     assert made.dead(made.wait(1.0)) == [(1, "incomplete"), (2, "incomplete")]
 
 
+def test_one_pass_says_of_the_first_message_that_it_begins_that_nothing_more_is_there() -> None:
+    """Though others are cut while it goes on. A second pass for each message that lacks a chunk holds all others up."""
+    made = bench(buffer_bytes=1_000)
+    records = [(index, Raw(0, 3, group(index), 400)) for index in range(4)]
+    made.chunks(BASE, *records)
+    made.wait(WAIT)
+    made.tell(p.Idle(BASE, 4))
+    commands = made.wait(0.1)
+    assert made.dead(commands) == [(0, "incomplete")]
+    given_up = []
+    while found := recalls([*commands, *made.wait(1.0)]):
+        (recall,) = found
+        for offset, raw in records[recall.first :]:
+            made.tell(p.Recalled(recall, [offset], [raw]))
+        made.tell(p.RecallEnded(recall))
+        commands = made.wait(0.1)
+        given_up += [(recall.first, made.dead(commands))]
+    assert given_up == [(index, [(index, "incomplete")]) for index in (1, 2, 3)]
+
+
+def test_what_is_begun_after_a_cut_in_a_pass_may_lack_what_was_cut() -> None:
+    made = bench(buffer_bytes=1_000)
+    records = [
+        (0, Raw(0, 2, group(0), 400)),
+        (1, Raw(0, 3, group(1), 200)),
+        (2, Raw(0, 3, group(2), 400)),
+        (3, Raw(1, 3, group(2), 50)),
+    ]
+    made.chunks(BASE, *records)
+    made.wait(WAIT)
+    made.tell(p.Idle(BASE, 4))
+    commands = made.wait(0.1)
+    assert made.dead(commands) == [(0, "incomplete")]
+    (recall,) = recalls([*commands, *made.wait(1.0)])
+    made.tell(p.Recalled(recall, [1, 2], [raw for _, raw in records[1:3]]))  # 2 is cut: it is the youngest
+    made.chunks(BASE, (4, Raw(2, 3, group(2), 50)))  # it is begun anew
+    made.tell(p.Recalled(recall, [3], [records[3][1]]))
+    made.tell(p.RecallEnded(recall))
+    made.wait(WAIT)
+    made.tell(p.Idle(BASE, 5))
+    commands = made.wait(0.1)
+    assert made.dead(commands) == [(1, "incomplete")]
+    (recall,) = recalls([*commands, *made.wait(1.0)])
+    (whole,) = run(made.tell(p.Recalled(recall, [2], [records[2][1]])))
+    assert (whole.offset, whole.others) == (2, (3, 4))
+
+
 def test_what_is_gone_when_it_is_to_be_read_again_is_complete() -> None:
     made = bench(buffer_bytes=1_000)
     made.chunks(BASE, *[(index, Raw(0, 2, group(index), 200)) for index in range(4)])

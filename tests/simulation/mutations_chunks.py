@@ -30,6 +30,7 @@ _join = Intake.join
 _drop = Lanes.drop
 _reserve = Lanes.reserve
 _admit = Assembly.admit
+_trim = Assembly.trim
 
 
 def _forgets_others(self: Assignment, entry: Entry) -> None:
@@ -105,6 +106,12 @@ def _knows_no_orphans(self: Assembler, offset: int, index: int) -> bool:
 
 def _cuts_nothing(self: Assembly, assignments: Collection[Assignment], waiting: int) -> None:
     """Any number of bytes."""
+
+
+def _takes_the_cut_for_read(self: Assembly, assignments: Collection[Assignment], waiting: int) -> None:
+    """One pass says all of whatever is there at its end."""
+    _trim(self, assignments, waiting)
+    self._begun_before = 2**63
 
 
 def _forgets_what_ended(self: Assembler, key: GroupKey, group: Group, reason: str | None) -> None:
@@ -184,6 +191,7 @@ CHUNK_MUTATIONS: tuple[Mutation, ...] = (
     _one("lose a chunk that was recalled", Assembly, "admit", _leaves_the_group),
     _one("wait for what orphans lack", Assembler, "_is_orphan", _knows_no_orphans),
     _one("assemble any number of bytes", Assembly, "trim", _cuts_nothing, 200),
+    _one("take what was cut in a pass for read in it", Assembly, "trim", _takes_the_cut_for_read),
     _one("begin an ended group anew", Assembler, "_leave", _forgets_what_ended),
     _one("give up too soon", Assembler, "expired", _is_impatient),
     _one("give up what is cut", Assembler, "expired", _gives_up_what_is_cut),

@@ -2,9 +2,10 @@
 
 What waits for its time and what is assembled have half of the bytes together. The consumer's oldest group may always grow;
 over the share the youngest ones are cut, that is forgotten but for their offsets. They are read again in *recalls*: passes
-over the part of the log in which cut chunks lie. A group that is never cut during a whole pass has afterwards all that the
-log has of it; the oldest one never is. So each pass completes a group or leaves it to its last chunk or its expiry, and the
-next one becomes the oldest. A group of which chunks may be cut is not given up.
+over the part of the log in which cut chunks lie. A group that is never cut during a whole pass, and was there when it began
+or was begun before the pass cut any, has afterwards all that the log has of it; the oldest one is such a group. So each pass
+completes a group or leaves it to its last chunk or its expiry, and the next one becomes the oldest. A group of which chunks
+may be cut is not given up.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class Assembly:
         self._chunk_wait = config.chunk_wait
         self._shop = Workshop(joiner=joiner, message_bytes=config.message_bytes, chunk_wait=config.chunk_wait)
         self._next = 0  # what the recall comes to next
-        self._begun_before = 0  # groups that were there when it began
         self._has_cut = False  # a group was cut since it began
+        self._begun_before = 0  # groups that were begun before the first one was cut
         self._again_at = 0.0  # monotonic; the next recall, unless a group leaves
         self._vain = 0  # recalls in a row after which something was left, and no group had gone
         self._left = 0  # groups that had gone when the last recall ended
@@ -64,7 +65,8 @@ class Assembly:
                 return
             before = chunks.bytes
             chunks.cut_youngest()
-            self._has_cut = True
+            if not self._has_cut:
+                self._has_cut, self._begun_before = True, self._shop.begun
             excess -= before - chunks.bytes
 
     # Time --------------------------------------------------------------------------------------------------------------
@@ -107,7 +109,7 @@ class Assembly:
             chosen = min(cut, key=lambda assignment: assignment.chunks.recalls)
         chunks = chosen.chunks
         chunks.recalls += 1
-        self._next, self._begun_before, self._has_cut = chunks.cut.lowest, self._shop.begun, False
+        self._next, self._has_cut = chunks.cut.lowest, False
         self.recall = p.Recall(chosen.place, self._next, chunks.cut.highest + 1)
         return self.recall
 
@@ -147,8 +149,10 @@ class Assembly:
         chunks = assignment.chunks
         if reached:
             self._pass_gone(assignment, recall.stop, frozenset())
+            # Until the first cut of the pass every chunk that it came to was taken: a group that was begun in it lacks none.
+            known = self._begun_before if self._has_cut else self._shop.begun
             for group in chunks.groups.values():
-                if group.number <= self._begun_before:
+                if group.number <= known:
                     group.maybe_cut = False
         self._vain = self._vain + 1 if chunks.cut and self._shop.left == self._left else 0
         self._left = self._shop.left
