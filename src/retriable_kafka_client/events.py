@@ -79,7 +79,11 @@ class Committed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommitFailed(Event):
-    """The broker refused a commit, or did not answer; the next one carries the same progress."""
+    """The broker refused a commit, or did not answer; the next one carries the same progress.
+
+    Just before AssignmentEnded, with ``_TIMED_OUT``: the last commit, or with exactly once the last transaction, had no good
+    answer in time. What it would have told may not be committed, and then runs again with the next owner.
+    """
 
     code: str
 
@@ -90,6 +94,10 @@ class TransactionAborted(Event):
 
     ``code`` says why; ``refused`` records of it were refused themselves, and the next one goes without them. The next begins
     in ``again_in`` seconds. ``topic`` is empty and ``partition`` -1.
+
+    Of partitions that were given away meanwhile nothing goes into the next one: their messages run again with the next
+    owner. ``_DESTROY``: the consumer ended before there was an answer. Whether the transaction became visible is not known
+    then, and there is no next one here. If it did not, its messages run again elsewhere; nothing becomes visible twice.
     """
 
     code: str

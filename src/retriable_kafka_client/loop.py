@@ -244,7 +244,9 @@ class Loop:
             self._recaller.close()
             self._sender.close(0.0 if self._control.hard else 1.0)
             if self._transacting is not None:
-                self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
+                answer = self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
+                if answer is not None:
+                    self._tell(answer)
 
     def _look_back(self) -> None:
         """What the group had read before, while it still is what was before."""
@@ -709,11 +711,15 @@ class Loop:
     def _last_transaction(self, deadline: float) -> None:
         """Take the answer to a transaction that is still in flight when the drain is over."""
         transacting = self._transacting
-        while transacting is not None and transacting.busy and not self._control.hard:
+        if transacting is None:
+            return
+        while transacting.busy and not self._control.hard:
             self._take_transacted()
             if time.monotonic() >= deadline:
-                return
+                break
             self._runner.wait(SERVE_SECONDS)
+        if transacting.busy:
+            transacting.leave_behind(self._config.engine.group)
 
     # Rebalances: inside a poll, on this thread -------------------------------------------------------------------------
 

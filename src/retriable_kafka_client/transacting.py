@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +16,8 @@ from retriable_kafka_client.transaction import Transactor
 from retriable_kafka_client.troubles import Troubles
 
 __all__ = ["Transacting"]
+
+log = logging.getLogger("retriable_kafka_client")
 
 SILENCE_SECONDS = 10.0  # of a transaction, until health says so
 
@@ -80,6 +83,16 @@ class Transacting:
         for entry in [one for one in self._sizes if one.assignment.phase is Phase.ENDED]:
             self._outflow(-self._sizes.pop(entry))
 
-    def close(self, timeout: float) -> None:
-        """Begin nothing more, and wait so long for what is under way."""
+    def leave_behind(self, group: str) -> None:
+        """Partitions are given away before what is in flight has its answer."""
+        log.warning(
+            "group %s: partitions are given away while a transaction has been without an answer for %.1f s; what it holds of"
+            " them runs again with their next owners, unless it came through",
+            group,
+            self._transactor.unanswered_for(time.monotonic()),
+        )
+
+    def close(self, timeout: float) -> Transacted | None:
+        """Begin nothing more, and wait so long for what is under way. What is without an answer then is given up."""
         self._transactor.close(timeout)
+        return self._transactor.give_up()

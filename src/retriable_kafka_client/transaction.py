@@ -1,7 +1,8 @@
 """Transactions: everything that one holds, committed as one. One thread of its own does it, since its calls block.
 
 The loop gives it one Transact at a time and takes one answer. Every answer is certain: where it is not known whether a
-commit came through, a new producer ends what the old one left, and then the group's offsets tell.
+commit came through, a new producer ends what the old one left, and then the group's offsets tell. Only the end of the
+consumer does not wait for that: ``give_up`` then says that nobody knows.
 """
 
 from __future__ import annotations
@@ -154,9 +155,7 @@ class Transactor:
         """What has become of the Transact in flight; None while that is not known."""
         self._raise()
         if self._worker.answers:
-            self._in_flight = self._since = None
-            answer = self._worker.answers.popleft()
-            return answer.judged() if isinstance(answer, _Found) else answer
+            return self.give_up()
         if self._in_flight is not None and time.monotonic() >= self._worker.moved_at + self._patience:
             self._replace(self._in_flight)
         return None
@@ -186,6 +185,16 @@ class Transactor:
         worker.jobs.put(None)
         if worker.thread.is_alive():
             worker.thread.join(timeout)
+
+    def give_up(self) -> Transacted | None:
+        """After ``close``: the answer to the Transact in flight, if there is one; where none came, one that says so."""
+        transact, self._in_flight, self._since = self._in_flight, None, None
+        if transact is None:
+            return None
+        if self._worker.answers:
+            answer = self._worker.answers.popleft()
+            return answer.judged() if isinstance(answer, _Found) else answer
+        return Transacted(transact=transact, landed=False, code="_DESTROY")
 
     def _raise(self) -> None:
         if self._worker.failure is not None:

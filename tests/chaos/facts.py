@@ -111,7 +111,7 @@ class Tenure:
     ended: float | None = None  # None: its member was killed, or never told
     reason: str = ""
     overrun: int = 0  # handlers that were still at work
-    silent: bool = False  # a commit of it failed, or had no answer
+    silent: bool = False  # its member told that a commit, or a transaction, failed or had no answer
     unfinished: int = 0  # messages that were left to the next owner
 
     @property

@@ -13,6 +13,7 @@ __all__ = ["CLOCK", "TOLD", "Index", "Violation", "letter_reasons"]
 
 CLOCK = 0.005  # s; brokers and producers stamp whole milliseconds of the same clock
 DRAIN = 15.0  # s before an assignment's end in which a broker's silence can have cost its last commits
+HUNG = 60.0  # s likewise, where a transaction had no answer: the client may hang for 40 s, long after the broker is back
 TOLD = 1.0  # s that a process may take to write down what it has just done
 BROKERS = frozenset(
     {"broker-kill", "broker-stop", "broker-pause", "rolling", "slow-link", "cut-link", "stuck-link"}
@@ -186,9 +187,16 @@ class Index:
             and self.refused(tenure.ended - DRAIN, tenure.ended)
         ):
             return "copy refused"  # until the drain was over
-        if tenure.silent or self.outage(tenure.ended - DRAIN, tenure.ended):
+        if self._is_silent(tenure, tenure.ended) or self.outage(tenure.ended - DRAIN, tenure.ended):
             return "unanswered"
         return None
+
+    def _is_silent(self, tenure: Tenure, ended: float) -> bool:
+        """Whether its member told that the last it had to commit had no answer.
+
+        With exactly once a broker must have been away as well: a member gives up no transaction for nothing.
+        """
+        return tenure.silent and (not self.exactly_once or self.outage(ended - HUNG, ended))
 
     def _was_cut_off(self, tenure: Tenure) -> bool:
         if tenure.ended is None or tenure.reason != "lost":

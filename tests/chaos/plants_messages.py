@@ -150,6 +150,16 @@ def a_kill_after_the_second_run_excuses_nothing(facts: Facts) -> None:
 
 @plant("D", "duplicate")
 def an_orderly_hand_over_excuses_nothing(facts: Facts) -> None:
+    _handed_over(facts)
+
+
+@plant("D", "duplicate", "exactly_once")
+def a_transaction_that_was_given_up_while_all_brokers_were_there_excuses_nothing(facts: Facts) -> None:
+    _handed_over(facts).silent = True
+
+
+def _handed_over(facts: Facts) -> Tenure:
+    """Run something again after an orderly hand-over."""
     tenure = next((one for one in facts.tenures if one.reason == "revoked" and not one.overrun), None)
     if tenure is None:
         raise Unfit
@@ -166,6 +176,7 @@ def an_orderly_hand_over_excuses_nothing(facts: Facts) -> None:
     second = again(facts, run, began=heir.began + 0.6, ended=heir.began + 0.7)
     second.name = (heir.member, 1, 1)
     facts.commits = CommitLog([])
+    return tenure
 
 
 @plant("D", "duplicate-copy", "at_least_once")

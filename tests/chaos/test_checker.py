@@ -67,8 +67,10 @@ def test_what_excuses_a_second_run() -> None:
     """One message, run by 1 and then by 2, in every way in which an assignment can end."""
     spot = Spot("orders", 0, 0)
 
-    def facts(tenure: Tenure, member: Member, faults: tuple[Fault, ...] = ()) -> Facts:
-        made = good_facts(1, messages=0)
+    def facts(
+        tenure: Tenure, member: Member, faults: tuple[Fault, ...] = (), guarantee: str = "at_least_once"
+    ) -> Facts:
+        made = good_facts(1, guarantee, messages=0)
         made.sent[0] = Sent(Order(0), "s", 0.0)
         made.stored.append(Stored(spot, 0))
         made.runs += [
@@ -88,6 +90,7 @@ def test_what_excuses_a_second_run() -> None:
     well = Member(1, "threads", 0.0, 52.0, 0, asked=40.0)
     late = replace(well, ended=87.0, asked=86.0)
     killed = Member(1, "threads", 0.0, 50.0, -9, killed=50.0)
+    away, far_back = Fault("broker-stop", 5.0, 20.0, broker=1), Fault("broker-stop", -30.0, -15.0, broker=1)
     for good in (
         facts(owned("", None), killed),
         facts(owned("lost"), well),
@@ -97,6 +100,7 @@ def test_what_excuses_a_second_run() -> None:
         facts(owned("revoked", overrun=1), well),
         facts(owned("stopped", silent=True), well),
         facts(owned("revoked"), well, (Fault("broker-pause", 30.0, 45.0, broker=1),)),
+        facts(owned("stopped", silent=True), well, (away,), "exactly_once"),
         facts(owned("stopped", unfinished=1), well, (Fault("refuse", 30.0, 45.0),)),
     ):
         assert check(good).good, check(good).table()
@@ -108,6 +112,9 @@ def test_what_excuses_a_second_run() -> None:
         facts(owned("revoked"), well),
         facts(owned("stopped"), well),
         facts(owned("reset"), well),
+        facts(owned("stopped"), well, (away,), "exactly_once"),  # and its member said nothing
+        facts(owned("stopped", silent=True), well, (), "exactly_once"),
+        facts(owned("stopped", silent=True), well, (far_back,), "exactly_once"),
         facts(owned("revoked"), well, (Fault("broker-pause", 1.0, 5.0, broker=1),)),
         facts(owned("stopped"), well, (Fault("refuse", 30.0, 45.0),)),
         facts(owned("stopped", unfinished=1), well, (Fault("refuse", 11.0, 20.0),)),

@@ -40,6 +40,7 @@ TOLD = (
     events.MessageParked,
     events.OffsetMapIgnored,
     events.TopicReset,
+    events.TransactionAborted,
 )
 
 

@@ -357,6 +357,49 @@ def test_an_answer_after_the_end_changes_nothing(bench: Bench, landed: bool) -> 
     assert only(bench.wait(100.0), p.Transact) == []
 
 
+@pytest.mark.parametrize("reason", ["revoked", "stopped"])
+@pytest.mark.parametrize("sent", [True, False])
+def test_what_is_given_away_without_an_answer_is_told_before_its_end(
+    bench: Bench, reason: str, sent: bool
+) -> None:
+    """Whether it is in the transaction without an answer, or was to go with the next one."""
+    bench.assign(OTHER)
+    first, second = bench.plain(BASE, 0, 1)
+    (there,) = bench.plain(OTHER, 0)
+    lands(bench, transact(bench.wait(1.0)))
+    made = transact(sends(bench, first if sent else there))
+    sends(bench, second) if sent else done(bench, second)
+    assert {one.place for one in made.progress} == {BASE if sent else OTHER}
+    commands = bench.tell(p.Revoking([BASE])) + bench.tell(p.Ended([BASE], reason))
+    failed, over = [
+        one for one in told(commands) if isinstance(one, events.CommitFailed | events.AssignmentEnded)
+    ]
+    assert isinstance(failed, events.CommitFailed) and isinstance(over, events.AssignmentEnded)
+    assert (failed.topic, failed.partition, failed.code) == (*BASE, "_TIMED_OUT")
+    assert (over.topic, over.partition, over.reason) == (*BASE, reason)
+
+
+def test_nothing_is_told_of_what_is_committed_or_lost(bench: Bench) -> None:
+    bench.assign(OTHER)
+    first, second = bench.plain(BASE, 0, 1)
+    (there,) = bench.plain(OTHER, 0)
+    lands(bench, transact(sends(bench, first)))
+    transact(sends(bench, there))
+    assert bench.assignment(BASE).in_flight == 1 and second.offset == 1  # a handler that runs on
+    assert not told(bench.tell(p.Ended([BASE], "stopped")), events.CommitFailed)
+    assert not told(bench.tell(p.Ended([OTHER], "lost")), events.CommitFailed)
+
+
+def test_a_transaction_that_never_had_an_answer_is_told_at_the_end(bench: Bench) -> None:
+    made = transact(sends(bench, *bench.plain(BASE, 0)))
+    bench.tell(p.Stopping())
+    bench.tell(p.Ended([BASE], "stopped"))
+    commands = aborts(bench, made, "_DESTROY")
+    (event,) = told(commands, events.TransactionAborted)
+    assert (event.code, event.refused, event.topic, event.partition) == ("_DESTROY", 0, "", -1)
+    assert only(commands, p.Transact) == [] and bench.engine.active_bytes == 0
+
+
 def test_at_least_once_has_no_transactions() -> None:
     bench = Bench()
     bench.assign(BASE)

@@ -10,7 +10,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from retriable_kafka_client import Message, transaction, transactional
+from retriable_kafka_client import Limits, Message, loop, transaction, transactional
 from retriable_kafka_client import events as ev
 from tests.shell.lab import Lab, Log, as_json
 from tests.shell.test_exactly_once import ONCE, numbers
@@ -161,3 +161,69 @@ def test_a_request_that_was_sent_twice_costs_the_producer_its_trust(
     assert made.items[0].commits == 3  # not one more
     assert numbers(lab.read(out)) == dict.fromkeys(range(300), 1)
     assert set(runs.counts().values()) == {1}
+
+
+@pytest.mark.parametrize("where", ["initialising", "offsets", "the commit", "the abort"])
+def test_a_stop_tells_of_a_transaction_that_it_does_not_wait_for(
+    real_lab: Lab, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    lab, runs, held = real_lab, Log(), Log()
+    broken, gate = threading.Event(), threading.Event()
+
+    class Stuck(confluent_kafka.Producer):
+        def hold(self, here: str) -> None:
+            if where == here and broken.is_set():
+                held.add(here)
+                gate.wait(120)
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+        def init_transactions(self, *args: Any) -> None:
+            self.hold("initialising")
+            super().init_transactions(*args)
+
+        def send_offsets_to_transaction(self, *args: Any) -> None:
+            self.hold("offsets")
+            if where == "the abort" and broken.is_set():
+                raise KafkaException(KafkaError(KafkaError.INVALID_TXN_STATE))
+            super().send_offsets_to_transaction(*args)
+
+        def abort_transaction(self, *args: Any) -> None:
+            self.hold("the abort")
+            super().abort_transaction(*args)
+
+        def commit_transaction(self, *args: Any) -> None:
+            self.hold("the commit")
+            super().commit_transaction(*args)
+            time.sleep(0.02)  # as long as a second request would take
+
+    monkeypatch.setattr(transactional, "Producer", Stuck)
+    monkeypatch.setattr(loop, "LAST_COMMIT_SECONDS", 0.3)
+    monkeypatch.setattr(loop, "CLOSE_SECONDS", 0.3)
+    if where == "initialising":
+        monkeypatch.setattr(
+            transactional.TransactionalClient, "_is_clean", lambda _client: not broken.is_set()
+        )
+    entry, out = lab.entry(partitions=1), lab.topic("out")
+
+    def handler(message: Message[Any]) -> None:
+        runs.add(message.value["i"])
+        message.send(out, message.value)
+
+    consumer = lab.start(entry, handler, limits=Limits(drain_timeout=0.2), **ONCE)
+    lab.fill(entry, [as_json({"i": 0})])
+    wait_until(lambda: consumer.stats().handled == 1)
+    broken.set()
+    lab.fill(entry, [as_json({"i": i}) for i in range(1, 6)])
+    wait_until(lambda: held and len(runs) == 6)
+    consumer.stop()
+    assert consumer.join(30)
+    told = [one for one in lab.events if isinstance(one, ev.CommitFailed | ev.AssignmentEnded)]
+    failed, ended = [one for one in told if one.topic == entry.name]
+    assert isinstance(failed, ev.CommitFailed) and isinstance(ended, ev.AssignmentEnded)
+    assert (failed.partition, failed.code, ended.reason) == (0, "_TIMED_OUT", "stopped")
+    (aborted,) = lab.events.of(ev.TransactionAborted)
+    assert (aborted.code, aborted.topic, aborted.partition) == ("_DESTROY", "", -1)
+    lines = [one.message for one in caplog.records if "without an answer for" in one.message]
+    assert len(lines) == 1 and lab.group in lines[0]
+    assert numbers(lab.read(out)) == {0: 1}
+    gate.set()

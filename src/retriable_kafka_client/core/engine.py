@@ -616,6 +616,8 @@ class Engine:
         topic, partition = assignment.place
         unfinished = assignment.messages + len(assignment.chunks.groups)
         self._cancel_recall(assignment)
+        if reason in ("revoked", "stopped") and self._is_uncommitted(assignment):
+            self._notify(events.CommitFailed(topic=topic, partition=partition, code="_TIMED_OUT"))
         assignment.end()
         self._outcomes.forget(assignment)
         self._load.ended(assignment)
@@ -623,6 +625,13 @@ class Engine:
             self._notify(events.DrainOverrun(topic=topic, partition=partition, running=assignment.in_flight))
         self._notify(
             events.AssignmentEnded(topic=topic, partition=partition, reason=reason, unfinished=unfinished)
+        )
+
+    def _is_uncommitted(self, assignment: Assignment) -> bool:
+        """In transactions: whether something of it is done and not known to be in. Else its last commit tells."""
+        transactions = self._transactions
+        return transactions is not None and bool(
+            assignment.sending or not transactions.settled((assignment,))
         )
 
     def _reset(

@@ -171,7 +171,8 @@ class CommitAnswered:
 class Transacted:
     """What has become of the Transact in flight, for certain.
 
-    ``landed``: all of it is visible. Else nothing of it is, nor ever will be, and what was committed is as before.
+    ``landed``: all of it is visible. Else nothing of it is, nor ever will be, and what was committed is as before; but with
+    ``_DESTROY``, at the very end, nobody knows.
     """
 
     transact: Transact
