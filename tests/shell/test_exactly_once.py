@@ -81,6 +81,7 @@ def test_what_is_not_complete_yet_holds_up_nothing_behind_it(real_lab: Lab) -> N
     assert committed(lab.servers, lab.group, entry.name)[0].offset == 0
     first.stop()
     assert first.join(30)
+    assert not lab.events.of(ev.CommitFailed)  # it ran on, and nothing else is left to be told
     gate.set()
     lab.start(entry, handler, **ONCE)
     lab.caught_up(entry)
@@ -213,6 +214,7 @@ def test_members_come_and_go_and_every_effect_stands_once(real_lab: Lab, protoco
     assert numbers(lab.read(out)) == dict.fromkeys(range(total), 1)
     expected = {(i, 1): 1 for i in range(total)} | {(i, 2): 1 for i in range(0, total, 20)}
     assert runs.counts() == expected
+    assert not lab.events.of(ev.CommitFailed)
     assert stays.health().alive
 
 
