@@ -436,8 +436,8 @@ class Loop:
                 self._consumer.poll(0)
                 self._runner.wait(SERVE_SECONDS)
             more = LAST_COMMIT_SECONDS + self._committer.allowance
-            self._last_transaction(max(deadline, time.monotonic() + more))
             places = tuple(self._engine.assignments)
+            self._last_transaction(places, max(deadline, time.monotonic() + more))
             self._last_commit(places, max(deadline, time.monotonic() + more))
         finally:
             self._end(tuple(self._engine.assignments), "stopped")
@@ -708,8 +708,8 @@ class Loop:
             landed = self._committer.landed(commit, deadline)
             self._tell(p.CommitAnswered(commit, {} if landed else commit.failed("_TIMED_OUT")))
 
-    def _last_transaction(self, deadline: float) -> None:
-        """Take the answer to a transaction that is still in flight when the drain is over."""
+    def _last_transaction(self, places: Places, deadline: float) -> None:
+        """Take the answer to a transaction that is still in flight when the drain is over, before these are given away."""
         transacting = self._transacting
         if transacting is None:
             return
@@ -718,8 +718,9 @@ class Loop:
             if time.monotonic() >= deadline:
                 break
             self._runner.wait(SERVE_SECONDS)
-        if transacting.busy:
-            transacting.leave_behind(self._config.engine.group)
+        left = self._engine.uncommitted(places)
+        if left:
+            transacting.leave_behind(self._config.engine.group, left)
 
     # Rebalances: inside a poll, on this thread -------------------------------------------------------------------------
 
@@ -768,7 +769,7 @@ class Loop:
                 self._serve()
                 self._runner.wait(SERVE_SECONDS)
             last = min(time.monotonic() + self._session, began + self._revoke_time)
-            self._last_transaction(last)
+            self._last_transaction(places, last)
             self._last_commit(places, last)
             self._stalls.waited(time.monotonic())
         finally:

@@ -83,13 +83,15 @@ class Transacting:
         for entry in [one for one in self._sizes if one.assignment.phase is Phase.ENDED]:
             self._outflow(-self._sizes.pop(entry))
 
-    def leave_behind(self, group: str) -> None:
-        """Partitions are given away before what is in flight has its answer."""
+    def leave_behind(self, group: str, partitions: int) -> None:
+        """So many partitions are given away, and what is done there is not known to be in."""
+        silence = self._transactor.unanswered_for(time.monotonic())
         log.warning(
-            "group %s: partitions are given away while a transaction has been without an answer for %.1f s; what it holds of"
-            " them runs again with their next owners, unless it came through",
+            "group %s: %d partitions are given away before a transaction with what is done there is known to be in%s; unless"
+            " it came through, their next owners run that again; nothing becomes visible twice",
             group,
-            self._transactor.unanswered_for(time.monotonic()),
+            partitions,
+            f" (one has been without an answer for {silence:.1f} s)" if silence else "",
         )
 
     def close(self, timeout: float) -> Transacted | None:

@@ -370,7 +370,9 @@ def test_what_is_given_away_without_an_answer_is_told_before_its_end(
     made = transact(sends(bench, first if sent else there))
     sends(bench, second) if sent else done(bench, second)
     assert {one.place for one in made.progress} == {BASE if sent else OTHER}
-    commands = bench.tell(p.Revoking([BASE])) + bench.tell(p.Ended([BASE], reason))
+    commands = bench.tell(p.Revoking([BASE]))
+    assert bench.engine.uncommitted([BASE]) == 1
+    commands += bench.tell(p.Ended([BASE], reason))
     failed, over = [
         one for one in told(commands) if isinstance(one, events.CommitFailed | events.AssignmentEnded)
     ]
@@ -385,6 +387,7 @@ def test_nothing_is_told_of_what_is_committed_or_lost(bench: Bench) -> None:
     (there,) = bench.plain(OTHER, 0)
     lands(bench, transact(sends(bench, first)))
     transact(sends(bench, there))
+    assert bench.engine.uncommitted([BASE]) == 0
     assert bench.assignment(BASE).in_flight == 1 and second.offset == 1  # a handler that runs on
     assert not told(bench.tell(p.Ended([BASE], "stopped")), events.CommitFailed)
     assert not told(bench.tell(p.Ended([OTHER], "lost")), events.CommitFailed)

@@ -223,7 +223,7 @@ def test_a_stop_tells_of_a_transaction_that_it_does_not_wait_for(
     assert (failed.partition, failed.code, ended.reason) == (0, "_TIMED_OUT", "stopped")
     (aborted,) = lab.events.of(ev.TransactionAborted)
     assert (aborted.code, aborted.topic, aborted.partition) == ("_DESTROY", "", -1)
-    lines = [one.message for one in caplog.records if "without an answer for" in one.message]
+    lines = [one.message for one in caplog.records if "given away before a transaction" in one.message]
     assert len(lines) == 1 and lab.group in lines[0]
     assert numbers(lab.read(out)) == {0: 1}
     gate.set()

@@ -183,6 +183,11 @@ class Engine:
             return False
         return all(assignment.drained for assignment in live)
 
+    def uncommitted(self, places: Iterable[p.Place]) -> int:
+        """In transactions: in how many of these something is done that is not known to be in."""
+        live = [self._assignments[place] for place in places if place in self._assignments]
+        return sum(self._is_uncommitted(assignment) for assignment in live)
+
     def last_progress(self, places: Iterable[p.Place]) -> Sequence[p.Progress]:
         """What a last commit of these has to say, whatever another commit in flight says; answer with CommitAnswered.
 
