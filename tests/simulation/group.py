@@ -84,10 +84,19 @@ class Group:
                 self._kept.remove((over_at, member))
                 self.leave(member)
         if self._rebalancing:
-            if not (self._waiting or self._kept) and world.mono >= self.held_until:
+            if not (self._waiting or self._kept or self._held_up) and world.mono >= self.held_until:
                 self._complete()
-        elif self._wanted and self._members and not any(member.revoke for member in self._members):
+        elif self._wanted and self._members and not (self._held_up or self._revoking):
             self._begin()
+
+    @property
+    def _revoking(self) -> bool:
+        return any(member.revoke for member in self._members)
+
+    @property
+    def _held_up(self) -> bool:
+        """Whether somebody does not answer."""
+        return any(member.stalling.until is not None and not member.gone for member in self._members)
 
     def _begin(self) -> None:
         self._wanted, self._rebalancing = False, True

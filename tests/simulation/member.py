@@ -19,6 +19,7 @@ from tests.simulation.joining import Joining
 from tests.simulation.letters import WatchedJoiner
 from tests.simulation.records import Record, Whole
 from tests.simulation.sends import Sends
+from tests.simulation.stalling import Stalling, StuckWatch
 from tests.simulation.tenure import Tenure, Violation
 from tests.simulation.transacting import Transactor
 from tests.simulation.underway import Cursor, Fetch, Flight, Look, Rereading, Revoke
@@ -63,6 +64,8 @@ class Member:
         self.tenures: dict[p.Place, Tenure] = {}
         self.all_tenures: dict[Assignment, Tenure] = {}
         self.workers = Workers(self)
+        self.stalling = Stalling(self.workers)
+        self.stuck = StuckWatch()
         self.sends = Sends(self)
         self.transactor = Transactor(self)
         self.flights: list[Flight] = []
@@ -201,6 +204,12 @@ class Member:
     def round(self) -> None:
         """One turn of the loop, or of the mini-loop inside a revoke."""
         world = self.world
+        if self.stalling.until is not None:
+            if world.mono < self.stalling.until:
+                return
+            self.stalling.come_round(self)
+            if self.gone:
+                return
         if self.joining is not None and self.revoke is None:
             self._look_around(self.joining)
             if self.gone:
@@ -449,7 +458,8 @@ class Member:
         tenure = self.tenures.get(fetch.place)
         if tenure is None or tenure.fetched:
             return
-        if tenure.assignment.phase is Phase.STARTING:
+        counts = tenure.assignment.phase is Phase.STARTING
+        if counts:
             world.watch.restored(tenure, committed, fetch.uid)
         self.step(
             p.Restored(
@@ -463,6 +473,8 @@ class Member:
                 earliest=fetch.place.topic in self.renewed,
             )
         )
+        if counts:
+            self.stuck.restored(tenure, committed.position if committed is not None else None)
 
     # Assignments -------------------------------------------------------------------------------------------------------
 
@@ -471,6 +483,8 @@ class Member:
 
     def begin_revoke(self, places: Sequence[p.Place], reason: str) -> None:
         """Give these away after a drain."""
+        if reason == "stopped" and self.stalling.stop():
+            return
         self.revoke = Revoke(tuple(places), reason, self.world.mono + self.world.settings.drain_timeout)
         if reason == "stopped":
             self.leaving = True
@@ -566,7 +580,10 @@ class Member:
         self.cursors.clear()
         self.fetches.clear()
         if places:
-            self.step(p.Ended(places, "lost"))
+            suspects, stood = self.stalling.suspects(self, places)
+            self.stuck.lost(suspects)
+            self.step(p.Ended(places, "lost", suspects, stood))
+            self.stuck.all_told()
 
     def mark_dirty(self) -> None:
         """From now on what we do may be done by another member as well."""

@@ -482,7 +482,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("commit without the offset map", Assignment, "progress", _commits_bare),
     _one("take a refused commit for done", Commits, "answered", _forgets_a_refusal),
     _one(
-        "wait for what a client that is gone has not answered", Member, "give_up_commits", _loses_answers, 200
+        "wait for what a client that is gone has not answered", Member, "give_up_commits", _loses_answers, 700
     ),
     _one("let an older commit overtake a newer one", Assignment, "progress", _overtakes),
     _one("leave the last commit to one that is in flight", Engine, "last_progress", _commits_once),

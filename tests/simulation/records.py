@@ -56,6 +56,7 @@ class Script:
     """How a message's runs end, attempt by attempt; the last one is repeated."""
 
     outcomes: tuple[Outcome, ...]
+    stalls: bool = False  # each run holds the whole process up, and then succeeds
 
     def outcome(self, attempt: int) -> Outcome:
         return self.outcomes[min(attempt, len(self.outcomes)) - 1]

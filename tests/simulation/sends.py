@@ -119,7 +119,7 @@ class Sends:
             )
         else:
             headers += write_marks(handoff.marks)
-        facts = world.watch.copies.copy_of(handoff, copy.uid)
+        facts = self._facts(copy)
         if handoff.kind is p.HandOffKind.DEAD_LETTER or not world.often(world.settings.chunked):
             world.append(handoff.target, Record(record.body, headers, facts, record.key_))
         else:
@@ -135,9 +135,13 @@ class Sends:
         bodies = cut_up(random, record.body, random.choice((2, 3)))
         return Letter(facts, bodies, copy.handoff.marks, own, record.key_, random.randbytes(16))
 
+    def _facts(self, copy: Copy) -> Facts:
+        tenure = self._member.all_tenures[copy.handoff.entry.assignment]
+        return self._member.world.watch.copies.copy_of(copy.handoff, tenure, copy.uid)
+
     def _land_in_part(self, copy: Copy) -> None:
         """One chunk of a copy was taken, and another one refused: nobody ever gets it whole."""
         world, handoff = self._member.world, copy.handoff
         if handoff.kind is p.HandOffKind.RETRY and world.often(world.settings.chunked):
-            letter = self._letter(copy, replace(world.watch.copies.copy_of(handoff, copy.uid), kind=Kind.RUN))
+            letter = self._letter(copy, replace(self._facts(copy), kind=Kind.RUN))
             world.send_letter(handoff.target, letter, missing=True)

@@ -82,6 +82,7 @@ class Settings:
     chunked: float  # share of messages that are sent in chunks
     keys: int  # how many there are; 0: messages have none
     reopens: bool  # meets a re-created topic with a new client
+    stalls: bool = False  # some messages hold the whole process up
     calm: float = 400.0  # a healed world must have nothing left after so many seconds
     patience: float = 20.0  # seconds that a calm world may need to run what is due
 
@@ -93,7 +94,16 @@ def draw(seed: int, random: Random) -> Settings:
     settings = replace(settings, faults=replace(settings.faults, go_back=go_back))
     if not settings.chunked and Random(f"reset {seed}").random() < 0.3:
         settings = replace(settings, config=replace(settings.config, reset="latest"))
+    if _may_stall(settings) and Random(f"stalls {seed}").random() < 0.7:
+        settings = replace(settings, stalls=True, patience=settings.patience + 60.0)
     return settings
+
+
+def _may_stall(settings: Settings) -> bool:
+    """Where it is easily told what must become of a message that holds the process up."""
+    config = settings.config
+    in_place = any(route.policy is not None and route.retry_topic is None for route in config.routes)
+    return config.solo and not (config.exactly_once or settings.chunked or in_place)
 
 
 def _exactly_once(settings: Settings, seed: int) -> Settings:

@@ -46,6 +46,10 @@ class Tenure:
         self.done: set[int] = set()  # known to the engine as complete
         self.expected: dict[int, Expected] = {}  # failed runs and what must follow
         self.again: dict[int, Facts] = {}  # failed, and retried in place: what is true of them now
+        self.suspected: dict[
+            int, Facts
+        ] = {}  # ran while the member's loop stood still: what is true of them now
+        self.stuck: set[int] = set()  # of these, what held it up for certain
         self.sends: dict[int, tuple[Output, ...]] = {}  # succeeded, if these are published
         self.produced: set[int] = set()  # copies in transactions, by their objects' ids
         self.effects: set[int] = set()  # offsets of messages with copies or outputs that are visible
@@ -65,7 +69,11 @@ class Tenure:
 
     def facts(self, record: Record) -> Facts:
         """What is true of the record in this assignment."""
-        return self.again.get(record.offset_, record.facts)
+        return self.again.get(record.offset_) or self.came_as(record)
+
+    def came_as(self, record: Record) -> Facts:
+        """Likewise, before any run."""
+        return self.suspected.get(record.offset_, record.facts)
 
     def __str__(self) -> str:
         return f"{self.member.name} {self.place.topic}/{self.place.partition}"

@@ -12,6 +12,7 @@ from tests.simulation.mutations_chunks import CHUNK_MUTATIONS
 from tests.simulation.mutations_far import FAR_MUTATIONS
 from tests.simulation.mutations_group import GROUP_MUTATIONS
 from tests.simulation.mutations_order import ORDER_MUTATIONS
+from tests.simulation.mutations_stalls import STALL_MUTATIONS
 from tests.simulation.mutations_transactions import TRANSACTION_MUTATIONS
 
 SEEDS = 200
@@ -23,6 +24,7 @@ ALL = (
     + GROUP_MUTATIONS
     + ORDER_MUTATIONS
     + CHUNK_MUTATIONS
+    + STALL_MUTATIONS
     + TRANSACTION_MUTATIONS
 )
 

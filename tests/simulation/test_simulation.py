@@ -83,6 +83,7 @@ def test_the_worlds_are_nasty() -> None:
         "a tool rewrites", "_TIMED_OUT", "ILLEGAL_GENERATION", "HandOffRefused", "Withdrawn", "Idle", "Pause", "Resume",
         "ordering='key'", "ordering='partition'", "retry_topic=None", "Publish ", "TOPIC_AUTHORIZATION_FAILED",
         "Hold(on=True)", "released=[<", "its mirror takes over", "the run of", "the coordinator: wait-coord",
+        "stands still", "HandlerStuck", "worker-stuck",
     }  # fmt: skip
     missing = set(wanted)
     for seed in range(200):

@@ -187,6 +187,7 @@ class Watch:
                 tenure.begin = offset
             if tenure.cover is None or not tenure.cover.has(offset):
                 tenure.held[offset] = record
+                tenure.member.stuck.arrived(tenure, record, now)
                 if isinstance(record, PartRecord):
                     if (record.letter, record.index) not in tenure.indexes:
                         tenure.came[record.letter] = now.mono
@@ -220,6 +221,8 @@ class Watch:
                 raise Violation("O", f"{record} is handed out after its assignment ended")
             if tenure.assignment.phase is not Phase.RUNNING:
                 raise Violation("O", f"{record} is handed out while its assignment drains")
+            if record.offset_ in tenure.stuck:
+                raise Violation("S", f"{record} is run though it held {member.name} up while it ran alone")
             if facts.kind is not Kind.RUN:
                 raise Violation("P", f"{record} is run although it is {facts.kind.value}")
             if facts.not_before_ms is not None and facts.not_before_ms > wall_ms:
@@ -457,12 +460,14 @@ class Watch:
             member.shortened = True
         elif isinstance(event, events.ChunksGivenUp):
             self._given_up(member, event)
+        elif isinstance(event, events.HandlerStuck):
+            member.stuck.told(event)
         elif isinstance(event, events.MessageDropped):
             tenure = member.tenures[p.Place(event.topic, event.partition)]
             record = self.wholes.get((tenure.assignment, event.offset), tenure.held.get(event.offset))
             if record is None:
                 raise Violation("L", f"{tenure}: {event.offset} is dropped, and was not there")
-            expected = tenure.expected.get(event.offset)
+            expected = self.copies.expected(tenure, record, member.world.now)
             reason = expected.reason if expected is not None else REASONS.get(record.facts.kind)
             attempts = expected.attempts if expected is not None else record.facts.failed
             if isinstance(record, PartRecord):

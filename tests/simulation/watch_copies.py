@@ -9,6 +9,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.wire import Origin
 from tests.simulation.records import Expected, Facts, Kind, PartRecord, Record
+from tests.simulation.stalling import expect_stuck
 from tests.simulation.tenure import Tenure, Violation
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class CopyWatch:
     def produced(self, member: Member, handoff: p.HandOff, now: p.Now) -> None:
         entry = handoff.entry
         record: Record = entry.raw
-        facts = record.facts
         tenure = member.all_tenures[entry.assignment]
+        facts = tenure.came_as(record)
         marks = handoff.marks
         if not tenure.alive:
             raise Violation("O", f"a copy of {record} is produced after its assignment ended")
@@ -48,23 +49,29 @@ class CopyWatch:
         expected_origin = facts.origin or Origin(record.place.topic, record.place.partition, record.offset_)
         if marks.origin != expected_origin:
             raise Violation("B", f"the copy of {record} names origin {marks.origin}")
-        expected = tenure.expected.get(entry.offset)
+        expected = self.expected(tenure, record, now)
         if isinstance(record, PartRecord):
             reason = tenure.given_up.get(record.letter)
             if reason is None:
                 raise Violation("P", f"{record} goes to {handoff.target}, but its message was not given up")
             self._check_dead(record, handoff, reason, facts.failed)
         elif handoff.kind is p.HandOffKind.PARK:
-            self._check_parked(record, handoff, now)
+            self._check_parked(record, handoff, facts, now)
         elif expected is not None:
-            self._check_failed(record, handoff, expected)
+            self._check_failed(record, handoff, facts, expected)
         elif facts.kind not in REASONS:
             raise Violation("P", f"{record} goes to {handoff.target} without a failed run")
         else:
             self._check_dead(record, handoff, REASONS[facts.kind], facts.failed)
 
-    def _check_failed(self, record: Record, handoff: p.HandOff, expected: Expected) -> None:
-        marks, facts = handoff.marks, record.facts
+    def expected(self, tenure: Tenure, record: Record, now: p.Now) -> Expected | None:
+        """What must follow the failed run, if one was the last."""
+        if record.offset_ in tenure.stuck and record.offset_ not in tenure.expected:
+            tenure.expected[record.offset_] = expect_stuck(self._settings, tenure, record, now)
+        return tenure.expected.get(record.offset_)
+
+    def _check_failed(self, record: Record, handoff: p.HandOff, facts: Facts, expected: Expected) -> None:
+        marks = handoff.marks
         if expected.reason is not None:
             self._check_dead(record, handoff, expected.reason, expected.attempts)
             return
@@ -96,8 +103,8 @@ class CopyWatch:
         if handoff.attempts != attempts:
             raise Violation("A", f"{record} is dead-lettered after {handoff.attempts} runs: {attempts}")
 
-    def _check_parked(self, record: Record, handoff: p.HandOff, now: p.Now) -> None:
-        facts, marks = record.facts, handoff.marks
+    def _check_parked(self, record: Record, handoff: p.HandOff, facts: Facts, now: p.Now) -> None:
+        marks = handoff.marks
         wall_ms = math.floor(now.wall * 1000)
         if handoff.target != record.place.topic or record.place.topic != self._settings.retry_topic:
             raise Violation("L", f"{record} is parked in {handoff.target}")
@@ -117,12 +124,11 @@ class CopyWatch:
         if facts.parked_ms is not None and wall_ms - interval_ms < facts.parked_ms <= wall_ms:
             raise Violation("N", f"{record} is parked twice within an interval")
 
-    def copy_of(self, handoff: p.HandOff, uid: str) -> Facts:
+    def copy_of(self, handoff: p.HandOff, tenure: Tenure, uid: str) -> Facts:
         """What is true of the record that a hand-off makes."""
         record: Record = handoff.entry.raw
-        facts, expected = record.facts, None
-        tenure = _tenure(handoff)
-        expected = tenure.expected.get(record.offset_) if tenure is not None else None
+        expected = tenure.expected.get(record.offset_)
+        facts = tenure.came_as(record)
         kind = Kind.KEPT if handoff.kind is p.HandOffKind.DEAD_LETTER else Kind.RUN
         copy = Facts(
             kind=kind,
@@ -144,12 +150,3 @@ class CopyWatch:
             if copy.first_failure_ms is None:
                 copy.first_failure_ms = expected.failed_ms
         return copy
-
-
-def _tenure(handoff: p.HandOff) -> Tenure | None:
-    """The tenure under which the copy was made."""
-    record: Record = handoff.entry.raw
-    for tenure in reversed(record.begun):
-        if tenure.assignment is handoff.entry.assignment:
-            return tenure
-    return None

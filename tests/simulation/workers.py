@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
@@ -16,6 +16,7 @@ from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import Reject, RetryAfter
 from retriable_kafka_client.outbox import Output
 from retriable_kafka_client.wire import PLAIN
+from retriable_kafka_client.workers.runner import Harvest, Running
 from tests.simulation.records import Expected, Outcome, Record
 from tests.simulation.underway import Job
 
@@ -76,6 +77,12 @@ class Workers:
         overdue = [job.entry for job in self._jobs if job.overdue]
         return (entry for entry in self if ordered or entry not in overdue)
 
+    def running(self) -> Running:
+        """As a real pool has it: what ended is there to be taken."""
+        now = self._member.world.mono
+        busy = tuple([job.entry for job in self._jobs if job.ends_at > now])
+        return Running(queued=len(self._queue), busy=busy)
+
     def push(self, entries: Collection[Entry]) -> None:
         self._queue.extend(entries)
 
@@ -92,19 +99,24 @@ class Workers:
     def begin(self) -> None:
         """Let free workers take what is queued."""
         member, world = self._member, self._member.world
-        while self._queue and len(self._jobs) < world.settings.workers:
+        while self._queue and len(self._jobs) < world.settings.workers and member.stalling.until is None:
             entry = self._queue.popleft()
             world.watch.began(member, entry, world.now)
             record: Record = entry.raw
             outcome = record.facts.script.outcome(entry.attempt)
             job = Job(entry, world.work(), outcome)
+            stall = world.stall(record)
+            if stall:
+                job.outcome, job.ends_at = Outcome.DONE, world.mono + stall
+                member.stalling.begin(entry, world.mono, job.ends_at)
+                world.say(f"{member.name} stands still: {record} holds it up")
             self._jobs.append(job)
             world.moved = True
             if world.trace is not None:
                 world.say(f"{member.name} begins {record}, until {job.ends_at:.2f}: {outcome.value}")
 
-    def serve(self) -> None:
-        """Tell the engine what has come to an end."""
+    def serve(self, also: Callable[[Harvest], None] | None = None) -> None:
+        """Tell the engine what has come to an end, and before it whoever else wants to know."""
         member, world = self._member, self._member.world
         if self._withdrawn:
             back, self._withdrawn = self._withdrawn, []
@@ -125,10 +137,12 @@ class Workers:
             entry, tenure = job.entry, member.all_tenures[job.entry.assignment]
             if job.overdue:
                 world.watch.ended(tenure, entry.raw)
+                member.stuck.ended(entry)
                 released.append(entry)
                 continue
             if job.outcome is not Outcome.OVERDUE:
                 world.watch.ended(tenure, entry.raw)
+                member.stuck.ended(entry)
             if job.outcome is Outcome.DONE:
                 world.broker.resolve(entry.raw)
                 world.watch.completed(tenure, entry.raw)
@@ -159,6 +173,8 @@ class Workers:
         succeeded: list[Succeeded] = []
         if world.settings.config.ordering == "unordered" and world.random.random() < 0.7:
             done, succeeded = _in_batches(done)
+        if also is not None:
+            also(Harvest(done, succeeded, sent, failed, died, overdue, released))
         member.step(
             p.Finished(
                 done=done,

@@ -15,6 +15,7 @@ from tests.simulation.letters import Letter, Sending, cut_up
 from tests.simulation.member import Member
 from tests.simulation.records import Facts, Kind, Outcome, Record, Script
 from tests.simulation.settings import DEAD_TOPIC, GROUP, RETRY_TOPIC, Faults, Settings, draw
+from tests.simulation.stalling import stall_seconds
 from tests.simulation.tenure import Violation
 from tests.simulation.trace import Trace
 from tests.simulation.transacting import Flight, Transactor
@@ -43,6 +44,8 @@ class World:
         self._far = Random(f"far {seed}").random() < 0.3  # likewise: the brokers are far away
         mirrored = Random(f"mirror {seed}")  # apart, for the same reason
         self._mirror_at = mirrored.uniform(1_002.0, 1_010.0) if mirrored.random() < 0.2 else math.inf
+        self._stalling = Random(f"stalling {seed}")  # likewise
+        self._stalls_left = 12  # then the handler is mended
         self.settings: Settings = draw(seed, self.random)
         self.faults: Faults = self.settings.faults
         self.mono = 1_000.0
@@ -199,12 +202,30 @@ class World:
                 member.evicted_until is not None
                 and member.evicted_until <= self.mono
                 and member.revoke is None
+                and member.stalling.until is None
             ):
-                self._return(member)
+                self.come_back(member)
+            if member.stalling.is_late(self.mono) and self.group.has(member):
+                self._put_out(member, member.stalling.until or 0.0)
             member.round()
         self.members = [member for member in self.members if not member.gone]
 
-    def _return(self, member: Member) -> None:
+    def _put_out(self, member: Member, until: float) -> None:
+        """The group goes on without the member, which learns of it then."""
+        self.say(f"{member.name} is evicted")
+        member.evicted_until = until
+        member.mark_dirty()
+        self.group.leave(member)
+
+    def stall(self, record: Record) -> float:
+        """For how long a run of it that begins now holds the process up."""
+        if not record.facts.script.stalls or not self._stalls_left:
+            return 0.0
+        self._stalls_left -= 1
+        return stall_seconds(self._stalling)
+
+    def come_back(self, member: Member) -> None:
+        """It learns that it was put out, and joins again."""
         member.lose()
         if not member.leaving:
             self.group.join(member)
@@ -285,11 +306,10 @@ class World:
                 member.vanish(land=0.5)
                 self.group.crashed(member, self.mono + random.uniform(0.0, 2.0))
                 self._rejoin.append(self.mono + random.uniform(0.1, 4.0))
+            elif member.stalling.until is not None:
+                continue
             elif member.evicted_until is None and self.group.has(member) and self.often(faults.evict):
-                self.say(f"{member.name} is evicted")
-                member.evicted_until = self.mono + random.uniform(0.0, 5.0)
-                member.mark_dirty()
-                self.group.leave(member)
+                self._put_out(member, self.mono + random.uniform(0.0, 5.0))
             elif member.revoke is None and member.evicted_until is None and self.often(faults.stop):
                 self.say(f"{member.name} is stopped")
                 member.begin_revoke(tuple(member.tenures), "stopped")
@@ -371,7 +391,8 @@ class World:
                 self._send_plain(route, not_before_ms)
 
     def _script(self) -> Script:
-        return Script(tuple([self.random.choice(self.settings.outcomes) for _ in range(3)]))
+        outcomes = tuple([self.random.choice(self.settings.outcomes) for _ in range(3)])
+        return Script(outcomes, self.settings.stalls and self._stalling.random() < 0.1)
 
     def _body(self) -> bytes:
         return bytes(self.random.randrange(self.settings.body_bytes + 1))
