@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.kafka import Kafka, KafkaCluster
-from tests.support.names import Topics
+from tests.support.names import Topics, unique
 
 if TYPE_CHECKING:
     from retriable_kafka_client.testing import MockKafka
@@ -109,6 +109,23 @@ def topics(kafka: Kafka, request: pytest.FixtureRequest) -> Topics:
 def topic(topics: Topics) -> str:
     """One topic of this test's own with four partitions."""
     return topics()
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator["MockKafka"]:
+    """A mock cluster that a module's tests share."""
+    from retriable_kafka_client.testing import MockKafka
+
+    with MockKafka() as kafka:
+        yield kafka
+
+
+@pytest.fixture
+def orders(mock: "MockKafka") -> str:
+    """A topic of the test's own on it, with one partition."""
+    name = unique("orders")
+    mock.create_topic(name, 1)
+    return name
 
 
 @pytest.fixture

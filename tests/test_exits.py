@@ -1,13 +1,11 @@
 """Programs that end without `close()`: what they have sent arrives, or one line counts what does not."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from retriable_kafka_client.testing import MockKafka
-from tests.support.names import unique
 from tests.support.processes import Program
 from tests.support.records import read_all
 from tests.support.waiting import wait_until
@@ -72,19 +70,6 @@ child.join()
 sys.exit(child.exitcode)
 """,
 }
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[MockKafka]:
-    with MockKafka() as kafka:
-        yield kafka
-
-
-@pytest.fixture
-def orders(mock: MockKafka) -> str:
-    name = unique("orders")
-    mock.create_topic(name, 1)
-    return name
 
 
 def run(folder: Path, text: str, servers: str, topic: str, **settings: object) -> tuple[int, str]:

@@ -1,6 +1,5 @@
 """What was used before a fork says so at once in the child; what was only made works there; the parent does not notice."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -134,12 +133,6 @@ pool.shutdown()
 expected = set()
 """,
 }
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[MockKafka]:
-    with MockKafka() as kafka:
-        yield kafka
 
 
 @pytest.mark.parametrize("how", ["os.fork", "multiprocessing"])

@@ -2,21 +2,14 @@
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 
 import pytest
 
 from retriable_kafka_client.interrupts import is_from_signal
-
-
-def raised_by(function: Callable[[], object]) -> BaseException:
-    try:
-        function()
-    except BaseException as error:  # noqa: BLE001 - whatever it is
-        return error
-    raise AssertionError("it raised nothing")
+from tests.support.raising import raised_by
 
 
 def by_hand() -> None:

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -134,12 +133,6 @@ class Script:
         return group_lag(self.mock.bootstrap_servers, self.group, self.topic)
 
 
-@pytest.fixture(scope="module")
-def mock() -> Iterator[MockKafka]:
-    with MockKafka() as kafka:
-        yield kafka
-
-
 @pytest.fixture
 def script(mock: MockKafka, tmp_path: Path) -> Script:
     return Script(mock, tmp_path)
@@ -148,13 +141,6 @@ def script(mock: MockKafka, tmp_path: Path) -> Script:
 @pytest.fixture
 def cluster(mock: MockKafka) -> Cluster:
     return Cluster(mock.bootstrap_servers, settings=QUICK)
-
-
-@pytest.fixture
-def orders(mock: MockKafka) -> str:
-    name = unique("orders")
-    mock.create_topic(name, 1)
-    return name
 
 
 def consumer_of(cluster: Cluster, topic: str, **options: Any) -> Consumer:

@@ -1,6 +1,5 @@
 """Under gevent and eventlet: refused where threads are greenlets, with the remedy; and the remedy works."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -72,12 +71,6 @@ refused("select=False", consumer_of(AsyncExecutor(), coroutine).start)
 refused("subprocess=False", consumer_of(ProcessExecutor(1)).start)
 print("refused", flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[MockKafka]:
-    with MockKafka() as kafka:
-        yield kafka
 
 
 def outcome(mock: MockKafka, folder: Path, text: str) -> str:

@@ -4,7 +4,6 @@ import functools
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,15 +11,8 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client.places import place_in, place_of, told
+from tests.support.raising import raised_by
 from tests.workers import handlers
-
-
-def raised_by(function: Callable[[], object]) -> BaseException:
-    try:
-        function()
-    except BaseException as error:  # noqa: BLE001 - whatever it is
-        return error
-    raise AssertionError("it raised nothing")
 
 
 def line_of(function: Any, after: int = 0) -> int:

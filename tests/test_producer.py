@@ -32,20 +32,6 @@ WAIT = 30.0
 NOWHERE = "127.0.0.1:1"  # nobody listens on it
 
 
-@pytest.fixture(scope="module")
-def mock() -> Iterator[MockKafka]:
-    with MockKafka() as kafka:
-        yield kafka
-
-
-@pytest.fixture
-def orders(mock: MockKafka) -> str:
-    """A topic of the test's own with one partition."""
-    name = unique("orders")
-    mock.create_topic(name, 1)
-    return name
-
-
 @pytest.fixture
 def producer(mock: MockKafka) -> Iterator[Producer]:
     with Producer(Cluster(mock.bootstrap_servers)) as producer:

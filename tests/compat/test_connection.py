@@ -1,7 +1,6 @@
 """From a 0.x program's connection to ours: what wins, what is ignored, and whether it works."""
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -84,12 +83,6 @@ def test_what_the_library_must_own_is_ignored_with_a_warning(caplog: pytest.LogC
     caplog.clear()
     cluster_of(config(**given), warn=False)
     assert not caplog.records
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[MockKafka]:
-    with MockKafka() as brokers:
-        yield brokers
 
 
 def client(servers: str, **settings: Any) -> HealthCheckClient:

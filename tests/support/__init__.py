@@ -13,8 +13,12 @@ topic: str
 own_kafka: Callable[..., KafkaCluster]
     `own_kafka(3, acl=True, extra={"offset.metadata.max.bytes": "100"})`: a started cluster that the test
     may stop and break, gone at the test's end.
+mock: MockKafka
+    The mock cluster of `retriable_kafka_client.testing`, one for each module of tests.
+orders: str
+    A topic of this test's own on `mock`, with one partition.
 mock_kafka: Callable[[Mapping[str, int]], MockKafka]
-    `mock_kafka({"orders": 4})`: the mock cluster of `retriable_kafka_client.testing`, gone at the test's end.
+    `mock_kafka({"orders": 4})`: a mock cluster of the test's own with these topics, gone at its end.
 
 Tests that use one of the first four are marked `kafka` by themselves: `pytest -m "not kafka"` is the quick
 part. `python -m tests.support.kafka` keeps a cluster for `export KAFKA_BOOTSTRAP_SERVERS=…`, which saves
@@ -41,6 +45,8 @@ records
 waiting
     `wait_until(predicate, timeout=30, what="…")`: the first true value, or an AssertionError that says what
     did not happen.
+raising
+    `raised_by(function)`: the exception that the call raises.
 processes
     `Program("-m tests.x.y", *args, log=path, env=None)`: a Python program that never outlives the tests:
     pid, poll(), wait(timeout), terminate(), kill9(), pause(), resume(), output, close(), `with`.
