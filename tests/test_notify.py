@@ -12,6 +12,8 @@ from retriable_kafka_client.notify import Notifier
 OF_MESSAGES = [
     ev.ChunksGivenUp(topic="orders", partition=0, offset=7, reason="incomplete", chunks=1, expected=2),
     ev.ForeignCopies(topic="orders", partition=0, offset=7, group="another"),
+    ev.HandlerStuck(topic="orders", partition=0, offset=7, attempt=1, seconds=300.0, alone=False),
+    ev.HandlerStuck(topic="orders", partition=0, offset=7, attempt=2, seconds=300.0, alone=True),
     ev.HandlerTimedOut(topic="orders", partition=0, offset=7, attempt=1, running=True),
     ev.NoRetryTopic(topic="orders", partition=0, offset=7, attempt=1, pattern="^orders-retry.*"),
     ev.OffsetMapOverflow(topic="orders", partition=0, position=7),

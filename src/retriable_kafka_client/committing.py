@@ -62,6 +62,11 @@ class Committer:
         return None
 
     @property
+    def waits(self) -> bool:
+        """Whether a commit is without an answer."""
+        return bool(self._unanswered)
+
+    @property
     def allowance(self) -> float:
         """Seconds that are to be added to any wait for the group's coordinator, for as far away as it is."""
         return min(ROUND_TRIPS * self._took, MOST_ALLOWANCE)

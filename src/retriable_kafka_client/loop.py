@@ -580,10 +580,15 @@ class Loop:
         return rest if rest > 0.0 else POLL_SECONDS
 
     def _waits_for_workers(self) -> bool:
-        """Whether what comes next waits for a worker, or for a transaction, and not for a record."""
+        """Whether to wait for a worker, or for a transaction, and not for a record."""
+        engine = self._engine
         if self._transacting is not None and self._transacting.busy:
             return True
-        return bool(self._engine.in_flight) and self._engine.held_up
+        if self._config.engine.solo and self._committer.waits and (engine.in_flight or engine.is_solo):
+            # A commit's answer is told inside a poll, by a callback that wants the GIL. While a handler keeps it there, a
+            # poll that waits for records would go on, and the client would not see that nobody polls.
+            return True
+        return bool(engine.in_flight) and engine.held_up
 
     def _reread(self) -> None:
         """Go on with what is read again."""

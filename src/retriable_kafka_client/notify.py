@@ -60,7 +60,7 @@ class Notifier:
         self._failures = FailureLines(group, error_text=error_text)
         self._refusing: set[str] = set()  # targets whose refusal has been logged
         self._unclear: set[str] = set()  # topics of which that has been logged
-        self._quotas: defaultdict[type[events.Event], _Quota] = defaultdict(_Quota)
+        self._quotas: defaultdict[object, _Quota] = defaultdict(_Quota)  # by kind of line
 
     @property
     def lost(self) -> int:
@@ -105,7 +105,9 @@ class Notifier:
             case _ if isinstance(event, WITH_TEXT) and event.text is None:
                 pass
             case _ if isinstance(event, SINGLE_MESSAGES):
-                quota = self._quotas[type(event)]
+                # Who is known to have held the process up is named, however many only may have.
+                certain = isinstance(event, events.HandlerStuck) and event.alone
+                quota = self._quotas[type(event), certain]
                 if quota.take(time.monotonic()):
                     self._log_message(event, place, quota.unsaid())
             case _ if isinstance(event, ABOUT_LOGS):
