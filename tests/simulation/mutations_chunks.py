@@ -198,7 +198,7 @@ CHUNK_MUTATIONS: tuple[Mutation, ...] = (
     _one("never give up", Assembler, "expired", _never_gives_up),
     _one("lose a chunk of what is given up", Assembler, "_give_up", _loses_a_chunk),
     _one("throw away what is given up", Assembler, "_give_up", _throws_chunks_away),
-    _one("wait for cut chunks that are gone", Assembly, "_pass_gone", _takes_the_gone_for_there, 300),
+    _one("wait for cut chunks that are gone", Assembly, "_pass_gone", _takes_the_gone_for_there, 1200),
     _one("admit a message by its first chunk", Entry, "last", property(_first_is_last)),
     _one("count chunks against the window", Assignment, "messages", property(_counts_chunks)),
     _one("keep the lane of what is given up", Lanes, "drop", _keeps_the_lane),
