@@ -187,16 +187,16 @@ class Index:
             and self.refused(tenure.ended - DRAIN, tenure.ended)
         ):
             return "copy refused"  # until the drain was over
-        if self._is_silent(tenure, tenure.ended) or self.outage(tenure.ended - DRAIN, tenure.ended):
-            return "unanswered"
-        return None
+        return "unanswered" if self._is_unanswered(tenure, tenure.ended) else None
 
-    def _is_silent(self, tenure: Tenure, ended: float) -> bool:
-        """Whether its member told that the last it had to commit had no answer.
+    def _is_unanswered(self, tenure: Tenure, ended: float) -> bool:
+        """Whether the last that its member had to commit had no answer.
 
-        With exactly once a broker must have been away as well: a member gives up no transaction for nothing.
+        With exactly once the member must have told so, and a broker have been away: it gives up no transaction for nothing.
         """
-        return tenure.silent and (not self.exactly_once or self.outage(ended - HUNG, ended))
+        if self.exactly_once:
+            return tenure.silent and self.outage(ended - HUNG, ended)
+        return tenure.silent or self.outage(ended - DRAIN, ended)
 
     def _was_cut_off(self, tenure: Tenure) -> bool:
         if tenure.ended is None or tenure.reason != "lost":

@@ -115,6 +115,7 @@ def test_what_excuses_a_second_run() -> None:
         facts(owned("stopped"), well, (away,), "exactly_once"),  # and its member said nothing
         facts(owned("stopped", silent=True), well, (), "exactly_once"),
         facts(owned("stopped", silent=True), well, (far_back,), "exactly_once"),
+        facts(owned("revoked"), well, (Fault("broker-pause", 30.0, 45.0, broker=1),), "exactly_once"),
         facts(owned("revoked"), well, (Fault("broker-pause", 1.0, 5.0, broker=1),)),
         facts(owned("stopped"), well, (Fault("refuse", 30.0, 45.0),)),
         facts(owned("stopped", unfinished=1), well, (Fault("refuse", 11.0, 20.0),)),
