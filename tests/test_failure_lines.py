@@ -12,7 +12,9 @@ from retriable_kafka_client.failure_lines import FailureLines
 LINE = re.compile(r"(\d+) times: retried (\d+), dead-lettered (\d+), dropped (\d+)")
 
 
-def retried(error: str = "NameError", place: str = "shop:7 bill", **changes: Any) -> ev.MessageRetried:
+def retried(
+    error: str | None = "NameError", place: str | None = "shop:7 bill", **changes: Any
+) -> ev.MessageRetried:
     told: dict[str, Any] = {"attempt": 1, "delay": 1.0, "retry_topic": None, **changes}
     return ev.MessageRetried(topic="orders", partition=0, offset=7, error=error, place=place, **told)
 
@@ -79,10 +81,13 @@ def test_kinds_are_told_apart_by_type_and_place(caplog: pytest.LogCaptureFixture
         retried(place="shop:8 bill"),
         retried(error="KeyError"),
         dead(None, reason="too-large", place=None),
+        retried(None, place=None, reason="worker-died"),
+        dead(None, place=None, reason="worker-died"),
     ]
     drive(lines, [(0.0, one) for one in told], until=2.0)
-    assert len(caplog.records) == 4
+    assert len(caplog.records) == 5
     assert "too-large" in caplog.records[3].getMessage()
+    assert "worker-died, 2 times" in caplog.records[4].getMessage()
 
 
 def test_a_close_tells_the_rest(caplog: pytest.LogCaptureFixture) -> None:

@@ -248,12 +248,14 @@ class NoRetryTopic(Event):
 class MessageRetried(Event):
     """Run number ``attempt`` failed; the copy in ``retry_topic`` is acknowledged and runs ``delay`` seconds later.
 
-    ``retry_topic`` None: the message waits in memory.
+    ``retry_topic`` None: the message waits in memory. ``error`` None: it was no exception that ended the run, and ``reason``
+    says what it was: ``worker-died`` or ``worker-stuck``.
     """
 
     offset: int
     attempt: int
     error: str | None
+    reason: str | None = None
     text: str | None = None  # the exception's, or what Reject was given; with Consumer(error_text=True) only
     place: str | None = None  # where in the user's code it was raised: "module:line function"
     traceback: str | None = None  # with Consumer(error_text=True) only

@@ -49,10 +49,9 @@ class FailureLines:
 
     def note(self, event: Ended, now: float) -> None:
         """Count it."""
-        reason = getattr(event, "reason", None)
-        if reason in _TOLD_ELSEWHERE:
+        if event.reason in _TOLD_ELSEWHERE:
             return
-        key = (event.error or str(reason), event.place)
+        key = (event.error or str(event.reason), event.place)
         if key not in self._kinds and len(self._kinds) >= MOST_KINDS:
             key = ("failures of other kinds", None)
         kind = self._kinds.setdefault(key, _Kind(now + FIRST_SECONDS))

@@ -261,7 +261,7 @@ class Notifier:
                     event.attempt,
                     place,
                     event.offset,
-                    event.error,
+                    event.error or event.reason,
                     _quoted(event.text),
                     others,
                 )

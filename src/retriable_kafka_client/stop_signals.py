@@ -38,7 +38,8 @@ def interrupted(consumers: Sequence[Interruptible]) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # None: a program in C around us had set it, and only it can set it again
+                signal.signal(number, handler)
 
 
 _running: list[Interruptible] = []  # in coroutines of the main thread, which alone touches these two

@@ -106,7 +106,8 @@ def test_who_does_it_again_alone_goes_to_the_retry_topic_and_at_last_is_dead() -
     (copy,) = produced(one.arrive(BASE, (0, Raw())))
     assert copy.kind is p.HandOffKind.RETRY and copy.target == RETRY.topic
     assert copy.marks.failed == 2 and copy.marks.alone
-    one.tell(p.HandOffAnswered(copy, None))
+    (retried,) = told(one.tell(p.HandOffAnswered(copy, None)), events.MessageRetried)
+    assert (retried.error, retried.reason, retried.attempt) == (None, "worker-stuck", 2)
     one.committed()
     # Any member of the group knows it from its headers.
     other = Bench(solo=True, max_attempts=3)

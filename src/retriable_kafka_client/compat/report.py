@@ -33,7 +33,7 @@ class Reporter:
                     self._group,
                     event.attempt,
                     self._named(event),
-                    event.error,
+                    event.error or event.reason,
                     event.delay,
                     event.retry_topic,
                 )

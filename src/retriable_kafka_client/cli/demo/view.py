@@ -42,8 +42,8 @@ class Latest(logging.Handler):
             case events.MessageRetried():
                 self._add(
                     "yellow",
-                    f"{event.topic}/{event.partition}/{event.offset} failed: {event.error}; run {event.attempt + 1} in "
-                    f"{event.delay:.1f} s",
+                    f"{event.topic}/{event.partition}/{event.offset} failed: {event.error or event.reason}; "
+                    f"run {event.attempt + 1} in {event.delay:.1f} s",
                 )
             case events.MessageDeadLettered():
                 self._add(
