@@ -1,5 +1,6 @@
 """What the brokers are asked about topics, and how often."""
 
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -9,10 +10,12 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from retriable_kafka_client.asking import Asker
 from retriable_kafka_client.client import admin_settings, open_client
 from retriable_kafka_client.config import Cluster
 from retriable_kafka_client.core.engine import Route
 from retriable_kafka_client.directory import Directory
+from retriable_kafka_client.errors import NotReachable
 from retriable_kafka_client.testing import MockKafka
 from retriable_kafka_client.topics import check
 
@@ -112,6 +115,9 @@ class World:
         for _ in range(round(seconds / step)):
             changed += self.round(step)
         return changed
+
+    def waits(self) -> bool:
+        return self.directory.waits_since is not None
 
     def uid(self, name: str) -> str | None:
         facts = self.directory.facts(name)
@@ -231,6 +237,105 @@ def test_settings_that_a_lost_client_was_asked_for_are_asked_for_again() -> None
     assert facts is not None and facts.retention_ms == 5000
 
 
+def test_what_was_asked_of_two_clients_counts_as_the_first_answer_says() -> None:
+    """The first one's broker hung, and goes on when another one has answered."""
+    world, other = World("one-retry"), Admin()
+    world.admin.slow = True
+    world.assign()
+    world.pass_time(4)
+    assert world.waits()
+    given: Any = other
+    other.settings["one-retry"] = "7000"
+    world.directory.replace_admin(given)
+    world.pass_time(1)
+    facts = world.directory.facts("one-retry")
+    assert facts is not None and (facts.uid, facts.retention_ms) == ("id-one-retry", 7000)
+    assert not world.waits()
+    world.admin.ids["one-retry"] = "of-before"
+    world.admin.answer()
+    assert world.pass_time(1) == []
+    assert world.directory.facts("one-retry") == facts
+
+
+def test_a_client_that_is_only_slow_may_answer_after_another_was_asked() -> None:
+    world, other = World("one-retry"), Admin()
+    world.admin.slow = other.slow = True
+    world.assign()
+    world.pass_time(4)
+    given: Any = other
+    world.directory.replace_admin(given)
+    world.round()
+    world.admin.answer()
+    world.round()
+    assert world.uid("one-retry") == "id-one-retry"
+    # That the other one's request is lost is of no interest then.
+    other.ids["one-retry"] = other.settings["one-retry"] = failure(KafkaError._TIMED_OUT)
+    other.answer()
+    world.round()
+    assert world.uid("one-retry") == "id-one-retry"
+    assert not world.directory.missing
+
+
+class Listing(Admin):
+    """A client that has reached a broker. Its questions go to one that may hang (`slow`)."""
+
+    deaf = False  # all brokers hang
+
+    def poll(self, _timeout: float) -> None:
+        pass
+
+    def list_topics(self, timeout: float) -> Any:
+        assert timeout >= 1.0
+        if self.deaf:
+            raise failure(KafkaError._TRANSPORT)
+        told = SimpleNamespace(error=None, partitions={0: None})
+        return SimpleNamespace(cluster_id="a-cluster", topics=dict.fromkeys(("orders", "dead"), told))
+
+
+def checked(*clients: Listing, timeout: float) -> Directory | None:
+    given: Any = iter(clients)
+    return check(
+        Asker(lambda: next(given)),
+        [Route(topic="orders", retry_topic=None, dead_letter="dead", policy=None)],
+        bootstrap_servers="localhost:1",
+        timeout=timeout,
+        stopped=lambda: False,
+        refused_by=lambda: None,
+    )
+
+
+def test_a_broker_that_hangs_does_not_keep_a_consumer_from_starting() -> None:
+    hung, well = Listing(), Listing()
+    hung.slow = True
+    directory = checked(hung, well, timeout=25.0)
+    assert directory is not None
+    facts = directory.facts("orders")
+    assert facts is not None and facts.uid == "id-orders"
+    # What the dead-letter topic keeps was asked again, too.
+    assert [sorted(one) for one in well.described] == [["dead", "orders"]]
+    assert well.configured == [["dead"]]
+    assert directory.waits_since is None
+
+
+def test_a_question_that_was_lost_is_asked_again() -> None:
+    client = Listing()
+    client.ids["orders"] = failure(KafkaError._TRANSPORT)
+    heal = threading.Timer(0.3, lambda: client.ids.pop("orders"))
+    heal.start()
+    directory = checked(client, timeout=25.0)
+    heal.join()
+    assert directory is not None
+    facts = directory.facts("orders")
+    assert facts is not None and facts.uid == "id-orders"
+
+
+def test_where_no_broker_answers_any_more_the_run_ends() -> None:
+    hung, deaf = Listing(), Listing()
+    hung.slow, deaf.deaf = True, True
+    with pytest.raises(NotReachable, match="what topics there are"):
+        checked(hung, deaf, deaf, timeout=4.0)
+
+
 def test_settings_that_may_not_be_seen_are_hardly_asked_for_again() -> None:
     world = World("orders-retry")
     world.admin.settings["orders-retry"] = REFUSED
@@ -290,9 +395,8 @@ def test_brokers_without_topic_ids_do_not_make_topics_one() -> None:
 def test_slow_brokers_are_not_out_of_reach(round_trip: float) -> None:
     with MockKafka({"orders": 2}) as mock:
         mock.set_round_trip(round_trip)
-        admin = open_client(AdminClient, admin_settings(Cluster(mock.bootstrap_servers)))
         directory = check(
-            admin,
+            Asker(lambda: open_client(AdminClient, admin_settings(Cluster(mock.bootstrap_servers)))),
             [Route(topic="orders", retry_topic=None, dead_letter=None, policy=None)],
             bootstrap_servers=mock.bootstrap_servers,
             timeout=25.0,

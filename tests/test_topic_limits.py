@@ -118,3 +118,21 @@ def test_who_is_refused_again_and_again_asks_ever_more_rarely() -> None:
             assert not limits.pending("orders")
         clock.now += 1.0
     assert [round(at - 100) for at in asked_at] == [0, 60, 180, 420, 900, 1860, 2820]
+
+
+def test_where_another_client_asks_now_an_unanswered_question_is_asked_again() -> None:
+    admins: Any = [Admin()]
+    limits: Any = TopicLimits(lambda: admins[-1], Time())
+    assert limits.pending("orders") and limits.pending("orders")
+    assert limits.waits_since == 100.0
+    limits.pending("refunds")
+    admins[0].answer("1000")  # nobody looks for that any more
+    assert limits.waits_since == 100.0
+    admins.append(Admin())
+    assert limits.pending("orders") and limits.pending("orders")
+    assert [len(one.asked) for one in admins] == [2, 1]
+    admins[1].answer("5000")
+    assert limits.waits_since is None
+    assert not limits.pending("orders")
+    admins[0].asked[0][1].set_exception(KafkaException(KafkaError(KafkaError._TIMED_OUT)))
+    assert limits.limit("orders") == 5000

@@ -66,3 +66,22 @@ def test_a_topic_that_is_refused_again_and_again_is_asked_for_ever_more_rarely(
     clock.now += 60
     admin.code = code
     assert asked_within(writable, admin, clock, 4) >= 2  # it begins anew
+
+
+class Hung:
+    def describe_topics(self, topics: Any, **_: Any) -> dict[str, Future[Any]]:
+        return {name: Future() for name in topics.topic_names}
+
+
+def test_where_another_client_asks_now_an_unanswered_question_is_asked_again() -> None:
+    admins: list[Any] = [Hung()]
+    clock = Time()
+    writable: Any = Writable(lambda: admins[-1], clock)
+    assert writable.refusals(["orders"]) == {}  # the transaction shall find out
+    assert writable.waits_since == 100.0
+    clock.now += 5
+    admin = Admin()
+    admin.code = KafkaError.TOPIC_AUTHORIZATION_FAILED
+    admins.append(admin)
+    assert writable.refusals(["orders"]) == {"orders": "TOPIC_AUTHORIZATION_FAILED"}
+    assert writable.waits_since is None

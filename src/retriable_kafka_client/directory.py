@@ -34,6 +34,9 @@ STEP_SECONDS = 0.05
 LONGEST_UID = 200  # with partition and offset it makes a message's id, and that has to fit into its header
 NO_ID = "A" * 22  # what brokers answer that know of no topic ids
 _REFUSED = frozenset({"TOPIC_AUTHORIZATION_FAILED", "CLUSTER_AUTHORIZATION_FAILED"})
+_UNHEARD = frozenset(
+    ("_TIMED_OUT", "_TIMED_OUT_QUEUE", "_TRANSPORT", "_ALL_BROKERS_DOWN", "_RESOLVE", "_DESTROY")
+)
 MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID"})
 
 
@@ -87,6 +90,7 @@ class _Question:
     """One request for many topics. What is no longer of interest is taken out of ``futures``."""
 
     asked_at: float
+    client: AdminClient  # kept, since without it there would be no answer
     futures: dict[str, Future[Any]]
 
     def take(self) -> dict[str, Future[Any]]:
@@ -196,39 +200,50 @@ class Directory:
             self.suspect(name)
 
     def replace_admin(self, admin: AdminClient) -> None:
-        """Another client asks from now on. What the last one was asked is asked again."""
+        """Another client asks from now on. What has no answer yet is asked again, and the first answer counts."""
         self._admin = admin
         for name in {name for question in self._described for name in question.futures}:
             self._topics[name].ask_at = 0.0
-        for name in {name for question in self._configured for name in question.futures}:
-            one = self._topics[name]
-            one.settings_at = one.ask_at = 0.0
-            one.stale = True  # settings are asked for with the rest of what is not known
-        self._described.clear()
-        self._configured.clear()
+        unset = {name for question in self._configured for name in question.futures}
+        for name in unset:
+            self._topics[name].settings_at = 0.0
+        self._configure(sorted(unset), time.monotonic())
         self._look_at = 0.0
 
     # Asking ------------------------------------------------------------------------------------------------------------
 
-    def ask_now(
-        self, names: Iterable[str], kept: Iterable[str], stopped: Callable[[], bool], deadline: float
-    ) -> dict[str, Answer] | None:
-        """Ask for these, and for the settings of those that are ``kept``, and wait for the answers; None if ``stopped``
-        became true. What has no answer by ``deadline`` (monotonic) has the code ``_TIMED_OUT``; its answer still counts.
-        """
+    def ask(self, names: Iterable[str], kept: Iterable[str], now: float) -> None:
+        """Ask for these, and for the settings of those that are ``kept``."""
         asked = list(names)
         if self.is_mock:
             for name in asked:
                 self._untold(name)
-            return {name: Answer(None if name in self._known else "UNKNOWN_TOPIC_OR_PART") for name in asked}
-        self._describe(asked, time.monotonic())
-        self._configure(list(kept), time.monotonic())
-        while (self._described or self._configured) and time.monotonic() < deadline:
-            if stopped():
-                return None
-            time.sleep(STEP_SECONDS)
-            self._collect(time.monotonic())
-        return {name: Answer(self._codes.get(name, "_TIMED_OUT"), self._settings.get(name)) for name in asked}
+                self._codes[name] = None if name in self._known else "UNKNOWN_TOPIC_OR_PART"
+            return
+        for name in asked:
+            self._codes.pop(name, None)
+        self._describe(asked, now)
+        self._configure(list(kept), now)
+
+    def ask_again(self, names: Iterable[str], now: float) -> None:
+        """Take in what has been answered, and ask for those of which the question was lost."""
+        if self.is_mock:
+            return
+        self._collect(now)
+        self._describe([name for name in names if self._topics[name].ask_at <= now], now)
+
+    def unanswered(self, names: Iterable[str]) -> list[str]:
+        """Of these, the ones of which no broker has said whether they are there."""
+        return [name for name in names if self._codes.get(name, "_TIMED_OUT") in _UNHEARD]
+
+    def answers(self, names: Iterable[str]) -> dict[str, Answer]:
+        """What is known of each; without an answer it has the code ``_TIMED_OUT``."""
+        return {name: Answer(self._codes.get(name, "_TIMED_OUT"), self._settings.get(name)) for name in names}
+
+    @property
+    def waits_since(self) -> float | None:
+        """When the oldest question was asked that is under way; None: none is."""
+        return min((one.asked_at for one in (*self._described, *self._configured)), default=None)
 
     def refresh(
         self, names: Callable[[], Iterable[str]], now: float, *, troubled: Iterable[str] = ()
@@ -270,7 +285,7 @@ class Directory:
         futures: Mapping[str, Future[Any]] = self._admin.describe_topics(
             TopicCollection(list(names)), include_authorized_operations=True
         )
-        self._described.append(_Question(now, dict(futures)))
+        self._described.append(_Question(now, self._admin, dict(futures)))
         self._configure([name for name in names if self._topics[name].stale and self._keeps(name)], now)
 
     def _configure(self, names: Iterable[str], now: float) -> None:
@@ -282,7 +297,7 @@ class Directory:
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in asked]
         futures: Mapping[ConfigResource, Future[Any]] = self._admin.describe_configs(resources)
         self._configured.append(
-            _Question(now, {resource.name: future for resource, future in futures.items()})
+            _Question(now, self._admin, {resource.name: future for resource, future in futures.items()})
         )
 
     # Answers -----------------------------------------------------------------------------------------------------------
@@ -290,10 +305,12 @@ class Directory:
     def _collect(self, now: float) -> None:
         for question in self._described:
             for name, future in question.take().items():
-                self._take_description(name, future, question.asked_at, now)
+                if _counts(name, future, self._described):
+                    self._take_description(name, future, question.asked_at, now)
         for question in self._configured:
             for name, future in question.take().items():
-                self._take_settings(name, future, now)
+                if _counts(name, future, self._configured):
+                    self._take_settings(name, future, now)
         self._described = [question for question in self._described if question.futures]
         self._configured = [question for question in self._configured if question.futures]
 
@@ -370,3 +387,16 @@ class Directory:
     def _untold_uid(self, name: str) -> str:
         uid = f"{self.cluster_id}.{name}"
         return uid if len(uid) <= LONGEST_UID else f"{self.cluster_id}.{sha256(name.encode()).hexdigest()}"
+
+
+def _counts(name: str, answer: Future[Any], questions: Sequence[_Question]) -> bool:
+    """Whether it is the answer; what else was asked for ``name`` is then of no interest. A failure on the way is none while
+    the same is asked elsewhere.
+    """
+    others = [question for question in questions if name in question.futures]
+    error = answer.exception()
+    if others and isinstance(error, KafkaException) and error_name(error) in _UNHEARD:
+        return False
+    for question in others:
+        del question.futures[name]
+    return True

@@ -26,11 +26,18 @@ class Locator:
         self._asked: dict[Place, tuple[Locate, Future[Any] | None]] = {}  # None: to be asked
         self._pause = FIRST_PAUSE
         self._ask_at = 0.0  # monotonic
+        self._asked_at = 0.0  # likewise: the last time
 
     @property
     def held_up(self) -> int:
         """How many partitions begin only when the answer is in."""
         return sum(locate.end for locate, _ in self._asked.values())
+
+    @property
+    def waits_since(self) -> float | None:
+        """When was asked what has no answer yet (monotonic); None: nothing is under way."""
+        waits = any(future is not None and not future.done() for _, future in self._asked.values())
+        return self._asked_at if waits else None
 
     def want(self, locate: Locate) -> None:
         self._asked[locate.place] = (locate, None)
@@ -77,6 +84,7 @@ class Locator:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     def _ask(self, wanted: Collection[Locate], now: float) -> None:
+        self._asked_at = now
         begin, end = OffsetSpec.earliest(), OffsetSpec.latest()  # type: ignore[no-untyped-call]
         specs = {TopicPartition(*one.place): end if one.end else begin for one in wanted}
         try:

@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import events, topics
 from retriable_kafka_client.absence import ask_brokers
+from retriable_kafka_client.asking import Asker
 from retriable_kafka_client.assigning import Assigner, is_eager
 from retriable_kafka_client.batches import arrivals
 from retriable_kafka_client.client import (
@@ -136,12 +137,12 @@ class Loop:
         self._offsets = GroupOffsets(offsets_settings(config.cluster, config.limits, config.engine.group))
         self._positions = Positions(self._errors, self._offsets)
         self._history = History()
-        self._locator = Locator(lambda: self._admin)
-        self._idle_looks = IdleLooks(lambda places: ask_stable_ends(self._admin, places))
+        self._locator = Locator(lambda: self._asker.client)
+        self._idle_looks = IdleLooks(lambda places: ask_stable_ends(self._asker.client, places))
         self._figures = Figures()
         self._lags = Lags(
             notifier.tell,
-            lambda places: ask_stable_ends(self._admin, places),
+            lambda places: ask_stable_ends(self._asker.client, places),
         )
         self._starts: list[p.Start] = []
         # Positions that are gone, with auto.offset.reset=error: what would begin up to them begins at the beginning.
@@ -167,7 +168,8 @@ class Loop:
         self._consumer: Any = None
         self._assigner: Assigner
         self._committer: Committer
-        self._admin: AdminClient
+        self._asker: Asker
+        self._topic_limits: TopicLimits
         ask = partial(ask_brokers, admin_settings(config.cluster))
         self._standing = Standing(config.engine.group, ask, self._errors, self._troubles)
         self._ask = ask
@@ -209,10 +211,10 @@ class Loop:
             self._config.cluster,
             on_error=lambda error: complaints.append(f"{error.name()}: {error.str()}"),
         )
-        self._admin = open_client(AdminClient, settings)
+        self._asker = Asker(lambda: open_client(AdminClient, settings))
         began = time.monotonic()
         directory = topics.check(
-            self._admin,
+            self._asker,
             self._config.engine.routes,
             bootstrap_servers=self._config.cluster.bootstrap_servers,
             timeout=BEFORE_ASSIGNMENT_SECONDS,
@@ -225,7 +227,7 @@ class Loop:
     def _consume(self) -> None:
         config = self._config
         self._go_ahead()
-        limits = TopicLimits(lambda: self._admin, mock=self._directory.is_mock)
+        self._topic_limits = limits = TopicLimits(lambda: self._asker.client, mock=self._directory.is_mock)
         for name, size in self._directory.batch_bytes().items():
             limits.learn(name, size)
         self._sender = Sender(
@@ -274,13 +276,13 @@ class Loop:
             config.engine.group,
             offsets=self._offsets,
             limits=limits,
-            admin=lambda: self._admin,
+            admin=lambda: self._asker.client,
             wake=self._runner.ring,
         )
         self._transacting = Transacting(transactor, self._troubles, self._errors, self._outflow)
         # The brokers are there: what they have taken to say so is the way to them.
         transactor.begin(
-            BEFORE_ASSIGNMENT_SECONDS + ROUND_TRIPS * self._checked_in, lambda: self._control.stop
+            BEFORE_ASSIGNMENT_SECONDS + ROUND_TRIPS * self._checked_in, lambda: self._control.stop, self._ask
         )
 
     def _member(self) -> None:
@@ -348,9 +350,16 @@ class Loop:
         self._standing.look(self._consumer)
         self._errors.look(now)
         self._reopen |= self._standing.is_vain(self._consumer, topic, now)
-        if self._standing.is_admin_vain(self._admin, topic, now):
-            self._admin = open_client(AdminClient, admin_settings(self._config.cluster))
-            self._directory.replace_admin(self._admin)
+        asker = self._asker
+        vain = self._standing.is_admin_vain(asker.client, topic, now)
+        if vain:
+            asker.replace()
+        waits = [self._directory.waits_since, self._locator.waits_since, self._topic_limits.waits_since]
+        if self._transacting is not None:
+            waits.append(self._transacting.asks_since)
+        since = min((at for at in waits if at is not None), default=None)
+        if asker.look(now, since) is not None or vain:
+            self._directory.replace_admin(asker.client)
             self._locator.replace_admin()
 
     def _serve(self) -> None:

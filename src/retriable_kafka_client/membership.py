@@ -29,6 +29,7 @@ STATISTICS_MS = 1_000
 SURE_SECONDS = 10.0  # in the group: longer than it takes to give a member what there is for it
 DOUBT_SECONDS = 5.0  # not in the group: from then on we look whether it has a coordinator
 GONE_SECONDS = 17.0  # without one
+HANGS_SECONDS = 10.0  # until a broker that was asked for it, and says nothing, names none
 
 
 class Membership:
@@ -80,6 +81,8 @@ class _Coordinator:
         self._settings = {key: value for key, value in settings.items() if key != "on_commit"} | ours
         self._client: Any = None
         self._hearing = Hearing()
+        self._questions = 0  # for the coordinator, so far: one at a time
+        self._asked_at = 0.0
 
     @property
     def state(self) -> str:
@@ -99,9 +102,15 @@ class _Coordinator:
     def _told(self, text: str) -> None:
         with suppress(ValueError):
             told = json.loads(text)
-            answering = any(one.get("state") == "UP" for one in (told.get("brokers") or {}).values())
+            brokers = list((told.get("brokers") or {}).values())
             state = str((told.get("cgrp") or {}).get("state", ""))
-            self._hearing.note(state, answering=answering, now=time.monotonic())
+            now = time.monotonic()
+            questions = sum(int((one.get("req") or {}).get("FindCoordinator", 0)) for one in brokers)
+            if questions != self._questions:
+                self._questions, self._asked_at = questions, now
+            hangs = state == "wait-coord" and now > self._asked_at + HANGS_SECONDS
+            answering = not hangs and any(one.get("state") == "UP" for one in brokers)
+            self._hearing.note(state, answering=answering, now=now)
 
     def close(self) -> None:
         if self._client is not None:

@@ -14,6 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from retriable_kafka_client.asking import Asker
 from retriable_kafka_client.client import open_client
 from retriable_kafka_client.groups import SINGLE, Groups, Parcel
 from retriable_kafka_client.topic_limits import TopicLimits
@@ -39,7 +40,8 @@ class Pump:
         held_bytes: int,
     ) -> None:
         self._client = open_client(Producer, {**settings, **SINGLE})
-        self.limits = TopicLimits(cache(lambda: open_client(AdminClient, admin_settings)))
+        self._asker = cache(lambda: Asker(lambda: open_client(AdminClient, admin_settings)))
+        self.limits = TopicLimits(lambda: self._asker().client)
         self._groups = Groups(
             lambda: self._client, self.limits, client_limit=client_limit, budget=min(_BUDGET, held_bytes)
         )
@@ -137,6 +139,8 @@ class Pump:
         """Take what came, send what there is room for, and serve the client for a moment."""
         while self._topics:
             self.limits.pending(self._topics.popleft())
+        if self.limits.waits_since is not None:
+            self._asker().look(time.monotonic(), self.limits.waits_since)
         while self._inbox:
             self._groups.add(self._inbox.popleft())
         self._groups.advance()

@@ -37,7 +37,7 @@ class TopicLimits:
         self._limits: dict[str, int | None] = {}
         self._asked_at: dict[str, float] = {}
         self._pauses: dict[str, float] = {}  # of topics whose limit was not told
-        self._questions: dict[str, Future[Any]] = {}
+        self._questions: dict[str, tuple[AdminClient, Future[Any]]] = {}  # and who asks
 
     def limit(self, topic: str) -> int | None:
         """Bytes of the largest batch that the topic takes; None: not told, or not yet."""
@@ -49,16 +49,20 @@ class TopicLimits:
 
     def pending(self, topic: str) -> bool:
         """Whether an answer is still to come, at the latest when the client's requests time out. Asks, if nobody has."""
-        question = self._questions.get(topic)
-        if question is None:
+        asked = self._questions.get(topic)
+        if asked is None:
             if self._limits.get(topic) is not None:
                 return False
             asked_at = self._asked_at.get(topic)
             if asked_at is not None and self._clock() < asked_at + self._pauses.get(topic, _AGAIN):
                 return False
-            question = self._ask(topic)
-            if question is None:
-                return False
+            asked = self._ask(topic)
+        elif not asked[1].done() and asked[0] is not self._admin():
+            # Another client was called for because this one's question may have gone to a broker that hangs.
+            asked = self._ask(topic)
+        if asked is None:
+            return False
+        question = asked[1]
         if not question.done():
             return True
         del self._questions[topic]
@@ -69,13 +73,21 @@ class TopicLimits:
             self._pauses.pop(topic, None)
         return False
 
+    @property
+    def waits_since(self) -> float | None:
+        """When the oldest question was asked that has no answer; None: all have one. Any thread may read it."""
+        open_ = [topic for topic, (_, answer) in list(self._questions.items()) if not answer.done()]
+        times = (self._asked_at.get(topic) for topic in open_)
+        return min((at for at in times if at is not None), default=None)
+
     def expire(self, topic: str) -> None:
         """The topic has refused what it should have taken: ask again."""
         if topic not in self._questions:
             self._asked_at.pop(topic, None)
             self._ask(topic)
 
-    def _ask(self, topic: str) -> Future[Any] | None:
+    def _ask(self, topic: str) -> tuple[AdminClient, Future[Any]] | None:
+        self._questions.pop(topic, None)
         self._asked_at[topic] = self._clock()
         try:
             admin = self._admin()
@@ -87,9 +99,15 @@ class TopicLimits:
             question: Future[Any] = admin.describe_configs([resource])[resource]
         except KafkaException:
             return None  # nobody answers at present
-        self._questions[topic] = question
-        question.add_done_callback(partial(self._answered, topic))
-        return question
+        self._questions[topic] = admin, question
+        question.add_done_callback(partial(self._came, topic))
+        return admin, question
+
+    def _came(self, topic: str, question: Future[Any]) -> None:
+        """On a thread of the client's."""
+        asked = self._questions.get(topic)
+        if asked is not None and asked[1] is question:
+            self._answered(topic, question)
 
     def _answered(self, topic: str, question: Future[Any]) -> None:
         self._limits[topic] = _limit_of(question)

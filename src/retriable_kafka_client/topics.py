@@ -10,16 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import re
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future
-from typing import Any
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
+from retriable_kafka_client.asking import Asker, Listed
 from retriable_kafka_client.client import error_name
 from retriable_kafka_client.core.engine import Route
 from retriable_kafka_client.core.routing import Routing, is_pattern
@@ -36,7 +33,7 @@ SPREADING_SECONDS = 5.0  # after a topic was made: until each broker knows of it
 
 
 def check(
-    admin: AdminClient,
+    asker: Asker,
     routes: Sequence[Route],
     *,
     bootstrap_servers: str,
@@ -46,16 +43,15 @@ def check(
 ) -> Directory | None:
     """Make sure that every topic is there and keeps what is put into it; returns a directory that knows them.
 
-    Blocks at most about ``timeout`` seconds, and a few more where a topic is missing: it may have been made a moment
+    Blocks until that is known, and a few seconds more where a topic is missing: it may have been made a moment
     ago. None if ``stopped`` became true. Raises ConfigError for a topic that is missing, compacts or forgets too early,
-    and ConsumerFailed if no broker answers or one refuses us. ``refused_by`` tells what the client last complained of.
+    and ConsumerFailed if no broker answers anything for ``timeout`` seconds, or one refuses us. ``refused_by`` tells what
+    the client last complained of.
     """
-    began = time.monotonic()
-    metadata = _list_topics(admin, bootstrap_servers, timeout, stopped, refused_by)
-    if metadata is None:
+    listed = _list_topics(asker, bootstrap_servers, timeout, stopped, refused_by)
+    if listed is None:
         return None
-    # Brokers that are slow are not out of reach.
-    deadline = max(began + timeout, time.monotonic() + 2 * (time.monotonic() - began) + SPREADING_SECONDS)
+    metadata = listed.metadata
     cluster_id, known = str(metadata.cluster_id), set(metadata.topics)
     routing = Routing(routes)
     for name in sorted(known):
@@ -63,17 +59,17 @@ def check(
         if conflict is not None:
             raise ConfigError(conflict.field, conflict.value, conflict.remedy)
     matched = frozenset(name for name in known if routing.role(name) is not None)
-    directory = Directory(admin, cluster_id, known, matched, routing.is_retry_topic)
+    directory = Directory(asker.client, cluster_id, known, matched, routing.is_retry_topic)
     directory.partitions = {
         name: len(one.partitions) for name, one in metadata.topics.items() if one.error is None
     }
     names = sorted(routing.names | matched)
     letters = {route.dead_letter for route in routes if route.dead_letter is not None}
     kept = {name for name in names if name in letters or routing.is_retry_topic(name)}
-    answers = _ask_until_there(directory, names, kept, routing.names, stopped, deadline)
+    answers = _Questions(asker, directory, stopped, timeout).until_there(names, kept, routing.names)
     if answers is None:
         return None
-    unheard = [name for name, answer in answers.items() if answer.code == "_TIMED_OUT"]
+    unheard = directory.unanswered(names)
     if unheard:
         raise NotReachable(
             f"the brokers at {bootstrap_servers} cannot be used: they do not answer what topics there are"
@@ -103,66 +99,83 @@ def check(
 
 
 def _list_topics(
-    admin: AdminClient,
+    asker: Asker,
     bootstrap_servers: str,
     timeout: float,
     stopped: Callable[[], bool],
     refused_by: Callable[[], str | None],
-) -> Any:
+) -> Listed | None:
     """What the cluster lists; None if ``stopped`` became true. An answer may take all of ``timeout``."""
-    deadline = time.monotonic() + timeout
-    question: Future[Any] | None = None
+    began = time.monotonic()
+    asker.list_topics(began, timeout)
     while not stopped():
-        if question is None:
-            question = _list_beside(admin, max(1.0, deadline - time.monotonic()))
-        admin.poll(STEP_SECONDS)  # for its complaints
-        error: KafkaException | None = None
-        if question.done():
-            failed = question.exception()
-            if failed is None:
-                return question.result()
-            if not isinstance(failed, KafkaException):
-                raise failed
-            question, error = None, failed
-        failure = _why_unusable(refused_by(), error, bootstrap_servers, time.monotonic() > deadline)
+        asker.client.poll(STEP_SECONDS)  # for its complaints
+        now = time.monotonic()
+        listed = asker.look(now, began)
+        if listed is not None:
+            return listed
+        failed = asker.failure
+        if failed is not None and not isinstance(failed, KafkaException):
+            raise failed
+        failure = _why_unusable(refused_by(), failed, bootstrap_servers, now > began + timeout)
         if failure is not None:
-            raise failure from error
+            raise failure from failed
     return None
 
 
-def _list_beside(admin: AdminClient, timeout: float) -> Future[Any]:
-    """Ask on a thread: the question blocks, and does not serve the client's complaints."""
-    answer: Future[Any] = Future()
+class _Questions:
+    """Asking about topics, and waiting for the answers: as long as any broker answers anything."""
 
-    def ask() -> None:
-        try:
-            answer.set_result(admin.list_topics(timeout=timeout))
-        except Exception as error:  # noqa: BLE001 - whoever waits for it raises it
-            answer.set_exception(error)
+    def __init__(
+        self, asker: Asker, directory: Directory, stopped: Callable[[], bool], timeout: float
+    ) -> None:
+        self._asker = asker
+        self._directory = directory
+        self._stopped = stopped
+        self._timeout = timeout
 
-    threading.Thread(target=ask, name="rkc-list", daemon=True).start()
-    return answer
+    def until_there(
+        self, names: Sequence[str], kept: Collection[str], wanted: AbstractSet[str]
+    ) -> dict[str, Answer] | None:
+        """Ask for all, and for the ``wanted`` ones that are missing again for a while: not all brokers may know them yet."""
+        answers = self._ask(names, kept)
+        spread_by = time.monotonic() + SPREADING_SECONDS
+        while answers is not None and not self._directory.is_mock and time.monotonic() < spread_by:
+            absent = _absent(answers, wanted)
+            if not absent:
+                break
+            time.sleep(SPREADING_STEP_SECONDS)
+            again = self._ask(absent, [name for name in absent if name in kept])
+            answers = None if again is None else answers | again
+        return answers
 
+    def _ask(self, names: Sequence[str], kept: Collection[str]) -> dict[str, Answer] | None:
+        """None if ``stopped`` became true."""
+        directory, asker = self._directory, self._asker
+        began = time.monotonic()
+        directory.ask(names, kept, began)
+        told = False
+        while not self._stopped():
+            now = time.monotonic()
+            directory.ask_again(names, now)
+            unheard = directory.unanswered(names)
+            # Some that look like Kafka do not tell settings.
+            if not unheard and (directory.waits_since is None or now > began + self._patience):
+                return directory.answers(names)
+            if now > max(began, asker.heard_at or 0.0) + self._patience:
+                return directory.answers(names)
+            if asker.look(now, began if unheard else directory.waits_since) is not None:
+                directory.replace_admin(asker.client)
+            if unheard and not told and now > began + self._timeout:
+                told = True
+                log.warning("a broker hangs and does not answer what %s is; it is asked again", unheard[0])
+            time.sleep(STEP_SECONDS)
+        return None
 
-def _ask_until_there(
-    directory: Directory,
-    names: Sequence[str],
-    kept: Collection[str],
-    wanted: AbstractSet[str],
-    stopped: Callable[[], bool],
-    deadline: float,
-) -> dict[str, Answer] | None:
-    """Ask for all, and for the ``wanted`` ones that are missing again for a while: not all brokers may know them yet."""
-    answers = directory.ask_now(names, kept, stopped, deadline)
-    spread_by = time.monotonic() + SPREADING_SECONDS
-    while answers is not None and not directory.is_mock and time.monotonic() < spread_by:
-        absent = _absent(answers, wanted)
-        if not absent:
-            break
-        time.sleep(SPREADING_STEP_SECONDS)
-        again = directory.ask_now(absent, [name for name in absent if name in kept], stopped, deadline)
-        answers = None if again is None else answers | again
-    return answers
+    @property
+    def _patience(self) -> float:
+        # Brokers that are slow are not out of reach.
+        return self._timeout + 4 * self._asker.took
 
 
 def _absent(answers: Mapping[str, Answer], wanted: AbstractSet[str]) -> list[str]:

@@ -42,6 +42,11 @@ class Transacting:
         """Whether one is in flight."""
         return self._transactor.busy
 
+    @property
+    def asks_since(self) -> float | None:
+        """When was asked whether topics can be written to, while there is no answer (monotonic)."""
+        return self._transactor.asks_since
+
     def sent(self, runs: Iterable[tuple[Entry, tuple[Output, ...]]]) -> None:
         """These runs have succeeded, and sent something."""
         for entry, outputs in runs:

@@ -13,12 +13,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
+from retriable_kafka_client.absence import Ask
 from retriable_kafka_client.cargo import Cargo
 from retriable_kafka_client.client import is_fatal, transaction_settings
 from retriable_kafka_client.committing import positions_of
@@ -38,6 +40,7 @@ log = logging.getLogger("retriable_kafka_client")
 
 OPEN_SECONDS = 5.0  # one try to initialise a producer
 PAUSE_SECONDS = 0.25  # until the next
+ASK_SHARE = 0.3  # of the time for that, until another client is asked whether any broker answers
 SHARE = 0.8  # of the transaction's time-out, for all that comes before its commit
 LOOK_SECONDS = 0.02  # between looks for an answer
 ABORT_SHARE = 0.3  # for its abort; then another producer takes over, which aborts it, too
@@ -119,11 +122,15 @@ class Transactor:
         """Why no transaction can begin at present."""
         return self._worker.trouble
 
-    def begin(self, timeout: float, stopped: Callable[[], bool]) -> None:
-        """Start, and wait until transactions are possible. Raises ConsumerFailed: they are refused, or nobody answers."""
+    def begin(self, timeout: float, stopped: Callable[[], bool], ask: Ask) -> None:
+        """Start, and wait until transactions are possible. Raises ConsumerFailed: they are refused, or no broker answers for
+        ``timeout`` seconds. ``ask`` asks the brokers with another client: the coordinator alone may hang.
+        """
         worker = self._worker
         worker.thread.start()
-        deadline = time.monotonic() + timeout
+        began = heard_at = ask_at = time.monotonic()
+        question: Future[Any] | None = None
+        told = False
         while not worker.ready.wait(0.05) and not stopped():
             self._raise()
             refused = worker.refused
@@ -131,10 +138,32 @@ class Transactor:
                 raise ConsumerFailed(
                     f"the brokers refuse transactional id {self._means.id!r}: {refused.name()}"
                 )
-            if time.monotonic() >= deadline:
-                code = "_TIMED_OUT" if refused is None else refused.name()
-                raise NotReachable(f"no transaction coordinator of {self._servers} answers: {code}")
+            now = time.monotonic()
+            if question is None and now >= ask_at + timeout * ASK_SHARE:
+                question, ask_at = ask(), now
+            elif question is not None and question.done():
+                heard_at = now if question.exception() is None else heard_at
+                question = None
+            silent = f"no transaction coordinator of {self._servers} answers"
+            code = "_TIMED_OUT" if refused is None else refused.name()
+            if now >= heard_at + timeout:
+                raise NotReachable(f"{silent}: {code}")
+            if now >= began + timeout and not told:
+                told = True
+                log.error(
+                    "group %s: %s, and other brokers do: %s; it keeps trying. Look whether the brokers that have the"
+                    " partitions of the topic __transaction_state are up, and whether they could make it"
+                    " (transaction.state.log.replication.factor is at most their number)",
+                    self._means.group,
+                    silent,
+                    code,
+                )
         self._raise()
+
+    @property
+    def asks_since(self) -> float | None:
+        """When its thread asked about topics, while there is no answer (monotonic)."""
+        return self._worker.writable.waits_since
 
     @property
     def busy(self) -> bool:
@@ -222,7 +251,7 @@ class _Worker:
         self._settings = means.settings
         self._use(means.settings)
         self._limits = means.limits
-        self._writable = Writable(means.admin)
+        self.writable = Writable(means.admin)
         self._wake = means.wake
         self._clock = means.clock
 
@@ -310,7 +339,7 @@ class _Worker:
         asked_again = False
         while not self.closing.is_set():
             self._move()
-            unwritable = self._writable.refusals(cargo.topics)
+            unwritable = self.writable.refusals(cargo.topics)
             if unwritable:
                 return Transacted(transact=transact, landed=False, refused=cargo.bound_for(unwritable))
             while cargo.is_large and not cargo.is_ready() and not self.closing.is_set():
@@ -331,12 +360,12 @@ class _Worker:
                 client.discard()
             refused = cargo.refused()
             if refused:
-                self._writable.forget(cargo.topics)
+                self.writable.forget(cargo.topics)
                 return Transacted(transact=transact, landed=False, refused=refused)
             if cargo.make_smaller():
                 continue
             if problem.name() == "TOPIC_AUTHORIZATION_FAILED" and not asked_again:
-                self._writable.forget(cargo.topics)
+                self.writable.forget(cargo.topics)
                 asked_again = True
                 continue
             return Transacted(transact=transact, landed=False, code=str(problem.name()))

@@ -43,7 +43,8 @@ class Writable:
         self._admin = admin
         self._clock = clock
         self._known: dict[str, tuple[float, str | None]] = {}  # until when, and the code of a no
-        self._questions: dict[str, Future[Any]] = {}  # under way
+        # Under way: who asks, and since when.
+        self._questions: dict[str, tuple[AdminClient, Future[Any], float]] = {}
         self._pauses: dict[str, float] = {}  # how long the last no counted
 
     def refusals(self, topics: Collection[str]) -> dict[str, str]:
@@ -70,6 +71,13 @@ class Writable:
             self._known.pop(topic, None)
             self._questions.pop(topic, None)
 
+    @property
+    def waits_since(self) -> float | None:
+        """When the oldest question was asked that has no answer; None: all have one. Any thread may read it."""
+        return min(
+            (at for _, answer, at in list(self._questions.values()) if not answer.done()), default=None
+        )
+
     def _counts_for(self, topic: str, code: str | None) -> float:
         """For how many seconds the answer counts."""
         if code is None:
@@ -83,17 +91,18 @@ class Writable:
         return pause
 
     def _ask(self, topics: Collection[str]) -> dict[str, str | None]:
-        new = [topic for topic in topics if topic not in self._questions]
         try:
+            admin = self._admin()
+            # Another client was called for because this one's question may have gone to a broker that hangs.
+            new = [topic for topic in topics if self._questions.get(topic, (None,))[0] is not admin]
             if new:
-                self._questions |= self._admin().describe_topics(
-                    TopicCollection(new), include_authorized_operations=True
-                )
+                asked = admin.describe_topics(TopicCollection(new), include_authorized_operations=True)
+                self._questions |= {topic: (admin, future, self._clock()) for topic, future in asked.items()}
         except KafkaException:
             return dict.fromkeys(topics)
-        wait([self._questions[topic] for topic in topics], WAIT_SECONDS)
-        done = [topic for topic in topics if self._questions[topic].done()]
-        return dict.fromkeys(topics) | {topic: _code(self._questions.pop(topic)) for topic in done}
+        wait([self._questions[topic][1] for topic in topics], WAIT_SECONDS)
+        done = [topic for topic in topics if self._questions[topic][1].done()]
+        return dict.fromkeys(topics) | {topic: _code(self._questions.pop(topic)[1]) for topic in done}
 
 
 def _code(question: Future[Any]) -> str | None:
