@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from threading import Event
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from retriable_kafka_client import Message, Retry, Topic, wire
+from retriable_kafka_client import Consumer, Message, Retry, Topic, wire
 from tests.shell.lab import Lab, Log, as_json, ready, settings_of
 from tests.support.records import end_offsets
 from tests.support.waiting import wait_until
@@ -181,3 +182,48 @@ def test_a_partition_that_was_added_while_nobody_ran_is_read_from_its_beginning(
     runs.wait(2)
     lab.caught_up(entry)
     assert sorted(runs.items) == ["added", "after"]
+
+
+@pytest.mark.parametrize("protocol", ["cooperative", "consumer"])
+def test_copies_that_come_while_the_owner_of_a_never_used_retry_partition_stops_are_run(
+    lab: Lab, protocol: str
+) -> None:
+    """It had no record of that partition, and drains; what comes there meanwhile is its next owner's."""
+    entry, runs, gate = lab.entry(partitions=4, max_attempts=2), Log(), Event()
+    target = retry_topic(entry)
+
+    def handler(message: Message[Any]) -> None:
+        if message.value == "slow":
+            runs.add("slow")
+            gate.wait(60)
+            return
+        runs.add((message.value, message.attempt))
+        if message.attempt == 1:
+            raise ValueError
+
+    settings = with_rule("latest", protocol)
+    members = [lab.start(entry, handler, settings=settings) for _ in range(2)]
+
+    def owned(member: Consumer, topic: str) -> list[int]:
+        return [number for name, number in member.stats().partitions if name == topic]
+
+    def all_owned() -> bool:
+        return all(one.health().ready and len(one.stats().partitions) == 3 for one in members)
+
+    wait_until(all_owned, 60, "each owns half of the partitions")
+    positions_known(lab, entry.name)
+    leaving = next(one for one in members if owned(one, target))
+    (staying,) = (one for one in members if one is not leaving)
+    never_used = owned(leaving, target)
+    lab.send(entry, as_json("slow"), partition=owned(leaving, entry.name)[0])
+    runs.wait(1, "under way")
+    leaving.stop()
+    for number in range(20):
+        lab.send(entry, as_json(number), key=b"%d" % number, partition=owned(staying, entry.name)[0])
+    wait_until(lambda: sum(end_offsets(lab.servers, target).values()) == 20, what="20 copies")
+    assert any(end_offsets(lab.servers, target)[number] for number in never_used)
+    gate.set()
+    assert leaving.join(60)
+    runs.wait(41)
+    lab.caught_up(entry)
+    assert set(runs) == {"slow"} | {(i, attempt) for i in range(20) for attempt in (1, 2)}
