@@ -16,9 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor, make_runner
 from retriable_kafka_client.message import JSON, Message, PlainRecord
-from retriable_kafka_client.wire import PLAIN
+from retriable_kafka_client.wire.headers import PLAIN
+from retriable_kafka_client.workers.executor import AsyncExecutor, ProcessExecutor, make_runner
 from retriable_kafka_client.workers.job import HandlerSpec
 
 BODY = b'{"customer":"c-1234567","amount":12.5,"lines":[1,2,3,4,5],"note":"' + b"x" * 30 + b'"}'

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from retriable_kafka_client.asking import Asker, Listed
+from retriable_kafka_client.brokers.asking import Asker, Listed
 from tests.support.waiting import wait_until
 
 TOPICS = SimpleNamespace(cluster_id="a-cluster")

@@ -2,7 +2,7 @@
 
 from confluent_kafka import Message
 
-from retriable_kafka_client.batches import arrivals
+from retriable_kafka_client.consumer.arrivals import arrivals
 from retriable_kafka_client.core.protocol import Place
 
 

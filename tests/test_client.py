@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client.client import (
+from retriable_kafka_client.brokers.client import (
     ClientLog,
     admin_settings,
     consumer_settings,

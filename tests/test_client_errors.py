@@ -7,10 +7,10 @@ import pytest
 from confluent_kafka import KafkaError, Message
 
 from retriable_kafka_client import ConsumerFailed
-from retriable_kafka_client.client_errors import ClientErrors
-from retriable_kafka_client.core.hearing import Hearing
+from retriable_kafka_client.consumer.client_errors import ClientErrors
+from retriable_kafka_client.consumer.problems import Troubles
+from retriable_kafka_client.core.broker_silence import Hearing
 from retriable_kafka_client.core.protocol import Place
-from retriable_kafka_client.troubles import Troubles
 
 FATAL = (
     KafkaError(KafkaError._FATAL, "Fatal error: Broker: Static consumer fenced by other consumer"),

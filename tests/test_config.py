@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retriable_kafka_client.config import DISCARD, Cluster, Discard, Exponential, Limits, Retry, Steps, Topic
+from retriable_kafka_client.consumer.topology import check_topics
 from retriable_kafka_client.errors import YEAR, ConfigError
-from retriable_kafka_client.wiring import check_topics
 
 NAN, INF = float("nan"), float("inf")
 SECRET = "correct horse battery"

@@ -10,14 +10,14 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client.asking import Asker
-from retriable_kafka_client.client import admin_settings, open_client
+from retriable_kafka_client.brokers.asking import Asker
+from retriable_kafka_client.brokers.client import admin_settings, open_client
+from retriable_kafka_client.brokers.topics import Directory
 from retriable_kafka_client.config import Cluster
+from retriable_kafka_client.consumer.topic_checks import check
 from retriable_kafka_client.core.engine import Route
-from retriable_kafka_client.directory import Directory
 from retriable_kafka_client.errors import NotReachable
 from retriable_kafka_client.testing import MockKafka
-from retriable_kafka_client.topics import check
 
 Outcome = str | KafkaException
 MINUTE = 60.0

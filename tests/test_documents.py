@@ -2,8 +2,8 @@
 
 import re
 
-from retriable_kafka_client import wire
 from retriable_kafka_client.core import retry
+from retriable_kafka_client.wire import headers as wire
 from tests.support.processes import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "retriable_kafka_client"

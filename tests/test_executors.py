@@ -13,14 +13,14 @@ import pytest
 
 from retriable_kafka_client.core.retry import REASON_REJECTED, REASON_UNDECODABLE
 from retriable_kafka_client.errors import ConfigError
-from retriable_kafka_client.executor import (
+from retriable_kafka_client.wire.headers import Marks
+from retriable_kafka_client.workers.executor import (
     AsyncExecutor,
     ProcessExecutor,
     Running,
     check_executor,
     make_runner,
 )
-from retriable_kafka_client.wire import Marks
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers
 from tests.workers.driving import Driven, InBatches, entries, entry, orders, spec

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client import events as ev
-from retriable_kafka_client.failure_lines import FailureLines
+from retriable_kafka_client.consumer.failure_log import FailureLines
 
 LINE = re.compile(r"(\d+) times: retried (\d+), dead-lettered (\d+), dropped (\d+)")
 

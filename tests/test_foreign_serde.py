@@ -13,7 +13,7 @@ from confluent_kafka.serialization import (
     StringDeserializer,
 )
 
-from retriable_kafka_client.foreign_serde import adapted
+from retriable_kafka_client.brokers.confluent_serde import adapted
 from retriable_kafka_client.testing import make_message
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, TopicPartition
 
-from retriable_kafka_client import group_offsets
+from retriable_kafka_client.brokers import group_offsets
+from retriable_kafka_client.brokers.group_offsets import GroupOffsets
 from retriable_kafka_client.core.protocol import Place
-from retriable_kafka_client.group_offsets import GroupOffsets
 from tests.support.waiting import wait_until
 
 

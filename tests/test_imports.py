@@ -168,16 +168,16 @@ def test_the_layers_are_there() -> None:
         ("message.py", "import confluent_kafka.admin", "base runs without the client"),
         ("consumer.py", "from .cli import main", "only the command imports the command"),
         ("wire.py", "from retriable_kafka_client import message", "cycle: "),
-        ("config.py", "import retriable_kafka_client.consumer", "cycle: "),
+        ("config.py", "import retriable_kafka_client.consumer.consumer", "cycle: "),
     ],
 )
 def test_a_violation_is_found(tmp_path: Path, module: str, code: str, found: str) -> None:
     package = tmp_path / PACKAGE
     good = {
-        "__init__.py": "from retriable_kafka_client.consumer import Consumer",
+        "__init__.py": "from retriable_kafka_client.consumer.consumer import Consumer",
         "errors.py": "",
         "wire.py": "import struct",
-        "message.py": "from retriable_kafka_client.wire import Marks",
+        "message.py": "from retriable_kafka_client.wire.headers import Marks",
         "config.py": "import confluent_kafka",
         "consumer.py": "import threading\nfrom . import config\nfrom .core import engine",
         "core/__init__.py": "",

@@ -8,7 +8,7 @@ from types import FrameType
 
 import pytest
 
-from retriable_kafka_client.interrupts import is_from_signal
+from retriable_kafka_client.user_functions.interrupts import is_from_signal
 from tests.support.raising import raised_by
 
 

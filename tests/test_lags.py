@@ -5,11 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.consumer.lag import Lags
 from retriable_kafka_client.core.offset_map import OffsetMap
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import Idle, Now, Place
-from retriable_kafka_client.lags import Lags
 
 PLACE = Place("orders", 0)
 

@@ -10,10 +10,10 @@ import pytest
 from confluent_kafka import Message as Raw
 from confluent_kafka.cimpl import TIMESTAMP_CREATE_TIME, TIMESTAMP_NOT_AVAILABLE
 
-from retriable_kafka_client import wire
 from retriable_kafka_client.errors import DecodeError, Reject, RetryAfter
 from retriable_kafka_client.message import JSON, STDLIB_JSON, Message, PlainRecord, RawRecord, Record
-from retriable_kafka_client.wire import PLAIN, Chunk, Marks, Origin
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import PLAIN, Chunk, Marks, Origin
 
 STAMP = (TIMESTAMP_CREATE_TIME, 1_700_000_000_123)
 WHEN = datetime(2023, 11, 14, 22, 13, 20, 123_000, tzinfo=UTC)

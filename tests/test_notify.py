@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client import events as ev
-from retriable_kafka_client.notify import Notifier
+from retriable_kafka_client.consumer.notifier import Notifier
 
 OF_MESSAGES = [
     ev.ChunksGivenUp(topic="orders", partition=0, offset=7, reason="incomplete", chunks=1, expected=2),

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.outbox import HEADER_BYTES, OUTPUT_BYTES, identified
 from retriable_kafka_client.testing import Output, make_message, sent
-from retriable_kafka_client.wire import Marks, read_marks, write_marks
+from retriable_kafka_client.wire.headers import Marks, read_marks, write_marks
+from retriable_kafka_client.wire.outbox import HEADER_BYTES, OUTPUT_BYTES, identified
 
 
 def sent_of(value: Any, **options: Any) -> Output:

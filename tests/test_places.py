@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client.places import place_in, place_of, told
+from retriable_kafka_client.user_functions.code_places import place_in, place_of, told
 from tests.support.raising import raised_by
 from tests.workers import handlers
 

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from retriable_kafka_client import wire
 from retriable_kafka_client.config import Cluster
-from retriable_kafka_client.delivery import Delivery
 from retriable_kafka_client.errors import YEAR, ConfigError, DeliveryError, QueueFull, RetriableKafkaError
 from retriable_kafka_client.message import STDLIB_JSON
-from retriable_kafka_client.producer import Producer
+from retriable_kafka_client.producer.delivery import Delivery
+from retriable_kafka_client.producer.producer import Producer
 from retriable_kafka_client.testing import MockKafka
-from retriable_kafka_client.wire import read_marks
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import read_marks
 from tests.support.kafka import Kafka
 from tests.support.names import unique
 from tests.support.records import Read, read_all

@@ -4,9 +4,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriable_kafka_client.sources import FileSource, MemorySource, PiecesSource, Source, Unreadable, view_of
-from retriable_kafka_client.splitting import FLOOR, Plan, batch_bytes, client_bytes, fits, plan, room
-from retriable_kafka_client.wire import Chunk, Marks, write_marks
+from retriable_kafka_client.sending.sources import (
+    FileSource,
+    MemorySource,
+    PiecesSource,
+    Source,
+    Unreadable,
+    view_of,
+)
+from retriable_kafka_client.sending.splitting import FLOOR, Plan, batch_bytes, client_bytes, fits, plan, room
+from retriable_kafka_client.wire.headers import Chunk, Marks, write_marks
 
 NOTHING = 10**9  # a limit that is none
 

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 from typing import Any
 
+from retriable_kafka_client.consumer.stalls import Stalls
 from retriable_kafka_client.core.protocol import Place
-from retriable_kafka_client.stalls import Stalls
 
 
 def make() -> Stalls:

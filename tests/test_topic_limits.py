@@ -3,7 +3,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
-from retriable_kafka_client.topic_limits import TopicLimits
+from retriable_kafka_client.brokers.topic_limits import TopicLimits
 
 
 class Entry:

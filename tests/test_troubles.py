@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from retriable_kafka_client.troubles import Troubles
+from retriable_kafka_client.consumer.problems import Troubles
 
 
 def test_a_trouble_is_told_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriable_kafka_client import wire
-from retriable_kafka_client.wire import (
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import (
     MAX_TIME_MS,
     PLAIN,
     Chunk,

@@ -3,7 +3,7 @@
 import pytest
 
 from retriable_kafka_client import DISCARD, Cluster, ConfigError, Consumer, Discard, Retry, Topic
-from retriable_kafka_client.wiring import subscription
+from retriable_kafka_client.consumer.topology import subscription
 
 
 def topic(name: str, retry: str | None = None, dead: str | Discard = DISCARD) -> Topic:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from retriable_kafka_client.writable import Writable
+from retriable_kafka_client.brokers.writable import Writable
 
 
 class Admin:

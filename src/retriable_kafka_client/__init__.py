@@ -1,8 +1,7 @@
 """Run a function for every message of some Kafka topics, and lose none."""
 
 from retriable_kafka_client.config import DISCARD, Cluster, Discard, Exponential, Limits, Retry, Topic
-from retriable_kafka_client.consumer import Consumer, run_consumers
-from retriable_kafka_client.delivery import Delivery
+from retriable_kafka_client.consumer.consumer import Consumer, run_consumers
 from retriable_kafka_client.errors import (
     ConfigError,
     ConsumerFailed,
@@ -14,11 +13,12 @@ from retriable_kafka_client.errors import (
     RetriableKafkaError,
     RetryAfter,
 )
-from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.message import JSON, STDLIB_JSON, Message, Record
-from retriable_kafka_client.producer import Producer
+from retriable_kafka_client.producer.delivery import Delivery
+from retriable_kafka_client.producer.producer import Producer
 from retriable_kafka_client.stats import PartitionStats, Stats
+from retriable_kafka_client.workers.executor import AsyncExecutor, ProcessExecutor
 
 __all__ = [
     "DISCARD",

@@ -14,7 +14,11 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any, Final
 
-from retriable_kafka_client.checks import (
+from retriable_kafka_client.brokers.client_settings import Settings
+from retriable_kafka_client.core.routing import EntryNames, Routing, is_pattern
+from retriable_kafka_client.errors import ConfigError, seconds
+from retriable_kafka_client.health import Health
+from retriable_kafka_client.wire.checks import (
     MAX_INT32,
     check_topic,
     check_topic_name,
@@ -25,10 +29,6 @@ from retriable_kafka_client.checks import (
     set_fields,
     text,
 )
-from retriable_kafka_client.core.routing import EntryNames, Routing, is_pattern
-from retriable_kafka_client.errors import ConfigError, seconds
-from retriable_kafka_client.health import Health
-from retriable_kafka_client.settings import Settings
 
 __all__ = [
     "DISCARD",
@@ -129,7 +129,7 @@ class Cluster:
         """
         # Imported here: values must be usable without a Kafka client, and the client's module builds on
         # these.
-        from retriable_kafka_client.probe import check_cluster
+        from retriable_kafka_client.brokers.probe import check_cluster
 
         return check_cluster(self, seconds("Cluster.check.timeout", timeout, positive=True))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from retriable_kafka_client.checks import sealed
+from retriable_kafka_client.wire.checks import sealed
 
 __all__ = ["Health"]
 

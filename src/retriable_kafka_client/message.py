@@ -13,11 +13,11 @@ from typing import Any, Generic, Protocol, TypeVar, cast, overload
 import msgspec
 
 from retriable_kafka_client.errors import DecodeError, Reject, RetriableKafkaError, cannot_now, leaves
-from retriable_kafka_client.interrupts import is_from_signal
-from retriable_kafka_client.outbox import Output, output_of
-from retriable_kafka_client.outgoing import GivenHeaders
-from retriable_kafka_client.results import refuse_unfinished
-from retriable_kafka_client.wire import Headers, Marks, own_headers
+from retriable_kafka_client.user_functions.interrupts import is_from_signal
+from retriable_kafka_client.user_functions.results import refuse_unfinished
+from retriable_kafka_client.wire.headers import Headers, Marks, own_headers
+from retriable_kafka_client.wire.outbox import Output, output_of
+from retriable_kafka_client.wire.outgoing import GivenHeaders
 
 __all__ = [
     "JSON",

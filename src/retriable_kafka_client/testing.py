@@ -17,13 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from retriable_kafka_client.checks import MAX_INT32, check_topic_name, integer
+from retriable_kafka_client.brokers.confluent_serde import AnyDeserializer, adapted
 from retriable_kafka_client.errors import ConfigError, RetriableKafkaError
-from retriable_kafka_client.foreign_serde import AnyDeserializer, adapted
 from retriable_kafka_client.message import JSON, Message, PlainRecord
-from retriable_kafka_client.outbox import Output, identified
-from retriable_kafka_client.outgoing import GivenHeaders, body_of, key_of, own_headers_of
-from retriable_kafka_client.wire import Marks, Origin
+from retriable_kafka_client.wire.checks import MAX_INT32, check_topic_name, integer
+from retriable_kafka_client.wire.headers import Marks, Origin
+from retriable_kafka_client.wire.outbox import Output, identified
+from retriable_kafka_client.wire.outgoing import GivenHeaders, body_of, key_of, own_headers_of
 
 __all__ = ["MockKafka", "Output", "make_message", "sent"]
 

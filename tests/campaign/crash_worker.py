@@ -16,7 +16,8 @@ from unittest.mock import patch
 
 import confluent_kafka
 
-from retriable_kafka_client import Cluster, Consumer, Message, Retry, Topic, transactional
+from retriable_kafka_client import Cluster, Consumer, Message, Retry, Topic
+from retriable_kafka_client.transactions import transactional_producer as transactional
 from tests.support.evidence import EvidenceWriter
 
 __all__ = ["STEPS", "main"]

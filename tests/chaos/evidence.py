@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from retriable_kafka_client import wire
+from retriable_kafka_client.wire import headers as wire
 from tests.campaign.commits import commits_of
 from tests.campaign.evidence import Spot
 from tests.chaos.facts import (

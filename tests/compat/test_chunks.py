@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import wire
 from retriable_kafka_client.compat import ConsumeTopicConfig
+from retriable_kafka_client.wire import headers as wire
 from tests.compat.old import caught_up, consumer_config, entry, producer, running
 from tests.shell.lab import Lab, Log
 

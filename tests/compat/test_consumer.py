@@ -12,8 +12,8 @@ from typing import Any
 import confluent_kafka
 import pytest
 
-from retriable_kafka_client import wire
 from retriable_kafka_client.compat import BaseConsumer, ConsumerThread, ConsumeTopicConfig
+from retriable_kafka_client.wire import headers as wire
 from tests.compat.old import caught_up, consumer_config, entry, producer, running
 from tests.shell.lab import Lab, Log
 from tests.support.kafka import Kafka

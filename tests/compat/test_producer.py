@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from retriable_kafka_client import Cluster, ConfigError, Producer, wire
+from retriable_kafka_client import Cluster, ConfigError, Producer
 from retriable_kafka_client.compat import ProducerConfig, SendError
 from retriable_kafka_client.compat.producer import BaseProducer
+from retriable_kafka_client.wire import headers as wire
 from tests.compat.old import connection, producer
 from tests.shell.lab import Lab
 from tests.support.kafka import KafkaCluster

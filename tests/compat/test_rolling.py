@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import pytest
 
-from retriable_kafka_client import wire
+from retriable_kafka_client.wire import headers as wire
 from tests.compat.old import caught_up
 from tests.compat.programs import events, start
 from tests.shell.lab import Lab

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import wire
 from retriable_kafka_client.compat import ConsumeTopicConfig
+from retriable_kafka_client.wire import headers as wire
 from tests.compat.old import consumer_config, entry, producer, running
 from tests.compat.programs import events, start
 from tests.shell.lab import Lab, Log, number

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.engine import Engine, EngineConfig, Route
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.plain_batch import Batch
 from retriable_kafka_client.core.retry import Failure, Policy
-from retriable_kafka_client.wire import PLAIN, Marks
+from retriable_kafka_client.wire.headers import PLAIN, Marks
 
 __all__ = [
     "BASE",

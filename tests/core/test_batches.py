@@ -3,9 +3,9 @@
 from typing import Any
 
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import FILTERED
-from retriable_kafka_client.wire import PLAIN
+from retriable_kafka_client.core.plain_batch import Batch, Succeeded
+from retriable_kafka_client.wire.headers import PLAIN
 from tests.core.harness import BASE, OTHER, Bench, Raw, only, positions, run
 
 

@@ -16,7 +16,7 @@ from retriable_kafka_client.core.engine import Engine, EngineConfig, Route
 from retriable_kafka_client.core.entry import PART, Entry, Verdict
 from retriable_kafka_client.core.offset_set import OffsetSet
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.wire import PLAIN, Chunk, Marks
+from retriable_kafka_client.wire.headers import PLAIN, Chunk, Marks
 from tests.core.harness import BASE, OTHER, START, Bench, only, positions, produced, run, told
 
 GROUP = b"0123456789abcdef"

@@ -8,7 +8,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.protocol import HandOffKind
-from retriable_kafka_client.wire import Marks, Origin
+from retriable_kafka_client.wire.headers import Marks, Origin
 from tests.core.harness import (
     BASE,
     RETRY,

@@ -11,7 +11,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import FILTERED, Entry, Verdict
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
 from tests.core.harness import BASE, OTHER, Bench, Raw, due_in, failure, only, positions, produced, run, told
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.outbox import Output, size_of
+from retriable_kafka_client.wire.outbox import Output, size_of
 from tests.core.harness import BASE, OTHER, RETRY, Bench, Raw, due_in, failure, only, positions, produced, run
 
 OUTPUTS = (Output(topic="out", body=b"1234"), Output(topic="out", body=None, key=b"k"))

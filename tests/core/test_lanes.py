@@ -10,7 +10,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.lanes import Lanes, Seat
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.wire import PLAIN
+from retriable_kafka_client.wire.headers import PLAIN
 
 OWNER = Assignment(p.Place("orders", 0), parks=False, budget_units=4095)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
 from tests.core.harness import RETRY, Raw, entry
 
 RULE = ParkingRule(interval_ms=60_000)

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client import events
+from retriable_kafka_client.consumer.lag import Lags
+from retriable_kafka_client.consumer.notifier import Notifier
+from retriable_kafka_client.consumer.snapshot import Figures, take_stats, worth_knowing
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.lags import Lags
-from retriable_kafka_client.notify import Notifier
-from retriable_kafka_client.snapshot import Figures, take_stats, worth_knowing
 from retriable_kafka_client.stats import Stats
 from tests.core.harness import BASE, OTHER, Bench, Raw, due_in, failure, run, told
 

@@ -1,6 +1,6 @@
 from retriable_kafka_client import events
 from retriable_kafka_client.core.entry import FOREIGN
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
 from tests.core.harness import RETRY, Bench, Raw, told
 
 

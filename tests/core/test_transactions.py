@@ -7,9 +7,9 @@ import pytest
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.exactly_once import has_landed
 from retriable_kafka_client.core.offset_map import OffsetMap, decode
-from retriable_kafka_client.core.transactions import has_landed
-from retriable_kafka_client.outbox import Output, size_of
+from retriable_kafka_client.wire.outbox import Output, size_of
 from tests.core.harness import BASE, OTHER, RETRY, Bench, due_in, failure, only, produced, run, told
 
 OUTPUTS = (Output(topic="out", body=b"1234"), Output(topic="out", body=None, key=b"k"))

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from retriable_kafka_client import Message
+from retriable_kafka_client.consumer.intake import Intake
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig, Route
 from retriable_kafka_client.core.retry import Failure, Policy
-from retriable_kafka_client.intake import Intake
 from retriable_kafka_client.message import JSON, PlainRecord
 
 __all__ = ["BASE", "GROUP", "RETRY", "Constant", "Member"]

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TypeVar
 
-from retriable_kafka_client import wire
-from retriable_kafka_client.wire import Headers
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import Headers
 
 __all__ = ["READ", "Reader"]
 

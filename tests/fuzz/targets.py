@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import Any, Literal
 
-from retriable_kafka_client import DecodeError, Message, wire
+from retriable_kafka_client import DecodeError, Message
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode, encode
 from retriable_kafka_client.message import JSON, STDLIB_JSON, PlainRecord
-from retriable_kafka_client.wire import MalformedHeader, Marks, own_headers, read_marks, write_marks
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import MalformedHeader, Marks, own_headers, read_marks, write_marks
 from tests.fuzz.member import Member
 from tests.fuzz.reader import Reader
 

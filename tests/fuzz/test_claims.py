@@ -9,7 +9,7 @@ import pytest
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.message import PlainRecord
-from retriable_kafka_client.wire import Chunk, Headers, Marks, write_marks
+from retriable_kafka_client.wire.headers import Chunk, Headers, Marks, write_marks
 from tests.fuzz.member import BASE, Member
 
 BUFFER = 4 << 20

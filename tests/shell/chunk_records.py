@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import Producer
 
-from retriable_kafka_client.wire import PLAIN, Chunk, Headers, Marks, write_marks
+from retriable_kafka_client.wire.headers import PLAIN, Chunk, Headers, Marks, write_marks
 
 __all__ = ["Split", "interleaved", "produce_chunks"]
 

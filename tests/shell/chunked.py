@@ -11,8 +11,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from retriable_kafka_client.splitting import batch_bytes
-from retriable_kafka_client.wire import Headers, Marks, own_headers, read_marks
+from retriable_kafka_client.sending.splitting import batch_bytes
+from retriable_kafka_client.wire.headers import Headers, Marks, own_headers, read_marks
 from tests.support.kafka import Kafka
 from tests.support.records import Read, read_all
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from retriable_kafka_client import wire
+from retriable_kafka_client.wire import headers as wire
 from tests.support.records import Header
 
 __all__ = ["RECORDS", "UNREADABLE", "Hostile"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from retriable_kafka_client import wire
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.hostile import (
     EXHAUSTED,
     HANDLED,

@@ -8,7 +8,7 @@ import sys
 import tempfile
 
 from retriable_kafka_client import Cluster
-from retriable_kafka_client.producer import Producer
+from retriable_kafka_client.producer.producer import Producer
 
 
 def peak() -> int:

@@ -11,14 +11,15 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client import Limits, loop
+from retriable_kafka_client import Limits
 from retriable_kafka_client import events as ev
-from retriable_kafka_client.absence import PATIENCE_SECONDS, REACH_SECONDS, Absence, Reach
-from retriable_kafka_client.client import admin_settings, open_client, producer_settings
-from retriable_kafka_client.sender import Sender
-from retriable_kafka_client.standing import Standing
+from retriable_kafka_client.brokers.client import admin_settings, open_client, producer_settings
+from retriable_kafka_client.brokers.reachability import PATIENCE_SECONDS, REACH_SECONDS, Absence, Reach
+from retriable_kafka_client.brokers.topic_limits import TopicLimits
+from retriable_kafka_client.consumer import loop
+from retriable_kafka_client.consumer.connectivity import Standing
+from retriable_kafka_client.consumer.handoff_producer import Sender
 from retriable_kafka_client.testing import MockKafka
-from retriable_kafka_client.topic_limits import TopicLimits
 from tests.shell.lab import Lab, Log, settings_of
 from tests.shell.test_sender_split import entry, record, retry
 from tests.support.waiting import wait_until

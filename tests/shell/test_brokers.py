@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import Limits, Message, wire
+from retriable_kafka_client import Limits, Message
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.lab import Lab, Log, ready, settings_of
 from tests.support.kafka import Kafka, KafkaCluster
 from tests.support.records import end_offsets

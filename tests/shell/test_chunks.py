@@ -10,9 +10,10 @@ from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client import Limits, Message, wire
+from retriable_kafka_client import Limits, Message
 from retriable_kafka_client import events as ev
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import Marks
 from tests.shell.chunk_records import Split, interleaved, produce_chunks
 from tests.shell.chunked import random_bytes
 from tests.shell.lab import Lab, Log, nothing

@@ -22,10 +22,10 @@ from retriable_kafka_client import (
     Retry,
     RetryAfter,
     Topic,
-    wire,
 )
 from retriable_kafka_client import events as ev
-from retriable_kafka_client.producer import Producer
+from retriable_kafka_client.producer.producer import Producer
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.lab import Lab, Log, as_json, number, raiser
 from tests.support.records import Read
 from tests.support.waiting import wait_until

@@ -25,9 +25,9 @@ from retriable_kafka_client import (
     Retry,
     Topic,
     run_consumers,
-    wire,
 )
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.handlers import obey, obey_async
 from tests.shell.lab import Lab, Log, as_json, nothing, raiser, ready
 from tests.support.evidence import EvidenceWriter, read_evidence

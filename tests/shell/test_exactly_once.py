@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import ConfigError, Limits, Message, Producer, Topic, wire
+from retriable_kafka_client import ConfigError, Limits, Message, Producer, Topic
 from retriable_kafka_client import events as ev
 from retriable_kafka_client.testing import MockKafka
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.handlers import pass_on, pass_on_async, split_on, split_on_async
 from tests.shell.lab import Lab, Log, as_json, nothing, settings_of
 from tests.shell.test_outbox import KINDS, executor_of

@@ -11,7 +11,8 @@ from confluent_kafka import Consumer as Client
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[attr-defined]
 
-from retriable_kafka_client import Consumer, Message, Retry, Topic, wire
+from retriable_kafka_client import Consumer, Message, Retry, Topic
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.lab import Lab, Log, as_json, ready, settings_of
 from tests.support.records import end_offsets
 from tests.support.waiting import wait_until

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import Message, Topic, wire
+from retriable_kafka_client import Message, Topic
 from retriable_kafka_client import events as ev
-from retriable_kafka_client.wire import Chunk, Marks, write_marks
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import Chunk, Marks, write_marks
 from tests.shell.lab import Lab, Log, as_json, raiser
 from tests.support.waiting import wait_until
 

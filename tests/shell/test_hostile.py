@@ -9,8 +9,9 @@ import pytest
 from confluent_kafka import Consumer as Client
 from confluent_kafka import TopicPartition
 
-from retriable_kafka_client import Limits, Message, Retry, Topic, wire
+from retriable_kafka_client import Limits, Message, Retry, Topic
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.hostile import RECORDS as FIRST
 from tests.shell.hostile import UNREADABLE, Hostile
 from tests.shell.hostile_more import MORE

@@ -10,7 +10,7 @@ from confluent_kafka import TopicPartition
 from retriable_kafka_client import Limits, Message, Retry, Topic
 from retriable_kafka_client import events as ev
 from retriable_kafka_client.testing import MockKafka
-from retriable_kafka_client.wire import DEAD_REASON, Marks, Origin, write_marks
+from retriable_kafka_client.wire.headers import DEAD_REASON, Marks, Origin, write_marks
 from tests.shell.lab import Lab, Log, as_json
 from tests.support.records import Commit, committed
 from tests.support.waiting import wait_until

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import AsyncExecutor, Limits, Message, ProcessExecutor, wire
+from retriable_kafka_client import AsyncExecutor, Limits, Message, ProcessExecutor
 from retriable_kafka_client import events as ev
 from retriable_kafka_client.testing import MockKafka
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.handlers import pass_on, pass_on_async
 from tests.shell.lab import Lab, Log, as_json, number
 from tests.support.records import Read

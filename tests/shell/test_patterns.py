@@ -6,15 +6,9 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import (
-    DISCARD,
-    ConfigError,
-    Message,
-    Retry,
-    Topic,
-    wire,
-)
+from retriable_kafka_client import DISCARD, ConfigError, Message, Retry, Topic
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.lab import Lab, Log, as_json, raiser, settings_of
 from tests.support.kafka import Kafka
 from tests.support.names import unique

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from retriable_kafka_client import ConsumerFailed, Limits, ProcessExecutor, wire
+from retriable_kafka_client import ConsumerFailed, Limits, ProcessExecutor
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.handlers import obey
 from tests.shell.lab import Lab, number
 from tests.support.evidence import EvidenceWriter, read_evidence

@@ -17,11 +17,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from retriable_kafka_client import Cluster, DeliveryError, QueueFull, wire
-from retriable_kafka_client.delivery import Delivery
-from retriable_kafka_client.producer import Producer
-from retriable_kafka_client.splitting import batch_bytes, room
+from retriable_kafka_client import Cluster, DeliveryError, QueueFull
+from retriable_kafka_client.producer.delivery import Delivery
+from retriable_kafka_client.producer.producer import Producer
+from retriable_kafka_client.sending.splitting import batch_bytes, room
 from retriable_kafka_client.testing import MockKafka
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.chunked import random_bytes, sent, set_limit
 from tests.support.kafka import Kafka, KafkaCluster
 from tests.support.names import Topics

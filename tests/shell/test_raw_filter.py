@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from retriable_kafka_client import wire
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.lab import Lab, Log, as_json
 from tests.support.waiting import wait_until
 

@@ -3,10 +3,11 @@
 import pytest
 from confluent_kafka import KafkaError
 
-from retriable_kafka_client import Cluster, Limits, recall
-from retriable_kafka_client.client import consumer_settings
+from retriable_kafka_client import Cluster, Limits
+from retriable_kafka_client.brokers.client import consumer_settings
+from retriable_kafka_client.consumer import chunk_rereader as recall
+from retriable_kafka_client.consumer.chunk_rereader import Recaller
 from retriable_kafka_client.core.protocol import Place, Recall, Recalled, RecallEnded
-from retriable_kafka_client.recall import Recaller
 from retriable_kafka_client.testing import MockKafka
 from tests.support.records import produce_many
 from tests.support.waiting import wait_until

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client import Limits, Message, Retry, Topic
-from retriable_kafka_client.producer import Producer
+from retriable_kafka_client.producer.producer import Producer
 from tests.shell.lab import Lab, Log, as_json
 from tests.support.kafka import Kafka
 from tests.support.waiting import wait_until

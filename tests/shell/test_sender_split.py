@@ -6,18 +6,19 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import DISCARD, Cluster, Limits, Message, Reject, Topic, wire
-from retriable_kafka_client.client import admin_settings, open_client, producer_settings
+from retriable_kafka_client import DISCARD, Cluster, Limits, Message, Reject, Topic
+from retriable_kafka_client.brokers.client import admin_settings, open_client, producer_settings
+from retriable_kafka_client.brokers.topic_limits import TopicLimits
+from retriable_kafka_client.consumer.handoff_producer import Sender
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import dead_letter, retry_copy
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.retry import REASON_EXHAUSTED, Failure
 from retriable_kafka_client.message import PlainRecord
-from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.sender import Sender
-from retriable_kafka_client.topic_limits import TopicLimits
-from retriable_kafka_client.wire import PLAIN, Chunk, Marks
+from retriable_kafka_client.wire import headers as wire
+from retriable_kafka_client.wire.headers import PLAIN, Chunk, Marks
+from retriable_kafka_client.wire.outbox import Output
 from tests.shell.chunked import random_bytes, sent
 from tests.shell.lab import Lab
 from tests.support.kafka import Kafka

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client import AsyncExecutor, Limits, Message, ProcessExecutor, wire
+from retriable_kafka_client import AsyncExecutor, Limits, Message, ProcessExecutor
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.handlers import slow_or_quick
 from tests.shell.lab import Lab, Log, as_json, number
 from tests.support.evidence import EvidenceWriter, read_evidence

@@ -2,8 +2,8 @@
 
 import pytest
 
-from retriable_kafka_client import wire
 from retriable_kafka_client.testing import MockKafka
+from retriable_kafka_client.wire import headers as wire
 from tests.shell.lab import Lab, Log
 
 BEYOND_9999 = 253_402_300_800_000

@@ -311,7 +311,7 @@ def test_topics_that_keep_enough_are_taken(real_lab: Lab) -> None:
 def test_a_topic_that_was_made_just_now_is_waited_for(
     real_lab: Lab, kafka: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("retriable_kafka_client.topics.SPREADING_SECONDS", WAIT)
+    monkeypatch.setattr("retriable_kafka_client.consumer.topic_checks.SPREADING_SECONDS", WAIT)
     name, runs = f"{real_lab.group}-late", Log()
     consumer = real_lab.start(Topic(name, dead_letter=DISCARD), lambda m: runs.add(m.value))
     assert not consumer.join(0.5)

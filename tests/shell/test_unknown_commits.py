@@ -10,8 +10,11 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from retriable_kafka_client import Limits, Message, loop, transaction, transactional
+from retriable_kafka_client import Limits, Message
 from retriable_kafka_client import events as ev
+from retriable_kafka_client.consumer import loop
+from retriable_kafka_client.transactions import transactional_producer as transactional
+from retriable_kafka_client.transactions import transactor as transaction
 from tests.shell.lab import Lab, Log, as_json
 from tests.shell.test_exactly_once import ONCE, numbers
 from tests.support.waiting import wait_until

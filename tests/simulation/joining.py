@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from retriable_kafka_client.client_errors import BEFORE_ASSIGNMENT_SECONDS
-from retriable_kafka_client.core.hearing import Hearing, Silence
-from retriable_kafka_client.membership import DOUBT_SECONDS, GONE_SECONDS
+from retriable_kafka_client.consumer.client_errors import BEFORE_ASSIGNMENT_SECONDS
+from retriable_kafka_client.consumer.membership import DOUBT_SECONDS, GONE_SECONDS
+from retriable_kafka_client.core.broker_silence import Hearing, Silence
 from tests.simulation.broker import Broker
 from tests.simulation.tenure import Violation
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retriable_kafka_client.core.chunks import Part
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.wire import Chunk, Headers, Marks, own_headers, write_marks
+from retriable_kafka_client.wire.headers import Chunk, Headers, Marks, own_headers, write_marks
 from tests.simulation.broker import Broker
 from tests.simulation.records import Facts, Kind, PartRecord, Whole
 

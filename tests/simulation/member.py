@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from retriable_kafka_client.consumer.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.message import Message
 from tests.simulation.broker import Committed, Log
 from tests.simulation.joining import Joining

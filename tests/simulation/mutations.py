@@ -23,7 +23,7 @@ from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import HandOffs, retry_copy
 from retriable_kafka_client.core.handoff import parked as parked_copy
-from retriable_kafka_client.core.load import Load
+from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.outcomes import Outcomes
@@ -31,7 +31,7 @@ from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.routing import Routing
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
 from retriable_kafka_client.core.solo import Solo
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
 from tests.simulation.member import Member
 
 __all__ = ["MUTATIONS", "Mutation", "planted"]

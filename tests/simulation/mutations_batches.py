@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.plain_batch import Batch, Succeeded
 from tests.simulation.mutations import Mutation
 
 __all__ = ["BATCH_MUTATIONS"]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
+from retriable_kafka_client.consumer.intake import Intake
 from retriable_kafka_client.core import engine as engine_module
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly
@@ -14,7 +15,6 @@ from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Part
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.lanes import Lanes, Seat
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.intake import Intake
 from tests.simulation.mutations import Mutation
 
 __all__ = ["CHUNK_MUTATIONS"]

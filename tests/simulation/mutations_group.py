@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retriable_kafka_client.core.hearing import Hearing, Silence
+from retriable_kafka_client.core.broker_silence import Hearing, Silence
 from tests.simulation.member import Member
 from tests.simulation.mutations import Mutation
 from tests.simulation.underway import Revoke

@@ -12,11 +12,11 @@ from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.dispatch import Dispatch
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.lanes import Lanes
-from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
 from tests.simulation.mutations import Mutation
 
 __all__ = ["ORDER_MUTATIONS"]

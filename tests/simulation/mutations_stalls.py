@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from retriable_kafka_client.consumer.stalls import Stalls
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import STUCK, Entry
 from retriable_kafka_client.core.protocol import Ended, Suspect
 from retriable_kafka_client.core.suspects import Suspects
-from retriable_kafka_client.stalls import Stalls
 from retriable_kafka_client.workers.runner import Harvest
 from tests.simulation.mutations import Mutation
 

@@ -10,9 +10,9 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.exactly_once import Transactions
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.core.transactions import Transactions
 from tests.simulation.broker import Broker
 from tests.simulation.mutations import Mutation
 from tests.simulation.transacting import Flight, Stage, Transactor

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core.protocol import Place
-from retriable_kafka_client.wire import Origin
+from retriable_kafka_client.wire.headers import Origin
 
 if TYPE_CHECKING:
     from tests.simulation.letters import Letter

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.wire import dead_headers, own_headers, write_marks
+from retriable_kafka_client.wire.headers import dead_headers, own_headers, write_marks
 from tests.simulation.letters import Letter, cut_up
 from tests.simulation.records import Facts, Kind, Outcome, Record
 from tests.simulation.underway import Copy, Mailing

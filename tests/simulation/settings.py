@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from retriable_kafka_client.core.engine import EngineConfig, Route
+from retriable_kafka_client.core.engine_config import Ordering
 from retriable_kafka_client.core.retry import Policy
-from retriable_kafka_client.core.settings import Ordering
 from tests.simulation.records import Outcome
 
 __all__ = ["Faults", "Growing", "Settings", "draw"]

@@ -13,10 +13,10 @@ from random import Random
 from typing import TYPE_CHECKING, cast
 
 from retriable_kafka_client import events
+from retriable_kafka_client.consumer.stalls import Stalls
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.stalls import Stalls
 from retriable_kafka_client.workers.runner import Runner
 from tests.simulation.records import Expected, Kind, Record
 from tests.simulation.tenure import Tenure, Violation

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core.offset_map import OffsetMap
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.outbox import Output
+from retriable_kafka_client.wire.outbox import Output
 from tests.simulation.records import Expected, Facts, Record
 
 if TYPE_CHECKING:

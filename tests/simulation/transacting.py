@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.exactly_once import has_landed
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.core.transactions import has_landed
 from tests.simulation.broker import Committed
 from tests.simulation.records import Outcome
 from tests.simulation.settings import DEAD_TOPIC

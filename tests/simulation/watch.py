@@ -17,7 +17,7 @@ from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.wire import own_headers
+from retriable_kafka_client.wire.headers import own_headers
 from tests.simulation.broker import Broker, Committed
 from tests.simulation.records import Expected, Kind, PartRecord, Record, Whole
 from tests.simulation.tenure import Cover, Tenure, Violation

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.wire import Origin
+from retriable_kafka_client.wire.headers import Origin
 from tests.simulation.records import Expected, Facts, Kind, PartRecord, Record
 from tests.simulation.stalling import expect_stuck
 from tests.simulation.tenure import Tenure, Violation

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.batch import Succeeded
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.plain_batch import Succeeded
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import Reject, RetryAfter
-from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.wire import PLAIN
+from retriable_kafka_client.wire.headers import PLAIN
+from retriable_kafka_client.wire.outbox import Output
 from retriable_kafka_client.workers.runner import Harvest, Running
 from tests.simulation.records import Expected, Outcome, Record
 from tests.simulation.underway import Job

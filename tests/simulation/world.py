@@ -7,7 +7,7 @@ from dataclasses import replace
 from random import Random
 
 from retriable_kafka_client.core.protocol import Now, Place
-from retriable_kafka_client.wire import ATTEMPT, Marks, Origin, write_marks
+from retriable_kafka_client.wire.headers import ATTEMPT, Marks, Origin, write_marks
 from tests.simulation.broker import Broker, Log
 from tests.simulation.group import Group
 from tests.simulation.joining import bounces

@@ -7,13 +7,13 @@ from concurrent.futures import Executor
 from types import SimpleNamespace
 from typing import Any
 
-from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.plain_batch import Batch
 from retriable_kafka_client.core.retry import Failure, Policy
-from retriable_kafka_client.executor import Runner, make_runner
 from retriable_kafka_client.message import JSON, PlainRecord
-from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.wire import PLAIN, Marks
+from retriable_kafka_client.wire.headers import PLAIN, Marks
+from retriable_kafka_client.wire.outbox import Output
+from retriable_kafka_client.workers.executor import Runner, make_runner
 from retriable_kafka_client.workers.job import HandlerSpec
 from tests.support.waiting import WAIT
 

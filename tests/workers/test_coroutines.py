@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client.errors import ConfigError
-from retriable_kafka_client.executor import AsyncExecutor
 from retriable_kafka_client.message import Message
+from retriable_kafka_client.workers.executor import AsyncExecutor
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers
 from tests.workers.driving import Driven, entries, orders, spec

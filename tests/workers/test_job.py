@@ -14,7 +14,7 @@ import pytest
 from retriable_kafka_client.core.retry import REASON_EXHAUSTED, REASON_REJECTED, REASON_UNDECODABLE, Failure
 from retriable_kafka_client.errors import ConfigError, Reject, RetryAfter
 from retriable_kafka_client.message import JSON, Message
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
 from retriable_kafka_client.workers.job import (
     check_async,
     check_sync,

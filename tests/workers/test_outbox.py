@@ -16,10 +16,10 @@ import pytest
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import REASON_UNDECODABLE
 from retriable_kafka_client.errors import RetriableKafkaError
-from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.outbox import OUTPUT_BYTES
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
+from retriable_kafka_client.wire.outbox import OUTPUT_BYTES
+from retriable_kafka_client.workers.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.workers.job import HandlerSpec
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers

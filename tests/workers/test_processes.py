@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import pytest
 
 from retriable_kafka_client.errors import ConfigError
-from retriable_kafka_client.executor import ProcessExecutor
+from retriable_kafka_client.workers.executor import ProcessExecutor
 from tests.support.processes import Program
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers
@@ -229,7 +229,7 @@ def locked(path: Path) -> bool:
 # A consumer's place is taken by a runner that is driven by hand; the handler takes a lock and never returns.
 PROGRAM = """
 import fcntl, pathlib, sys, threading, time
-from retriable_kafka_client.executor import ProcessExecutor
+from retriable_kafka_client.workers.executor import ProcessExecutor
 from tests.workers.driving import Driven, entries, spec
 
 held = []
@@ -274,7 +274,7 @@ def test_a_program_that_ends_takes_its_workers_along(tmp_path: Path) -> None:
 
 UNGUARDED = """
 import pathlib, sys
-from retriable_kafka_client.executor import ProcessExecutor
+from retriable_kafka_client.workers.executor import ProcessExecutor
 from tests.workers import handlers
 from tests.workers.driving import Driven, entries, spec
 

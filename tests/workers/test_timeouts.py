@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client.core.retry import REASON_GIVEN_UP, Failure, Policy
-from retriable_kafka_client.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.message import Message
+from retriable_kafka_client.workers.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.workers.job import HandlerSpec
 from tests.support.waiting import WAIT, wait_until
 from tests.workers import handlers

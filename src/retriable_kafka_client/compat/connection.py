@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from retriable_kafka_client.brokers.client_settings import why_owned
 from retriable_kafka_client.compat.config import CommonConfig
 from retriable_kafka_client.compat.errors import refused
 from retriable_kafka_client.config import Cluster
-from retriable_kafka_client.settings import why_owned
 
 __all__ = ["HealthCheckClient", "check_connection", "cluster_of", "group_of"]
 

@@ -16,11 +16,11 @@ from retriable_kafka_client.compat.errors import DuplicateTopic, refused
 from retriable_kafka_client.compat.report import Reporter
 from retriable_kafka_client.compat.signals import draining
 from retriable_kafka_client.config import DISCARD, Limits, Retry, Topic
-from retriable_kafka_client.consumer import Consumer
+from retriable_kafka_client.consumer.consumer import Consumer
 from retriable_kafka_client.errors import ConfigError, NotReachable, Reject
-from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.message import STDLIB_JSON, Message
-from retriable_kafka_client.results import refuse_unfinished
+from retriable_kafka_client.user_functions.interrupts import is_from_signal
+from retriable_kafka_client.user_functions.results import refuse_unfinished
 from retriable_kafka_client.workers.job import check_sync
 
 __all__ = ["BaseConsumer"]

@@ -11,7 +11,7 @@ from retriable_kafka_client.compat.config import ConsumerConfig
 from retriable_kafka_client.compat.consumer import BaseConsumer
 from retriable_kafka_client.compat.errors import refused
 from retriable_kafka_client.compat.signals import draining
-from retriable_kafka_client.patching import refuse_patched
+from retriable_kafka_client.runtime.monkey_patching import refuse_patched
 
 __all__ = ["ConsumerThread", "consume_topics"]
 

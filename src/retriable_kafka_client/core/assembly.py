@@ -16,9 +16,9 @@ from typing import Any
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Joiner, Part, Workshop, key_of
+from retriable_kafka_client.core.engine_config import EngineConfig
 from retriable_kafka_client.core.entry import GONE, PART, Entry
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.core.settings import EngineConfig
 
 __all__ = ["Assembly", "is_jammed"]
 

@@ -7,13 +7,13 @@ from collections.abc import Collection, Sequence
 
 from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.engine_config import Counters, EngineConfig
 from retriable_kafka_client.core.entry import DUPLICATE, FOREIGN, STUCK, Entry
-from retriable_kafka_client.core.load import Load
+from retriable_kafka_client.core.foreign_groups import Strangers
+from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.core.settings import Counters, EngineConfig
 from retriable_kafka_client.core.solo import Solo
-from retriable_kafka_client.core.strangers import Strangers
 from retriable_kafka_client.core.suspects import Suspects
 
 __all__ = ["Dispatch"]

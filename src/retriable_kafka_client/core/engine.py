@@ -16,21 +16,21 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import notices
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly, is_jammed
-from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Joiner
 from retriable_kafka_client.core.commits import Commits
 from retriable_kafka_client.core.dispatch import Dispatch
+from retriable_kafka_client.core.engine_config import Counters, EngineConfig, Route
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.exactly_once import Transactions
+from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.lanes import Lanes
-from retriable_kafka_client.core.load import Load
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.parking import Parking
 from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.plain_batch import Batch
 from retriable_kafka_client.core.runs import within
-from retriable_kafka_client.core.settings import Counters, EngineConfig, Route
 from retriable_kafka_client.core.standstill import Holder, Standstills
 from retriable_kafka_client.core.suspects import Suspects
-from retriable_kafka_client.core.transactions import Transactions
 
 __all__ = ["Counters", "Engine", "EngineConfig", "Route"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retriable_kafka_client.core.partition import Assignment
     from retriable_kafka_client.core.retry import Failure
-    from retriable_kafka_client.wire import Marks
+    from retriable_kafka_client.wire.headers import Marks
 
 __all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "STUCK", "Entry", "Verdict"]
 

@@ -13,7 +13,7 @@ from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
 from retriable_kafka_client.core.retry import Failure
-from retriable_kafka_client.wire import Marks, Origin
+from retriable_kafka_client.wire.headers import Marks, Origin
 
 __all__ = ["HandOffs", "dead_letter", "parked", "retry_copy"]
 

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.batch import Succeeded
+from retriable_kafka_client.core.engine_config import Counters, EngineConfig
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.exactly_once import Transactions
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
-from retriable_kafka_client.core.load import Load
+from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase
+from retriable_kafka_client.core.plain_batch import Succeeded
 from retriable_kafka_client.core.runs import runs_of
-from retriable_kafka_client.core.settings import Counters, EngineConfig
-from retriable_kafka_client.core.transactions import Transactions
 
 __all__ = ["Outcomes"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
+from retriable_kafka_client.core.engine_config import EngineConfig
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import Now
 from retriable_kafka_client.core.schedule import Keep, ParkingRule
-from retriable_kafka_client.core.settings import EngineConfig
 
 __all__ = ["Parking"]
 

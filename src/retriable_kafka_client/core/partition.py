@@ -10,17 +10,17 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from enum import Enum
 
-from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.chunks import Assembler, GroupKey, Part, key_of
 from retriable_kafka_client.core.entry import GONE, PART, Entry, Verdict
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
+from retriable_kafka_client.core.plain_batch import Batch
 from retriable_kafka_client.core.protocol import Place, Progress, Restored
 from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
 from retriable_kafka_client.core.runs import runs_of
 from retriable_kafka_client.core.schedule import DueQueue
-from retriable_kafka_client.wire import PLAIN
+from retriable_kafka_client.wire.headers import PLAIN
 
 __all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase"]
 

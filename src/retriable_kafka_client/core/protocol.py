@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
 
-from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.plain_batch import Batch, Succeeded
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.events import Event
-from retriable_kafka_client.outbox import Output
-from retriable_kafka_client.wire import Marks
+from retriable_kafka_client.wire.headers import Marks
+from retriable_kafka_client.wire.outbox import Output
 
 __all__ = [
     "Arrived",

@@ -8,7 +8,7 @@ from operator import itemgetter
 from typing import Protocol
 
 from retriable_kafka_client.errors import DecodeError, DeliveryError, Reject, RetryAfter, cannot_now, leaves
-from retriable_kafka_client.results import AwaitableReturned
+from retriable_kafka_client.user_functions.results import AwaitableReturned
 
 __all__ = [
     "REASON_CORRUPT",

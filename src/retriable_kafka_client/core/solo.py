@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.load import Load
+from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.protocol import Finished, Now, Withdrawn
 from retriable_kafka_client.core.suspects import Suspects

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import STUCK, Entry
 from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.plain_batch import Batch
 from retriable_kafka_client.core.protocol import Place, Suspect
 
 __all__ = ["Suspects"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from retriable_kafka_client.contexts import base_context
-from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.plain_batch import Batch, Succeeded
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.results import refuse_unfinished
-from retriable_kafka_client.wire import PLAIN
+from retriable_kafka_client.user_functions.contexts import base_context
+from retriable_kafka_client.user_functions.results import refuse_unfinished
+from retriable_kafka_client.wire.headers import PLAIN
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
     HandlerSpec,

@@ -15,14 +15,14 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from retriable_kafka_client.checks import MAX_INT32, integer
-from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.plain_batch import Batch
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
-from retriable_kafka_client.forks import Home
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.outbox import Output, size_of
+from retriable_kafka_client.runtime.forks import Home
+from retriable_kafka_client.wire.checks import MAX_INT32, integer
+from retriable_kafka_client.wire.outbox import Output, size_of
 from retriable_kafka_client.workers.job import (
     HandlerSpec,
     Outcome,

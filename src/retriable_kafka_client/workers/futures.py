@@ -14,11 +14,11 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from retriable_kafka_client.contexts import base_context
-from retriable_kafka_client.core.batch import Batch
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.plain_batch import Batch
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.results import refuse_unfinished
+from retriable_kafka_client.user_functions.contexts import base_context
+from retriable_kafka_client.user_functions.results import refuse_unfinished
 from retriable_kafka_client.workers.batch_slice import BatchSlice
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,

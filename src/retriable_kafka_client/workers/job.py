@@ -17,12 +17,12 @@ from typing import Any
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.retry import Failure, Policy, decisive, judge
 from retriable_kafka_client.errors import ConfigError, RetryAfter
-from retriable_kafka_client.interrupts import is_from_signal
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
-from retriable_kafka_client.outbox import Output, identified, size_of
-from retriable_kafka_client.places import place_in, place_of, told
-from retriable_kafka_client.results import AwaitableReturned, refuse_unfinished
-from retriable_kafka_client.wire import PLAIN, Marks
+from retriable_kafka_client.user_functions.code_places import place_in, place_of, told
+from retriable_kafka_client.user_functions.interrupts import is_from_signal
+from retriable_kafka_client.user_functions.results import AwaitableReturned, refuse_unfinished
+from retriable_kafka_client.wire.headers import PLAIN, Marks
+from retriable_kafka_client.wire.outbox import Output, identified, size_of
 
 __all__ = [
     "ENOUGH_BYTES",

@@ -13,15 +13,15 @@ from concurrent.futures import BrokenExecutor, Executor, Future
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
-from retriable_kafka_client.checks import integer
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.errors import ConfigError
-from retriable_kafka_client.forks import Home, in_child
-from retriable_kafka_client.native import Empty, SimpleQueue
-from retriable_kafka_client.workers import child
+from retriable_kafka_client.runtime.forks import Home, in_child
+from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
+from retriable_kafka_client.wire.checks import integer
+from retriable_kafka_client.workers import worker_main as child
 from retriable_kafka_client.workers.job import HandlerSpec, Outcome, check_sync, dump, item_of
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
-from retriable_kafka_client.workers.seat import MAIN_GUARD, Seat, WorkerEnded
+from retriable_kafka_client.workers.worker_process import MAIN_GUARD, Seat, WorkerEnded
 
 __all__ = ["Pool", "ProcessExecutor", "ProcessRunner"]
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Protocol
 
-from retriable_kafka_client.core.batch import Batch, Succeeded
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.plain_batch import Batch, Succeeded
 from retriable_kafka_client.core.retry import Failure
-from retriable_kafka_client.outbox import Output, size_of
+from retriable_kafka_client.wire.outbox import Output, size_of
 from retriable_kafka_client.workers.job import HandlerSpec, Outcome, timed_out
 from retriable_kafka_client.workers.pace import Pace
 

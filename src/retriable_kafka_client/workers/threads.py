@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from retriable_kafka_client.native import Empty, SimpleQueue
+from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
 
 __all__ = ["DaemonThreads"]
 

@@ -13,7 +13,7 @@ from retriable_kafka_client.cli.demo.scenario import Feed, Plan, Shop
 from retriable_kafka_client.cli.demo.summary import Summary, print_json, print_table, sum_up
 from retriable_kafka_client.cli.demo.view import Latest, LiveView, PlainView, SilentView, View
 from retriable_kafka_client.cli.ending import Code, CommandFailed
-from retriable_kafka_client.consumer import Consumer
+from retriable_kafka_client.consumer.consumer import Consumer
 
 __all__ = ["run"]
 

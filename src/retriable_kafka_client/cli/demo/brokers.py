@@ -13,12 +13,12 @@ from confluent_kafka import Consumer as KafkaConsumer
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
+from retriable_kafka_client.brokers.client import admin_settings, consumer_settings, open_client
 from retriable_kafka_client.cli.demo.scenario import Names
 from retriable_kafka_client.cli.ending import Code, CommandFailed
-from retriable_kafka_client.client import admin_settings, consumer_settings, open_client
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.testing import MockKafka
-from retriable_kafka_client.wire import DEAD_ATTEMPTS, DEAD_ERROR, DEAD_REASON, ID, ORIGIN
+from retriable_kafka_client.wire.headers import DEAD_ATTEMPTS, DEAD_ERROR, DEAD_REASON, ID, ORIGIN
 
 __all__ = ["DeadLetter", "Place", "embedded", "look", "real"]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from retriable_kafka_client.config import Cluster, Retry, Topic
-from retriable_kafka_client.delivery import Delivery
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.producer import Producer
+from retriable_kafka_client.producer.delivery import Delivery
+from retriable_kafka_client.producer.producer import Producer
 
 __all__ = ["DELAYS", "Feed", "Names", "Plan", "Shop"]
 

@@ -1,0 +1,173 @@
+"""What the consumer's client reports: what ends the run, what the brokers refuse, and what passes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError
+from confluent_kafka import Message as RawMessage
+
+from retriable_kafka_client.brokers.client import is_fatal, is_retriable
+from retriable_kafka_client.brokers.join_refusals import LASTING, REMEDIES
+from retriable_kafka_client.consumer.problems import Troubles
+from retriable_kafka_client.core.broker_silence import Silence
+from retriable_kafka_client.core.protocol import Place
+from retriable_kafka_client.core.routing import is_pattern
+from retriable_kafka_client.errors import ConsumerFailed, NotReachable
+
+__all__ = ["BEFORE_ASSIGNMENT_SECONDS", "ClientErrors"]
+
+log = logging.getLogger("retriable_kafka_client")
+
+BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
+POLL_SECONDS = 30.0  # after a passing error was reported last, until it counts as over
+
+# That no broker can be used, as far as the client tells.
+_UNREACHABLE = frozenset(("_ALL_BROKERS_DOWN", "_TRANSPORT", "_RESOLVE", "_AUTHENTICATION", "_SSL"))
+
+_ERROR: Callable[[Any], Any] = RawMessage.error
+
+
+class ClientErrors:
+    """Judges errors, and notes as trouble what is waited out. Raises what is not. The loop's thread only."""
+
+    def __init__(
+        self,
+        troubles: Troubles,
+        *,
+        group: str,
+        topics: Collection[str],
+        servers: str,
+        begin_anew: Callable[[str, int], bool] = lambda _topic, _partition: False,
+    ) -> None:
+        self.assigned = False  # there was an assignment: from then on refusals are waited out
+        self._troubles = troubles
+        self._group = group
+        self._topics = topics
+        self._servers = servers
+        self._begin_anew = begin_anew  # whether a partition whose position is gone is read from its beginning
+        self._silence = Silence(time.monotonic())
+        self._passing: set[str] = set()  # troubles that are over when nobody reports them any more
+        self._complained_of: set[str] = set()
+
+    def begin(self) -> None:
+        """A client is made: the time to reach the brokers begins anew."""
+        self._silence = Silence(time.monotonic())
+
+    def reached(self, at: float) -> None:
+        """The client had a broker then (monotonic)."""
+        self._silence.heard(at)
+
+    def sift(self, batch: Sequence[Any]) -> Sequence[Any]:
+        """Deal with what is not a record, and return the rest."""
+        if not any(map(_ERROR, batch)):
+            return batch
+        for raw in batch:
+            if raw.error() is not None:
+                self._record(raw)
+        return [raw for raw in batch if raw.error() is None]
+
+    def _record(self, raw: Any) -> None:
+        error: KafkaError = raw.error()
+        code = str(error.name())
+        topic = raw.topic()
+        if code == "_PARTITION_EOF":
+            return
+        if topic:
+            self._complained_of.add(topic)
+        _raise_fatal(error)
+        if code == "_AUTO_OFFSET_RESET" and topic and self._begin_anew(topic, raw.partition()):
+            return
+        if code == "_MAX_POLL_EXCEEDED":
+            log.error("group %s: the loop did not poll in time and lost its partitions", self._group)
+        elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
+            # What only a pattern names may go as it came, and a pattern may match nothing.
+            if topic in self._topics and not is_pattern(topic):
+                self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
+        elif code.endswith("AUTHORIZATION_FAILED"):
+            self.refused(f"topic {topic}" if topic and code.startswith("TOPIC") else None, code)
+        elif code in REMEDIES:
+            self._not_let_in(code)
+        else:
+            partition = raw.partition()
+            named = bool(topic) and partition is not None and partition >= 0
+            key = _of(Place(topic, partition)) if named else "poll"
+            self._troubles.note(key, f"{key if named else 'polling'} reports {code}")
+            if not named or is_retriable(error):
+                self._passing.add(key)
+
+    def _not_let_in(self, code: str) -> None:
+        told = f"the group {self._group} does not let us in: {code}: {REMEDIES[code]}"
+        if code in LASTING and not self.assigned:
+            raise ConsumerFailed(told)
+        self._troubles.note("join", told)
+
+    def moved(self, place: Place) -> None:
+        """The partition brought records."""
+        if self._troubles:
+            self._troubles.clear("brokers", "login", _of(place))
+
+    def taken(self, places: Iterable[Place]) -> None:
+        """These partitions are ours no longer."""
+        if self._troubles:
+            self._troubles.clear(*map(_of, places))
+
+    def take_topics(self) -> set[str]:
+        """Topics that polls have reported errors of, since the last call."""
+        if not self._complained_of:
+            return self._complained_of
+        topics, self._complained_of = self._complained_of, set()
+        return topics
+
+    def client(self, error: KafkaError) -> None:
+        """What the client says of itself."""
+        code = str(error.name())
+        _raise_fatal(error)
+        if code.endswith("AUTHORIZATION_FAILED"):
+            self.refused(None, code)
+        elif code == "_ALL_BROKERS_DOWN":
+            self._troubles.note("brokers", f"the brokers cannot be used: {code}")
+        elif code in ("_AUTHENTICATION", "_SSL"):
+            self._troubles.note("login", f"the brokers do not let us in: {code}: {error.str()}")
+        # A join may take as long as others drain; only brokers that do not answer end the run.
+        silent = self._silence.lasts(time.monotonic(), BEFORE_ASSIGNMENT_SECONDS)
+        if not self.assigned and code in _UNREACHABLE and silent:
+            raise NotReachable(f"the brokers at {self._servers} cannot be used: {code}: {error.str()}")
+
+    def refused(self, what: str | None, code: str) -> None:
+        """The brokers refuse us something (None: the group): fatal before the first assignment, waited out later."""
+        what = what or f"group {self._group}"
+        if not self.assigned:
+            raise ConsumerFailed(f"the brokers refuse {what}: {code}")
+        self._troubles.note(what, f"the brokers refuse {what}: {code}")
+
+    def look(self, now: float) -> None:
+        """Now and then: what polls do not report any more is over."""
+        for key in [one for one in self._passing if now >= self._troubles.noted_at(one) + POLL_SECONDS]:
+            self._passing.discard(key)
+            self._troubles.clear(key)
+
+    @property
+    def group_in_doubt(self) -> bool:
+        """Whether something is wrong that an answer of the group's coordinator would show to be over."""
+        return self._troubles.known("brokers", "login", f"group {self._group}")
+
+    def group_is_well(self) -> None:
+        """The group's coordinator answered."""
+        self._troubles.clear("brokers", "login", f"group {self._group}")
+
+
+def _of(place: Place) -> str:
+    return f"partition {place.topic}/{place.partition}"
+
+
+def _raise_fatal(error: KafkaError) -> None:
+    if not is_fatal(error):
+        return
+    told = f"the Kafka consumer met a fatal error: {error.name()}: {error.str()}"
+    if error.code() == KafkaError.FENCED_INSTANCE_ID or "fenced" in error.str().lower():
+        told += "; another member of the group has the same group.instance.id: give each member its own"
+    raise ConsumerFailed(told)

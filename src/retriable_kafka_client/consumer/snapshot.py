@@ -1,0 +1,120 @@
+"""What the loop publishes for other threads."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+
+from retriable_kafka_client.consumer.lag import Lags
+from retriable_kafka_client.core.engine import Engine
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.protocol import Place
+from retriable_kafka_client.stats import PartitionStats, Stats
+
+__all__ = ["Figures", "Snapshot", "take_stats", "why_not_ready", "worth_knowing"]
+
+ALL_SECONDS = 0.5  # as often as logs' ends are looked at; longer where there are many partitions
+ALL_SECONDS_EACH = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """The loop at one instant."""
+
+    at: float  # monotonic
+    stats: Stats
+    reasons: tuple[str, ...]  # why it is not ready
+    remarks: tuple[str, ...] = ()  # what an operator should look at besides
+
+
+class Figures:
+    """The figures of the partitions: those that have changed are taken anew, and now and then all."""
+
+    def __init__(self) -> None:
+        self._known: Mapping[tuple[str, int], PartitionStats] = MappingProxyType({})
+        self._all_at = 0.0  # monotonic
+
+    def take(self, engine: Engine, lags: Lags, now: float) -> Mapping[tuple[str, int], PartitionStats]:
+        """One entry for each partition that is ours."""
+        assignments = engine.assignments
+        touched: Collection[Place] = engine.take_touched()
+        if now >= self._all_at:
+            self._all_at = now + max(ALL_SECONDS, ALL_SECONDS_EACH * len(assignments))
+            touched, known = assignments.keys(), {}
+        elif touched:
+            known = dict(self._known)
+        else:
+            return self._known
+        for place in touched:
+            one = assignments.get(place)
+            if one is None:
+                known.pop(place, None)
+            else:
+                known[place.topic, place.partition] = _figures(place, one, engine, lags, now)
+        self._known = MappingProxyType(known)
+        return self._known
+
+
+def _figures(place: Place, one: Assignment, engine: Engine, lags: Lags, now: float) -> PartitionStats:
+    standing = engine.standing.get(one)
+    end, lag = lags.figures(place, one)
+    return PartitionStats(
+        end=end,
+        lag=lag,
+        position=None if one.tracker is None else one.tracker.position,
+        incomplete=one.messages,
+        assembling=len(one.chunks.groups),
+        waiting=len(one.waiting),
+        behind=one.behind,
+        in_flight=one.in_flight,
+        paused=one.paused,
+        held_by=None if standing is None else standing.offset,
+        held_for=0.0 if standing is None else now - standing.since,
+    )
+
+
+def take_stats(
+    engine: Engine, lags: Lags, figures: Figures, *, lost_events: int, overdue: int, now: float
+) -> Stats:
+    """Copy the engine's figures. ``now``: monotonic."""
+    return Stats(
+        **asdict(engine.counters),
+        lost_events=lost_events,
+        lost_records=lags.lost_records,
+        hanging=lags.hanging,
+        on_hold=engine.on_hold,
+        in_flight=engine.in_flight,
+        overrun=engine.overrun,
+        overdue=overdue,
+        buffered_bytes=engine.active_bytes + engine.waiting_bytes + engine.assembling_bytes,
+        assembling_bytes=engine.assembling_bytes,
+        partitions=figures.take(engine, lags, now),
+    )
+
+
+def worth_knowing(engine: Engine, now: float) -> tuple[str, ...]:
+    """What does not keep the consumer from its work, but an operator should know. ``now``: monotonic."""
+    return tuple(
+        f"{one.topic}/{one.partition} has stood for {now - holder.since:.0f} s behind the message at offset {holder.offset}"
+        for one, holder in engine.standing.items()
+    )
+
+
+def why_not_ready(
+    engine: Engine, *, troubles: Iterable[str], assigned: bool, pending: int, overdue: int, slots: int
+) -> tuple[str, ...]:
+    """What keeps the consumer from its work. ``pending``: partitions whose positions are not known yet."""
+    reasons = list(troubles)
+    reasons += [f"topic {name} is not read: {reason}" for name, reason in engine.unclear.items()]
+    reasons += [f"topic {target} refuses copies: {code}" for target, code in engine.refusals.items()]
+    if not assigned:
+        reasons.append("no assignment yet")
+    elif pending:
+        reasons.append(f"the positions of {pending} partitions are not known yet")
+    if (engine.overrun + overdue) * 2 >= slots:
+        reasons.append(
+            f"{engine.overrun} handlers of partitions that were given away, and {overdue} beyond their time limit,"
+            " hold the workers"
+        )
+    return tuple(reasons)

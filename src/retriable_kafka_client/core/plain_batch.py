@@ -1,0 +1,62 @@
+"""Plain records in columns: an Entry for each would cost more than everything else that is done for it.
+
+Plain is what has none of the library's headers, and what no filter and no order concerns. As soon as something happens to
+one of them that is not plain (it fails, it is taken back, the offset map has no room), Entries are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.wire.headers import PLAIN
+
+if TYPE_CHECKING:
+    from retriable_kafka_client.core.partition import Assignment
+
+__all__ = ["Batch", "Succeeded"]
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Messages of one assignment and one Topic entry, in log order; at least one."""
+
+    assignment: Assignment
+    route: int
+    offsets: Sequence[int]
+    sizes: Sequence[int]  # bytes that holding each one costs
+    raws: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all."""
+        return sum(self.sizes)
+
+    def part(self, first: int, stop: int) -> Batch:
+        """Some of them, by index."""
+        return Batch(
+            self.assignment,
+            self.route,
+            self.offsets[first:stop],
+            self.sizes[first:stop],
+            self.raws[first:stop],
+        )
+
+    def entries(self) -> list[Entry]:
+        """Each on its own."""
+        columns = zip(self.offsets, self.sizes, self.raws, strict=True)
+        return [Entry(self.assignment, offset, size, raw, PLAIN, self.route) for offset, size, raw in columns]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Succeeded:
+    """Messages of a batch whose runs succeeded; ``offsets`` increase."""
+
+    assignment: Assignment
+    offsets: Sequence[int]
+    size: int  # bytes of all

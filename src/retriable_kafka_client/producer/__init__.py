@@ -1,0 +1,1 @@
+"""The public Producer, its futures and its threads."""

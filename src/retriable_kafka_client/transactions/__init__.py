@@ -1,0 +1,1 @@
+"""Transactions of exactly-once consumers: calls that block, all on one thread of their own."""

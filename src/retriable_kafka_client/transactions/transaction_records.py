@@ -1,0 +1,214 @@
+"""The records of one transaction: sent through its producer, and which of them were refused."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from retriable_kafka_client.brokers.client import is_fatal, is_retriable
+from retriable_kafka_client.brokers.writable import TOPIC_CODES
+from retriable_kafka_client.core.protocol import HandOff, Publication, Transact
+from retriable_kafka_client.sending.chunked_sends import Groups, Limits, Parcel
+from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
+from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
+
+__all__ = ["Cargo"]
+
+BUDGET = 32 * 1024 * 1024  # bytes of large messages in the client
+POLL_SECONDS = 0.02
+LAST_REPORTS_SECONDS = (
+    1.0  # for what is on its way when the transaction is broken, or twice what the first report took
+)
+SERVE_EVERY = 1000  # records between two looks for reports
+
+# What says nothing against the record itself: the transaction as a whole, its producer, or the brokers are in trouble.
+_NOT_ITS_OWN = frozenset(
+    (
+        *("_PURGE_QUEUE", "_PURGE_INFLIGHT", "_STATE", "_FATAL", "_FENCED", "_DESTROY", "_CONFLICT"),
+        *("OUT_OF_ORDER_SEQUENCE_NUMBER", "DUPLICATE_SEQUENCE_NUMBER", "INVALID_PRODUCER_EPOCH"),
+        *("INVALID_TXN_STATE", "INVALID_PRODUCER_ID_MAPPING", "CONCURRENT_TRANSACTIONS", "PRODUCER_FENCED"),
+        *("TRANSACTION_COORDINATOR_FENCED", "UNKNOWN_PRODUCER_ID", "TRANSACTIONAL_ID_AUTHORIZATION_FAILED"),
+        *("CLUSTER_AUTHORIZATION_FAILED", "SASL_AUTHENTICATION_FAILED", "_AUTHENTICATION"),
+    )
+)
+
+
+class _Letter:
+    """One record, or one message in chunks."""
+
+    __slots__ = ("apart", "error", "owner", "parcel", "refused_before")
+
+    def __init__(self, owner: HandOff | Publication, parcel: Parcel, *, apart: bool) -> None:
+        self.owner = owner
+        self.parcel = parcel
+        self.apart = apart  # in a request of its own, and in chunks where it must
+        self.error: KafkaError | None = None
+        self.refused_before: int | None = None
+
+
+class Cargo:
+    """What one Transact sends, over all its tries. One thread calls it."""
+
+    def __init__(self, transact: Transact, limits: Limits, wall: float) -> None:
+        self._limits = limits
+        self._try = 0  # reports of an earlier one count for nothing
+        self._left = 0
+        self._reported_at: float | None = None  # monotonic; when the brokers first said something of this try
+        self._letters: list[_Letter] = []
+        for handoff in transact.handoffs:
+            self._add(handoff, copy_parcel(handoff, wall, _nowhere))
+        for publication in transact.publications:
+            for output in publication.outputs:
+                self._add(publication, output_parcel(output, _nowhere))
+
+    def _add(self, owner: HandOff | Publication, parcel: Parcel) -> None:
+        size = 0 if parcel.source is None else parcel.source.size
+        headers = [*parcel.headers, *parcel.whole]
+        limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT
+        apart = size > LARGE or not fits(size, limit, LARGEST_COPY, parcel.key, headers)
+        self._letters.append(_Letter(owner, parcel, apart=apart))
+
+    @property
+    def topics(self) -> Collection[str]:
+        """Where the records go."""
+        return {letter.parcel.topic for letter in self._letters}
+
+    @property
+    def is_large(self) -> bool:
+        """Whether each record must go in a request of its own: what is near the limit must not share one."""
+        return any(letter.apart for letter in self._letters)
+
+    def is_ready(self) -> bool:
+        """Whether all is known that must be known before large ones can go."""
+        pending = [self._limits.pending(letter.parcel.topic) for letter in self._letters if letter.apart]
+        return not any(pending)
+
+    def send(self, producer: Producer, deadline: float) -> KafkaError | None:
+        """Send all and wait until the brokers have it; returns the first error. Raises KafkaException."""
+        self._try += 1
+        began = time.monotonic()
+        self._reported_at = None
+        self._left = 0
+        groups = Groups(lambda: producer, self._limits, client_limit=LARGEST_COPY, budget=BUDGET)
+        for letter in self._letters:
+            letter.error, letter.refused_before = None, letter.parcel.refused
+            # Another one: what is left of an earlier try may still settle its own.
+            letter.parcel = replace(letter.parcel, settle=partial(self._settled, self._try, letter))
+        for number, letter in enumerate(self._letters):
+            self._left += 1
+            if letter.apart:
+                groups.add(letter.parcel)
+            elif not self._produce(producer, letter, deadline):
+                break
+            if number % SERVE_EVERY == 0:
+                producer.poll(0)
+        groups.advance()
+        while self._left and time.monotonic() < deadline:
+            producer.poll(POLL_SECONDS)
+            if self._first_error() is not None:
+                # The client lets nothing more go. What is on its way is waited for: it may be refused, too, and an abort
+                # that finds something under way was seen to hang.
+                last = time.monotonic() + max(LAST_REPORTS_SECONDS, 2 * self._first_report(began))
+                deadline = min(deadline, last)
+            groups.advance()
+        return self._first_error() or (KafkaError(KafkaError._TIMED_OUT) if self._left else None)
+
+    def _first_report(self, began: float) -> float:
+        """Seconds until the brokers said something of this try."""
+        return 0.0 if self._reported_at is None else self._reported_at - began
+
+    def _produce(self, producer: Producer, letter: _Letter, deadline: float) -> bool:
+        """Whether the client took it."""
+        parcel = letter.parcel
+        source = parcel.source
+        body = None if source is None else source.read(0, source.size)
+        headers = [*parcel.headers, *parcel.whole]
+        while True:
+            try:
+                producer.produce(
+                    parcel.topic, value=body, key=parcel.key, headers=headers, on_delivery=parcel.settle
+                )
+                return True
+            except BufferError:
+                if time.monotonic() >= deadline:
+                    parcel.settle(KafkaError(KafkaError._TIMED_OUT), None)
+                    return False
+                producer.poll(POLL_SECONDS)
+            except KafkaException as error:
+                parcel.settle(error.args[0], None)
+                return False
+
+    def _settled(self, number: int, letter: _Letter, error: KafkaError | None, _report: Any) -> None:
+        if number == self._try:
+            if self._reported_at is None:
+                self._reported_at = time.monotonic()
+            self._left -= 1
+            letter.error = error
+
+    def _first_error(self) -> KafkaError | None:
+        found = [letter.error for letter in self._letters if letter.error is not None]
+        return next((one for one in found if one.name() not in _NOT_ITS_OWN), found[0]) if found else None
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether any record of this try was not taken."""
+        return self._left > 0 or self._first_error() is not None
+
+    # After a try that failed -------------------------------------------------------------------------------------------
+
+    def refused(self) -> dict[HandOff | Publication, str]:
+        """Whose records were refused for good, with the code."""
+        by_topic: dict[str, str] = {}
+        codes: dict[HandOff | Publication, str] = {}
+        for letter in self._letters:
+            code = _own_code(letter)
+            if code is not None:
+                codes.setdefault(letter.owner, code)
+                if code in TOPIC_CODES:
+                    by_topic[letter.parcel.topic] = code
+        return {**self.bound_for(by_topic), **codes}
+
+    def bound_for(self, topics: Mapping[str, str]) -> dict[HandOff | Publication, str]:
+        """Whose records go to these topics, with the topic's code."""
+        found: dict[HandOff | Publication, str] = {}
+        for letter in self._letters:
+            code = topics.get(letter.parcel.topic)
+            if code is not None:
+                found.setdefault(letter.owner, code)
+        return found
+
+    def make_smaller(self) -> bool:
+        """Set apart what was too large among others, or in such chunks; whether there was any."""
+        found = False
+        for letter in self._letters:
+            if _was_too_large(letter):
+                letter.apart = found = True
+        return found
+
+
+def _was_too_large(letter: _Letter) -> bool:
+    """Too large, and not yet for good: it may have been its neighbours, or smaller chunks may do."""
+    if letter.apart:
+        # It would have gone on with smaller chunks, had the transaction not been broken by then.
+        return letter.parcel.refused != letter.refused_before and _own_code(letter) is None
+    return letter.error is not None and letter.error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+
+
+def _own_code(letter: _Letter) -> str | None:
+    """The code of a refusal of this very record."""
+    error = letter.error
+    if error is None or is_fatal(error) or (is_retriable(error) and error.name() not in TOPIC_CODES):
+        return None
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not letter.apart:
+        return None
+    name = str(error.name())
+    return None if name in _NOT_ITS_OWN else name
+
+
+def _nowhere(_error: KafkaError | None, _report: Any) -> None:
+    """No try has begun."""

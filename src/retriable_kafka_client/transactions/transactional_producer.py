@@ -1,0 +1,180 @@
+"""A transactional producer that is replaced as soon as it may not be trusted any more.
+
+librdkafka 2.16 does not have part 2 of KIP-890: an EndTxn that was delayed, and sent a second time, may end the
+transaction after the one that it belongs to. So when one was sent twice, and after a request that timed out, a new producer
+with the same transactional id takes over: whatever is left of the old one is then refused by the brokers. The client's
+statistics tell; they are waited for only where the call took long enough for a second request.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from retriable_kafka_client.brokers.client import open_client
+from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_SECONDS
+
+__all__ = ["TransactionalClient", "reason_of"]
+
+STATISTICS_MS = 40  # between the client's reports on itself
+STATISTICS_WAIT = 2.0  # seconds, for two of them
+SURE_SHARE = 0.75  # of the shortest pause before the client sends a request again
+
+
+class TransactionalClient:
+    """One transactional id, and the producer that has it at present. One thread calls it, and nearly every call blocks."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._statistics = _Statistics()
+        self._settings: dict[str, Any] = {}
+        self._sure = float(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
+        self._producer: Producer | None = None
+        self._initialised = False
+        self._made_at = 0.0  # monotonic
+        self._lost_after = LOST_SECONDS  # doubled each time: it may only be slow
+        self._ended = 0  # requests to end a transaction that the producer has sent, if none was sent twice
+        self._doubt = False  # one may have been
+        self.use(settings)
+
+    def use(self, settings: Mapping[str, Any]) -> None:
+        """Make producers with these from now on."""
+        self._settings = {
+            **settings,
+            "statistics.interval.ms": STATISTICS_MS,
+            "stats_cb": self._statistics.take,
+        }
+        if self._producer is not None:
+            self.discard()
+
+    def open(self, timeout: float) -> Producer:
+        """Return a producer without an open transaction, new where the last one is in doubt. KafkaException: not yet."""
+        if self._doubt and not self._is_clean():
+            self.discard()
+        if self._producer is None:
+            self._statistics.clear()
+            self._ended, self._doubt, self._initialised = 0, False, False
+            self._producer = open_client(Producer, self._settings)
+            self._made_at = time.monotonic()
+        if not self._initialised:
+            try:
+                self._producer.init_transactions(timeout)
+            except KafkaException as error:
+                lost = time.monotonic() >= self._made_at + self._lost_after
+                if lost or not error.args[0].retriable():
+                    self.discard()
+                if lost:
+                    self._lost_after = min(2 * self._lost_after, MOST_LOST_SECONDS)
+                raise
+            self._lost_after = LOST_SECONDS
+            self._initialised = True
+        return self._producer
+
+    @property
+    def wants_opening(self) -> bool:
+        """Whether a producer was thrown away, which may have left a transaction open."""
+        return not self._initialised
+
+    def commit(self, deadline: float) -> None:
+        """Commit the open transaction. KafkaException: not, or not known."""
+        assert self._producer is not None
+        began = time.monotonic()
+        while True:
+            try:
+                self._producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+                break
+            except KafkaException as error:
+                # Its own time-out: the call goes on where it stood.
+                if not error.args[0].retriable() or time.monotonic() >= deadline:
+                    raise
+        self._ended += 1
+        self._doubt = self._doubt or time.monotonic() - began >= self._sure
+
+    def abort(self, deadline: float) -> None:
+        """Abort the open transaction; nothing of it will be visible, whatever happens here."""
+        assert self._producer is not None
+        while True:
+            try:
+                self._producer.abort_transaction(max(0.1, deadline - time.monotonic()))
+                break
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() >= deadline:
+                    self.discard()
+                    return
+        self._ended += 1
+        self._doubt = True  # where nothing had been sent there was nothing to end
+
+    def serve(self) -> None:
+        """Take the client's reports; else they pile up."""
+        if self._producer is not None:
+            with suppress(KafkaException):
+                self._producer.poll(0)
+
+    def discard(self) -> None:
+        """Throw the producer away. Ending a client may take as long as its requests: on a thread that is left alone."""
+        producer, self._producer = self._producer, None
+        self._initialised = False
+        if producer is not None:
+            grave = [producer]
+            del producer
+            threading.Thread(target=_bury, args=(grave,), name="rkc-end-producer", daemon=True).start()
+
+    def _is_clean(self) -> bool:
+        """Whether the client has sent no request twice and none has timed out, by what it reports from now on."""
+        producer = self._producer
+        if producer is None or not self._initialised:
+            return True  # replaced already, or about to be
+        try:
+            producer.poll(0)
+            # The next one may have been begun before the last request was sent.
+            wanted = self._statistics.count + 2
+            deadline = time.monotonic() + STATISTICS_WAIT
+            while self._statistics.count < wanted:
+                if time.monotonic() >= deadline:
+                    return False
+                producer.poll(STATISTICS_MS / 1000)
+        except KafkaException:
+            return False
+        ended, timed_out = self._statistics.read()
+        if timed_out or ended > self._ended:
+            return False
+        self._ended, self._doubt = ended, False
+        return True
+
+
+class _Statistics:
+    """The client's latest report on itself."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._text = "{}"
+
+    def clear(self) -> None:
+        self.count, self._text = 0, "{}"
+
+    def take(self, text: str) -> None:
+        self.count += 1
+        self._text = text
+
+    def read(self) -> tuple[int, int]:
+        """How many requests to end a transaction it has sent, and how many requests of any kind timed out."""
+        brokers = json.loads(self._text).get("brokers", {}).values()
+        ended = sum(int(one.get("req", {}).get("EndTxn", 0)) for one in brokers)
+        return ended, sum(int(one.get("req_timeouts", 0)) for one in brokers)
+
+
+def _bury(grave: list[Producer]) -> None:
+    with suppress(KafkaException):
+        grave[0].purge()
+    grave.clear()
+
+
+def reason_of(error: KafkaException) -> KafkaError:
+    """The client's error in the exception."""
+    reason: KafkaError = error.args[0]
+    return reason
