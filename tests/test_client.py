@@ -9,14 +9,13 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client.brokers.client import (
-    ClientLog,
     admin_settings,
     consumer_settings,
-    delivery_error,
-    is_retriable,
     open_client,
     producer_settings,
 )
+from retriable_kafka_client.brokers.client_callbacks import ClientLog
+from retriable_kafka_client.brokers.error_codes import delivery_error, is_retriable
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.testing import MockKafka

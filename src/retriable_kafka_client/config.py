@@ -127,8 +127,7 @@ class Cluster:
         ``alive``: a broker answered, if only to refuse. ``ready``: it let us in. ``reasons`` names what was
         refused or could not be reached. Raises only ConfigError, for settings that the client refuses.
         """
-        # Imported here: values must be usable without a Kafka client, and the client's module builds on
-        # these.
+        # Imported here: values must be usable without a Kafka client.
         from retriable_kafka_client.brokers.probe import check_cluster
 
         return check_cluster(self, seconds("Cluster.check.timeout", timeout, positive=True))

@@ -1,52 +1,44 @@
-"""The border to confluent-kafka: client settings from a Cluster, guarded callbacks, the client's log, its
-errors.
-
-Nothing else in the library writes librdkafka's setting names or judges its error codes for users.
-"""
+"""Clients of confluent-kafka: the settings that each kind of client is given, and how one is opened and closed."""
 
 from __future__ import annotations
 
 import logging
 import re
 import threading
-import time
-import traceback
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
+from retriable_kafka_client.brokers.client_callbacks import (
+    ClientLog,
+    OnError,
+    guard,
+    guard_oauth,
+    redacting,
+    without_secrets,
+)
 from retriable_kafka_client.brokers.client_settings import RESET, is_secret, reset_rule
-from retriable_kafka_client.errors import ConfigError, DeliveryError
+from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.runtime.forks import open_lasting
-from retriable_kafka_client.user_functions.interrupts import is_from_signal
-
-if TYPE_CHECKING:
-    from retriable_kafka_client.config import Cluster, Limits
 
 __all__ = [
-    "ClientLog",
+    "Bounds",
+    "Connection",
     "admin_settings",
     "close_in_time",
     "consumer_settings",
-    "delivery_error",
-    "error_name",
-    "is_fatal",
     "is_mock",
-    "is_retriable",
     "largest_record",
     "offsets_settings",
     "open_client",
     "poll_interval",
     "producer_settings",
     "transaction_settings",
-    "without_secrets",
 ]
 
 Client = TypeVar("Client")
-OnError = Callable[[KafkaError], None]
 
-log = logging.getLogger("retriable_kafka_client.client")
 _client_log = logging.getLogger("retriable_kafka_client.librdkafka")
 
 _LARGEST_KBYTES = 2_097_151  # what librdkafka takes for its queues
@@ -58,7 +50,6 @@ _LARGEST_RECORD = 1_000_000_000  # the most that librdkafka takes
 _SESSION_MS = 45_000  # librdkafka's default
 _TRANSACTION_MS = 10_000
 _OVERHEAD = 64 * 1024  # a record's key and headers, and a response's framing
-_LEAST_WORD = 4  # characters: shorter words of a secret stand in too many texts
 
 # The consumer protocol of KIP-848 keeps these on the broker, and librdkafka refuses them there.
 _CLASSIC_ONLY = (
@@ -77,32 +68,32 @@ _OTHER_NAMES = {
     "queue.buffering.max.ms": "linger.ms",
 }
 
-_FATAL = frozenset((KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID, KafkaError.UNSUPPORTED_VERSION))
 
-_RETRIABLE = frozenset(
-    (
-        *(KafkaError._ALL_BROKERS_DOWN, KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT),
-        *(KafkaError._TIMED_OUT_QUEUE, KafkaError._TRANSPORT, KafkaError._QUEUE_FULL),
-        *(KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._UNKNOWN_TOPIC),
-        *(KafkaError._RESOLVE, KafkaError._WAIT_COORD, KafkaError._RETRY, KafkaError._INTR),
-        *(KafkaError.BROKER_NOT_AVAILABLE, KafkaError.KAFKA_STORAGE_ERROR, KafkaError.LEADER_NOT_AVAILABLE),
-        *(
-            KafkaError.NETWORK_EXCEPTION,
-            KafkaError.NOT_LEADER_FOR_PARTITION,
-            KafkaError.REPLICA_NOT_AVAILABLE,
-        ),
-        *(KafkaError.NOT_ENOUGH_REPLICAS, KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND),
-        *(
-            KafkaError.REQUEST_TIMED_OUT,
-            KafkaError.THROTTLING_QUOTA_EXCEEDED,
-            KafkaError.UNKNOWN_TOPIC_OR_PART,
-        ),
-    )
-)
+class Connection(Protocol):
+    """What is needed of a ``Cluster``, which imports this package itself, for its check."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What the user gave, without what the library sets."""
+
+    def connection(self) -> dict[str, Any]:
+        """The settings that connect a client, in a dictionary of the caller's own."""
+
+
+class Bounds(Protocol):
+    """What is needed of ``Limits``; both in bytes."""
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What may be fetched ahead, or wait to be sent."""
+
+    @property
+    def largest_message(self) -> int:
+        """The largest message that is taken in."""
 
 
 def consumer_settings(
-    cluster: Cluster, limits: Limits, group_id: str, *, on_error: OnError | None = None
+    cluster: Connection, limits: Bounds, group_id: str, *, on_error: OnError | None = None
 ) -> dict[str, Any]:
     """Return a consumer's settings. ``on_error`` is told of the client's errors before the user's own
     callback.
@@ -133,7 +124,7 @@ def consumer_settings(
     return settings
 
 
-def offsets_settings(cluster: Cluster, limits: Limits, group_id: str) -> dict[str, Any]:
+def offsets_settings(cluster: Connection, limits: Bounds, group_id: str) -> dict[str, Any]:
     """Return the settings of a client that only asks what the group has committed; its log is DEBUG, as an admin's."""
     settings = consumer_settings(cluster, limits, group_id)
     settings["logger"] = admin_settings(cluster)["logger"]
@@ -143,7 +134,7 @@ def offsets_settings(cluster: Cluster, limits: Limits, group_id: str) -> dict[st
 
 
 def producer_settings(
-    cluster: Cluster, limits: Limits, *, hand_off: bool = False, on_error: OnError | None = None
+    cluster: Connection, limits: Bounds, *, hand_off: bool = False, on_error: OnError | None = None
 ) -> dict[str, Any]:
     """Return a producer's settings: idempotent, one request at a time to each broker unless the cluster's settings say
     otherwise, its queue bounded by ``limits.buffer_bytes``.
@@ -161,7 +152,7 @@ def producer_settings(
     return settings
 
 
-def _in_flight(cluster: Cluster) -> dict[str, Any]:
+def _in_flight(cluster: Connection) -> dict[str, Any]:
     """One request at a time to each broker, unless the cluster's settings say otherwise.
 
     A broker takes a client's first request for a partition whatever its sequence number. With several under way while
@@ -172,7 +163,7 @@ def _in_flight(cluster: Cluster) -> dict[str, Any]:
 
 
 def transaction_settings(
-    cluster: Cluster, transactional_id: str, *, seconds: float = 0.0, on_error: OnError | None = None
+    cluster: Connection, transactional_id: str, *, seconds: float = 0.0, on_error: OnError | None = None
 ) -> dict[str, Any]:
     """Return a transactional producer's settings. What it leaves open when it dies ends before its membership does.
 
@@ -200,7 +191,7 @@ def transaction_settings(
     return settings
 
 
-def admin_settings(cluster: Cluster, *, on_error: OnError | None = None) -> dict[str, Any]:
+def admin_settings(cluster: Connection, *, on_error: OnError | None = None) -> dict[str, Any]:
     """Return the settings of a client that only asks: whoever asks gets the answer, and the log only at
     DEBUG.
     """
@@ -246,175 +237,32 @@ def close_in_time(client: Any, timeout: float) -> bool:
     return not closing.is_alive()
 
 
-def delivery_error(error: KafkaError, topic: str) -> DeliveryError:
-    """Return our error for a record that was not acknowledged."""
-    return DeliveryError(error.name(), is_retriable(error), error.str(), topic=topic)
-
-
-def error_name(error: KafkaException) -> str:
-    """Return the client's name for it."""
-    reason = error.args[0]
-    return str(reason.name()) if isinstance(reason, KafkaError) else type(error).__name__
-
-
-def is_fatal(error: KafkaError) -> bool:
-    """Whether the client is of no use any more.
-
-    A consumer's poll reports its fatal errors as ``_FATAL``, with ``fatal()`` False and the true one in the text.
-    """
-    return error.fatal() or error.code() in _FATAL
-
-
 def is_mock(cluster_id: str) -> bool:
     """Whether it is one of librdkafka's mock clusters, which know neither topic ids nor settings."""
     return cluster_id.startswith("mockCluster")
 
 
-def is_retriable(error: KafkaError) -> bool:
-    """Whether the same request may succeed later without anybody's doing."""
-    return not is_fatal(error) and (error.retriable() or error.code() in _RETRIABLE)
-
-
-def without_secrets(text: str, settings: Mapping[str, Any]) -> str:
-    """Return ``text`` with the values of secret settings taken out, and the words in them: the client may show a part."""
-    for name, value in settings.items():
-        if is_secret(name) and isinstance(value, str) and value:
-            words = [word.rpartition("=")[2] for word in value.split()]
-            for part in (value, *(word for word in words if len(word) >= _LEAST_WORD)):
-                text = text.replace(part, "(not shown)")
-    return text
-
-
-class ClientLog:
-    """Takes librdkafka's log lines into the logging module; never raises.
-
-    A broker outage repeats the same few lines up to twenty times a second: of each kind one line in
-    ``interval`` seconds keeps its level, the others go to DEBUG. Any of the client's threads may call.
-    """
-
-    def __init__(
-        self,
-        target: logging.Logger,
-        *,
-        interval: float = 60.0,
-        highest: int = logging.CRITICAL,
-        clock: Callable[[], float] = time.monotonic,
-        settings: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._settings = settings or {}  # what is secret in them is shown at no level
-        self._target = target
-        self._highest = highest
-        self._interval = interval
-        self._clock = clock
-        self._next: dict[object, float] = {}  # kind of line -> when it may stand out again; a few dozen kinds
-
-    def log(self, level: int, message: str, *args: object) -> None:
-        """Log one line; the client gives its kind ("FAIL"), the client's name and the text as ``args``."""
-        try:
-            told = (without_secrets(arg, self._settings) if isinstance(arg, str) else arg for arg in args)
-            self._target.log(self._level(level, args), message, *told)
-        except BaseException as error:
-            if is_from_signal(error):
-                raise
-            log.error("the logger of the Kafka client raised %s", _where(error))
-
-    def _level(self, level: int, args: tuple[object, ...]) -> int:
-        kind = args[0] if args else ""
-        text = str(args[-1]) if args else ""
-        # Every client is given the cluster's settings, and says of each that is for another kind of client.
-        if kind == "CONFWARN" and "will be ignored by this" in text:
-            return logging.DEBUG
-        level = min(level, self._highest)
-        now = self._clock()
-        if now < self._next.get(kind, now):
-            return min(level, logging.DEBUG)
-        self._next[kind] = now + self._interval
-        return level
-
-
 def _guarded(
-    cluster: Cluster, on_error: OnError | None, *, highest: int = logging.CRITICAL
+    cluster: Connection, on_error: OnError | None, *, highest: int = logging.CRITICAL
 ) -> dict[str, Any]:
     """Return the connection's settings with callbacks that cannot raise and a log that goes to logging."""
     settings = cluster.connection()
     settings.setdefault("client.id", "retriable-kafka-client")
     for name in ("stats_cb", "throttle_cb"):
         if name in settings:
-            settings[name] = _guard(name, settings[name])
+            settings[name] = guard(name, settings[name])
     if "oauth_cb" in settings:
-        settings["oauth_cb"] = _guard_oauth(settings["oauth_cb"])
+        settings["oauth_cb"] = guard_oauth(settings["oauth_cb"])
     users = settings.get("error_cb")
-    told = [one for one in (_redacting(on_error, settings), users) if one is not None]
+    told = [one for one in (redacting(on_error, settings), users) if one is not None]
     # Without a callback librdkafka logs each error at once; the log has them already.
-    settings["error_cb"] = _guard("error_cb", lambda error: [one(error) for one in told])
+    settings["error_cb"] = guard("error_cb", lambda error: [one(error) for one in told])
     target = settings.get("logger", _client_log)
     settings["logger"] = ClientLog(target, highest=highest, settings=dict(settings))
     return settings
 
 
-def _redacting(on_error: OnError | None, settings: Mapping[str, Any]) -> OnError | None:
-    """What the client says is shown to users, and may hold a part of a setting that it does not understand."""
-    if on_error is None:
-        return None
-
-    def told(error: KafkaError) -> None:
-        text = without_secrets(error.str(), settings)
-        on_error(KafkaError(error.code(), text, fatal=error.fatal(), retriable=error.retriable()))
-
-    return told
-
-
-def _where(error: BaseException) -> str:
-    """An exception's type and where it was raised: its text may hold anything."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__qualname__}{place}"
-
-
-def _guard(name: str, callback: Callable[[Any], object]) -> Callable[[Any], None]:
-    """Wrap a callback: an exception out of one, within consume(), would throw that call's messages away."""
-
-    def guarded(told: Any) -> None:
-        try:
-            callback(told)
-        except BaseException as error:
-            if is_from_signal(error):
-                raise
-            log.error("the callback %s in Cluster.settings raised %s", name, _where(error))
-
-    return guarded
-
-
-def _guard_oauth(callback: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Wrap a token callback. Here an exception is the way to say no: the client notes the failure and asks
-    again.
-
-    What it must not be given is anything but the tuple that it expects.
-    """
-
-    def guarded(config: Any) -> Any:
-        try:
-            answer = callback(config)
-            if (
-                not isinstance(answer, tuple)
-                or len(answer) not in (2, 3, 4)
-                or not isinstance(answer[0], str)
-            ):
-                raise TypeError(
-                    "oauth_cb must return a tuple: token, expiry, and optionally principal, extensions"
-                )
-            return answer[0], float(answer[1]), *answer[2:]
-        except BaseException as error:
-            # The exception's text may hold the token.
-            log.error("the callback oauth_cb in Cluster.settings failed: %s", type(error).__name__)
-            if isinstance(error, Exception) or is_from_signal(error):
-                raise
-            raise RuntimeError(f"oauth_cb raised {type(error).__name__}") from None
-
-    return guarded
-
-
-def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
+def _fetch_bounds(cluster: Connection, limits: Bounds) -> dict[str, Any]:
     """Bound what the client fetches ahead. One batch larger than all of this is fetched nevertheless."""
     record = largest_record(cluster)
     fetch = max(min(limits.buffer_bytes, _FETCH_BYTES), record)
@@ -429,12 +277,12 @@ def _fetch_bounds(cluster: Cluster, limits: Limits) -> dict[str, Any]:
     }
 
 
-def poll_interval(cluster: Cluster) -> float:
+def poll_interval(cluster: Connection) -> float:
     """In seconds: a consumer that has not polled for as long loses its partitions."""
     return _number(cluster.settings, "max.poll.interval.ms", 300_000) / 1000
 
 
-def largest_record(cluster: Cluster) -> int:
+def largest_record(cluster: Connection) -> int:
     """Return what the client's ``message.max.bytes`` is."""
     return _number(cluster.settings, "message.max.bytes", _MESSAGE_BYTES)
 

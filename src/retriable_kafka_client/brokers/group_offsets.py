@@ -14,11 +14,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from retriable_kafka_client.brokers.client import close_in_time, error_name, open_client
+from retriable_kafka_client.brokers.client import close_in_time, open_client
+from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_SECONDS
-from retriable_kafka_client.core.protocol import Place
+from retriable_kafka_client.core.protocol import Place, Progress
 
-__all__ = ["GroupOffsets", "Question"]
+__all__ = ["GroupOffsets", "Question", "positions_of", "said_by"]
 
 IDLE_SECONDS = 10.0  # with nothing to ask, and as many round trips more, until the client and the thread end
 PATIENCE_SECONDS = 0.5  # with one question, at least; else by how long the brokers take
@@ -201,3 +202,13 @@ class GroupOffsets:
     def _pause(self, seconds: float) -> None:
         with self._lock:
             self._lock.wait_for(lambda: self._closed or self._new, seconds)
+
+
+def positions_of(progress: Iterable[Progress]) -> list[TopicPartition]:
+    """The progress as the client takes it."""
+    return [TopicPartition(*one.place, one.position, one.metadata) for one in progress]
+
+
+def said_by(answers: Iterable[Any]) -> dict[Place, tuple[int, str]]:
+    """Positions and metadata, by partition, from what the client says is committed."""
+    return {Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers}

@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client.brokers.client import admin_settings, open_client, without_secrets
+from retriable_kafka_client.brokers.client import Connection, admin_settings, open_client
+from retriable_kafka_client.brokers.client_callbacks import without_secrets
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.runtime.monkey_patching import refuse_patched
 from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
-
-if TYPE_CHECKING:
-    from retriable_kafka_client.config import Cluster
 
 __all__ = ["check_cluster"]
 
@@ -31,7 +29,7 @@ class _Said(NamedTuple):
     final: bool  # nothing more will be said
 
 
-def check_cluster(cluster: Cluster, timeout: float) -> Health:
+def check_cluster(cluster: Connection, timeout: float) -> Health:
     """Ask for the cluster's metadata with a client of its own; blocks at most ``timeout`` seconds.
 
     Raises ConfigError for settings that the client refuses, and under gevent's or eventlet's
@@ -43,7 +41,7 @@ def check_cluster(cluster: Cluster, timeout: float) -> Health:
     refuse_patched()
     deadline = time.monotonic() + timeout
     said: SimpleQueue[_Said | ConfigError] = SimpleQueue()
-    secrets = cluster.connection()
+    settings = cluster.connection()
 
     def on_error(error: KafkaError) -> None:
         said.put(_Said(error.code(), error.str(), final=error.code() in _REFUSED))
@@ -65,16 +63,17 @@ def check_cluster(cluster: Cluster, timeout: float) -> Health:
     if last.code is None:
         return Health(alive=True, ready=True)
     refused = last.code in _REFUSED
-    what = f"{cluster.security_protocol} at {cluster.bootstrap_servers}"
-    who = "" if cluster.username is None else f" for user {cluster.username!r} ({cluster.sasl_mechanism})"
+    what = f"{settings['security.protocol']} at {settings['bootstrap.servers']}"
+    user = settings.get("sasl.username")
+    who = "" if user is None else f" for user {user!r} ({settings.get('sasl.mechanisms')})"
     kind = f"refused{who}" if refused else "not reachable"
     return Health(
-        alive=refused, ready=False, reasons=(without_secrets(f"{what}: {kind}: {last.text}", secrets),)
+        alive=refused, ready=False, reasons=(without_secrets(f"{what}: {kind}: {last.text}", settings),)
     )
 
 
 def _ask(
-    cluster: Cluster,
+    cluster: Connection,
     timeout: float,
     on_error: Callable[[KafkaError], None],
     answer: Callable[[_Said | ConfigError], None],

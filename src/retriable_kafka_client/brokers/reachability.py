@@ -17,7 +17,8 @@ from typing import Any
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client.brokers.client import error_name, open_client
+from retriable_kafka_client.brokers.client import open_client
+from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.errors import NotReachable
 
 __all__ = [

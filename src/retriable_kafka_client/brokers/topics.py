@@ -20,7 +20,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
     ResourceType,
 )
 
-from retriable_kafka_client.brokers.client import error_name, is_mock
+from retriable_kafka_client.brokers.client import is_mock
+from retriable_kafka_client.brokers.error_codes import error_name
 
 __all__ = ["MISSING", "Answer", "Directory", "TopicFacts", "retention_of"]
 

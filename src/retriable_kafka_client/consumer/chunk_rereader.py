@@ -12,7 +12,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from retriable_kafka_client.brokers.client import close_in_time, is_fatal, open_client
+from retriable_kafka_client.brokers.client import close_in_time, open_client
+from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_SECONDS
 from retriable_kafka_client.core.protocol import CancelRecall, Recall, Recalled, RecallEnded
 

@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 from confluent_kafka import Message as RawMessage
 
-from retriable_kafka_client.brokers.client import is_fatal, is_retriable
+from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable
 from retriable_kafka_client.brokers.join_refusals import LASTING, REMEDIES
 from retriable_kafka_client.consumer.problems import Troubles
 from retriable_kafka_client.core.broker_silence import Silence

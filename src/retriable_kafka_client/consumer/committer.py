@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from retriable_kafka_client.brokers.client import error_name
-from retriable_kafka_client.core.protocol import Commit, Place, Progress
+from retriable_kafka_client.brokers.error_codes import error_name
+from retriable_kafka_client.brokers.group_offsets import positions_of, said_by
+from retriable_kafka_client.core.protocol import Commit, Place
 
-__all__ = ["Committer", "Outcome", "positions_of", "said_by"]
+__all__ = ["Committer", "Outcome"]
 
 FIRST_SECONDS = (
     0.1  # the first try to read the group's positions, at least; each further one gets twice the time
@@ -134,13 +135,3 @@ class Committer:
             if now >= min(deadline, refused_at or deadline) or self._hurried():
                 return False
             time.sleep(PAUSE_SECONDS)
-
-
-def positions_of(progress: Iterable[Progress]) -> list[TopicPartition]:
-    """The progress as the client takes it."""
-    return [TopicPartition(*one.place, one.position, one.metadata) for one in progress]
-
-
-def said_by(answers: Iterable[Any]) -> dict[Place, tuple[int, str]]:
-    """Positions and metadata, by partition, from what the client says is committed."""
-    return {Place(one.topic, one.partition): (one.offset, one.metadata or "") for one in answers}

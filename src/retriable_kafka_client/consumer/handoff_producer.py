@@ -14,7 +14,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from retriable_kafka_client.brokers.client import is_fatal, open_client
+from retriable_kafka_client.brokers.client import open_client
+from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.brokers.reachability import Ask, Reach
 from retriable_kafka_client.core.protocol import (
     HandOff,

@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from retriable_kafka_client.brokers.client import error_name
+from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.core.protocol import Locate, Located, Place
 
 __all__ = ["Locator"]

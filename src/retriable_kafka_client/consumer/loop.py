@@ -27,12 +27,12 @@ from retriable_kafka_client.brokers.asking import Asker
 from retriable_kafka_client.brokers.client import (
     admin_settings,
     consumer_settings,
-    error_name,
     offsets_settings,
     open_client,
     poll_interval,
     producer_settings,
 )
+from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets
 from retriable_kafka_client.brokers.leaving import close_member
 from retriable_kafka_client.brokers.reachability import ask_brokers

@@ -7,7 +7,7 @@ from typing import Any
 
 from confluent_kafka import KafkaException, TopicPartition
 
-from retriable_kafka_client.brokers.client import error_name
+from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets, Question
 from retriable_kafka_client.consumer.client_errors import ClientErrors
 from retriable_kafka_client.consumer.topic_checks import Directory

@@ -17,7 +17,7 @@ from collections.abc import Set as AbstractSet
 from confluent_kafka import KafkaException
 
 from retriable_kafka_client.brokers.asking import Asker, Listed
-from retriable_kafka_client.brokers.client import error_name
+from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.brokers.topics import MISSING, Answer, Directory, TopicFacts, retention_of
 from retriable_kafka_client.core.engine import Route
 from retriable_kafka_client.core.routing import Routing, is_pattern

@@ -9,7 +9,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from retriable_kafka_client.brokers.client import delivery_error
+from retriable_kafka_client.brokers.error_codes import delivery_error
 from retriable_kafka_client.errors import DeliveryError
 from retriable_kafka_client.producer.delivery import Delivery, UnreadFailures
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaError
 
-from retriable_kafka_client.brokers.client import delivery_error
+from retriable_kafka_client.brokers.error_codes import delivery_error
 from retriable_kafka_client.message import instant
 from retriable_kafka_client.runtime.forks import used_before_fork
 

@@ -19,12 +19,12 @@ from confluent_kafka import Producer as Client
 
 from retriable_kafka_client.brokers.client import (
     admin_settings,
-    is_fatal,
     largest_record,
     open_client,
     producer_settings,
-    without_secrets,
 )
+from retriable_kafka_client.brokers.client_callbacks import without_secrets
+from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.errors import ConfigError, QueueFull, RetriableKafkaError, seconds
 from retriable_kafka_client.health import Health

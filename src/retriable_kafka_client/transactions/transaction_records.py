@@ -10,7 +10,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from retriable_kafka_client.brokers.client import is_fatal, is_retriable
+from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable
 from retriable_kafka_client.brokers.writable import TOPIC_CODES
 from retriable_kafka_client.core.protocol import HandOff, Publication, Transact
 from retriable_kafka_client.sending.chunked_sends import Groups, Limits, Parcel

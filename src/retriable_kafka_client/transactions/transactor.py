@@ -20,12 +20,12 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from retriable_kafka_client.brokers.client import is_fatal, transaction_settings
-from retriable_kafka_client.brokers.group_offsets import GroupOffsets
+from retriable_kafka_client.brokers.client import transaction_settings
+from retriable_kafka_client.brokers.error_codes import is_fatal
+from retriable_kafka_client.brokers.group_offsets import GroupOffsets, positions_of
 from retriable_kafka_client.brokers.reachability import Ask
 from retriable_kafka_client.brokers.writable import Writable
 from retriable_kafka_client.config import Cluster
-from retriable_kafka_client.consumer.committer import positions_of
 from retriable_kafka_client.core.exactly_once import has_landed
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
