@@ -11,7 +11,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine, EngineConfig, Route
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.retry import Failure, Policy
 from retriable_kafka_client.wire.headers import PLAIN, Marks
 
@@ -63,11 +63,13 @@ def read(assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]) ->
     return [entry(assignment, offset, raw) for offset, raw in zip(offsets, raws, strict=True)]
 
 
-def read_columns(assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]) -> list[Entry] | Batch:
+def read_columns(
+    assignment: Assignment, offsets: Sequence[int], raws: Sequence[Raw]
+) -> list[Entry] | PlainBatch:
     """As the shell does: what is plain comes as a batch."""
     if any(raw.marks is not PLAIN or raw.verdict is not None for raw in raws):
         return read(assignment, offsets, raws)
-    return Batch(assignment, 0, offsets, [raw.size for raw in raws], raws)
+    return PlainBatch(assignment, 0, offsets, [raw.size for raw in raws], raws)
 
 
 def entry(assignment: Assignment, offset: int, raw: Raw) -> Entry:

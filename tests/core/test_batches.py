@@ -4,7 +4,7 @@ from typing import Any
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import FILTERED
-from retriable_kafka_client.core.plain_batch import Batch, Succeeded
+from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
 from retriable_kafka_client.wire.headers import PLAIN
 from tests.core.harness import BASE, OTHER, Bench, Raw, only, positions, run
 
@@ -159,7 +159,7 @@ def test_a_failed_one_is_sent_on() -> None:
 
 def test_parts_are_what_the_whole_is() -> None:
     one = bench()
-    whole = Batch(one.assignment(BASE), 0, [3, 5, 6], [10, 20, 30], ["a", "b", "c"])
+    whole = PlainBatch(one.assignment(BASE), 0, [3, 5, 6], [10, 20, 30], ["a", "b", "c"])
     assert len(whole) == 3 and whole.size == 60
     part = whole.part(1, 3)
     assert (list(part.offsets), part.size, list(part.raws)) == ([5, 6], 50, ["b", "c"])

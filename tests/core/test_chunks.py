@@ -392,7 +392,7 @@ def test_a_million_claims_in_order_are_held_up(ordering: str) -> None:
         paused = bool(only(commands, p.Pause))
         first += 500
     assert paused
-    assert len(assignment.chunks.seats) < 3_000
+    assert len(assignment.chunks.reservations) < 3_000
     commands = made.wait(WAIT + 60.0)
     dead = made.dead(commands)
     for _ in range(1_000):

@@ -1,4 +1,4 @@
-"""Lanes: one head each, in the order of offsets, with seats for what is not whole yet."""
+"""Lanes: one head each, in the order of offsets, with reservations for what is not whole yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.lanes import Lanes, Seat
+from retriable_kafka_client.core.lanes import Lanes, Reservation
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.wire.headers import PLAIN
 
@@ -74,11 +74,11 @@ def test_a_whole_partition_is_one_lane() -> None:
 
 
 def test_a_seat_keeps_its_place(lanes: Lanes) -> None:
-    seat = lanes.reserve(b"a", 1)
+    reservation = lanes.reserve(b"a", 1)
     behind = message(2)
     assert not lanes.enter(behind)
     whole = message(1)
-    assert lanes.fill(seat, whole)
+    assert lanes.fill(reservation, whole)
     assert lanes.is_head(whole)
     assert lanes.leave(whole) is behind
 
@@ -86,22 +86,22 @@ def test_a_seat_keeps_its_place(lanes: Lanes) -> None:
 def test_what_is_not_whole_is_not_the_head(lanes: Lanes) -> None:
     first, last = message(1), message(3)
     lanes.enter(first)
-    seat = lanes.reserve(b"a", 2)
+    reservation = lanes.reserve(b"a", 2)
     lanes.enter(last)
     assert lanes.leave(first) is None  # its successor is not whole
     assert lanes.waiting == 1
     lanes.validate()
     whole = message(2)
-    assert lanes.fill(seat, whole)
+    assert lanes.fill(reservation, whole)
     assert lanes.leave(whole) is last
 
 
 def test_a_seat_may_be_filled_before_its_turn(lanes: Lanes) -> None:
     first = message(1)
     lanes.enter(first)
-    seat = lanes.reserve(b"a", 2)
+    reservation = lanes.reserve(b"a", 2)
     whole = message(2, size=70)
-    assert not lanes.fill(seat, whole)
+    assert not lanes.fill(reservation, whole)
     assert (lanes.waiting, lanes.bytes) == (1, 70)
     lanes.validate()
     assert lanes.leave(first) is whole
@@ -126,8 +126,8 @@ def test_a_dropped_seat_holds_nothing_up(lanes: Lanes) -> None:
 
 
 def test_a_seat_without_a_key_is_in_nobodys_way(lanes: Lanes) -> None:
-    seat, other = lanes.reserve(None, 1), lanes.reserve(None, 2)
-    assert lanes.fill(seat, message(1, None))
+    reservation, other = lanes.reserve(None, 1), lanes.reserve(None, 2)
+    assert lanes.fill(reservation, message(1, None))
     assert lanes.drop(other) is None
 
 
@@ -137,7 +137,7 @@ def test_every_message_goes_once_and_in_order(data: st.DataObject) -> None:
     keys = [None, b"", b"a", b"b"]
     going: list[Entry] = []
     went: list[Entry] = []
-    seats: list[Seat] = []
+    reservations: list[Reservation] = []
     dropped: set[int] = set()
 
     def go(entry: Entry | None) -> None:
@@ -148,27 +148,31 @@ def test_every_message_goes_once_and_in_order(data: st.DataObject) -> None:
 
     total = data.draw(st.integers(1, 25))
     offset = 0
-    while offset < total or going or seats:
-        choices = ["enter", "reserve"] * (offset < total) + ["leave"] * bool(going) + ["seat"] * bool(seats)
+    while offset < total or going or reservations:
+        choices = (
+            ["enter", "reserve"] * (offset < total)
+            + ["leave"] * bool(going)
+            + ["reservation"] * bool(reservations)
+        )
         match data.draw(st.sampled_from(choices)):
             case "enter":
                 entry = message(offset, data.draw(st.sampled_from(keys)))
                 offset += 1
                 go(entry if lanes.enter(entry) else None)
             case "reserve":
-                seats.append(lanes.reserve(data.draw(st.sampled_from(keys)), offset))
+                reservations.append(lanes.reserve(data.draw(st.sampled_from(keys)), offset))
                 offset += 1
             case "leave":
                 done = going.pop(data.draw(st.integers(0, len(going) - 1)))
                 go(lanes.leave(done))
             case _:
-                seat = seats.pop(data.draw(st.integers(0, len(seats) - 1)))
+                reservation = reservations.pop(data.draw(st.integers(0, len(reservations) - 1)))
                 if data.draw(st.booleans()):
-                    entry = message(seat.offset, seat.key)
-                    go(entry if lanes.fill(seat, entry) else None)
+                    entry = message(reservation.offset, reservation.key)
+                    go(entry if lanes.fill(reservation, entry) else None)
                 else:
-                    dropped.add(seat.offset)
-                    go(lanes.drop(seat))
+                    dropped.add(reservation.offset)
+                    go(lanes.drop(reservation))
         lanes.validate()
     assert sorted(entry.offset for entry in went) == [one for one in range(total) if one not in dropped]
     for key in keys[1:]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.core.plain_batch import Batch, Succeeded
+from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
 from tests.simulation.mutations import Mutation
 
 __all__ = ["BATCH_MUTATIONS"]
@@ -17,7 +17,7 @@ _take_batch = Assignment.take_batch
 _finished = Outcomes.finished
 
 
-def _rest_is_forgotten(self: Assignment, room: int) -> Batch | None:
+def _rest_is_forgotten(self: Assignment, room: int) -> PlainBatch | None:
     waiting = len(self.batches)
     batch = _take_batch(self, room)
     if batch is not None and len(self.batches) == waiting:
@@ -25,12 +25,12 @@ def _rest_is_forgotten(self: Assignment, room: int) -> Batch | None:
     return batch
 
 
-def _room_is_forgotten(self: Assignment, room: int) -> Batch | None:
+def _room_is_forgotten(self: Assignment, room: int) -> PlainBatch | None:
     del room
     return _take_batch(self, 2**31)
 
 
-def _map_is_forgotten(self: Assignment, room: int) -> Batch | None:
+def _map_is_forgotten(self: Assignment, room: int) -> PlainBatch | None:
     if not self.batches:
         return None
     batch = self.batches.popleft()
@@ -39,7 +39,7 @@ def _map_is_forgotten(self: Assignment, room: int) -> Batch | None:
     return batch.part(0, room)
 
 
-def _goes_before_what_stands_there(self: Assignment, batch: Batch) -> None:
+def _goes_before_what_stands_there(self: Assignment, batch: PlainBatch) -> None:
     self.active_bytes += batch.size
     self.ready.extendleft(batch.entries()[1:])
 

@@ -13,7 +13,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Part
 from retriable_kafka_client.core.entry import Entry, Verdict
-from retriable_kafka_client.core.lanes import Lanes, Seat
+from retriable_kafka_client.core.lanes import Lanes, Reservation
 from retriable_kafka_client.core.partition import Assignment
 from tests.simulation.mutations import Mutation
 
@@ -159,7 +159,7 @@ def _counts_chunks(self: Assignment) -> int:
     return self.incomplete
 
 
-def _keeps_the_lane(self: Lanes, seat: Seat) -> Entry | None:
+def _keeps_the_lane(self: Lanes, reservation: Reservation) -> Entry | None:
     """What stands behind a message that was given up waits for ever."""
     return None
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.retry import Failure, Policy
 from retriable_kafka_client.message import JSON, PlainRecord
 from retriable_kafka_client.wire.headers import PLAIN, Marks
@@ -85,7 +85,7 @@ class Driven:
         columns = zip(*[(one.offset, one.size, one.raw) for one in pushed], strict=True)
         offsets, sizes, raws = map(list, columns)
         self._batched |= {one.offset: one for one in pushed}
-        self.runner.push_batch(Batch(pushed[0].assignment, 0, offsets, sizes, raws))
+        self.runner.push_batch(PlainBatch(pushed[0].assignment, 0, offsets, sizes, raws))
 
     def turn(self) -> None:
         """One round of the loop."""

@@ -116,8 +116,8 @@ class BaseProducer:
         if producer is not None:
             producer.close()
 
-    def _sending(self, message: object, headers: object) -> _Sending:
-        return _Sending(
+    def _sending(self, message: object, headers: object) -> _Attempts:
+        return _Attempts(
             config=self._config, body=_body(message), headers=_headers(headers), producer=self._connected()
         )
 
@@ -141,7 +141,7 @@ def _let_go(producer: Producer) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Sending:
+class _Attempts:
     """One message on its way: to which topics it must still go, and when to try again."""
 
     config: ProducerConfig

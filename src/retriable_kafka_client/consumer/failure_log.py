@@ -26,7 +26,7 @@ Ended = events.MessageRetried | events.MessageDeadLettered | events.MessageDropp
 
 
 @dataclass(slots=True)
-class _Kind:
+class _FailureKind:
     """What failed in one way at one place."""
 
     due: float  # monotonic: when its next line is
@@ -45,7 +45,7 @@ class FailureLines:
     def __init__(self, group: str, *, error_text: bool) -> None:
         self._group = group
         self._error_text = error_text
-        self._kinds: dict[tuple[str, str | None], _Kind] = {}
+        self._kinds: dict[tuple[str, str | None], _FailureKind] = {}
 
     def note(self, event: Ended, now: float) -> None:
         """Count it."""
@@ -54,7 +54,7 @@ class FailureLines:
         key = (event.error or str(event.reason), event.place)
         if key not in self._kinds and len(self._kinds) >= MOST_KINDS:
             key = ("failures of other kinds", None)
-        kind = self._kinds.setdefault(key, _Kind(now + FIRST_SECONDS))
+        kind = self._kinds.setdefault(key, _FailureKind(now + FIRST_SECONDS))
         kind.last = event
         if isinstance(event, events.MessageRetried):
             kind.retried += 1
@@ -72,7 +72,9 @@ class FailureLines:
                 del self._kinds[key]
                 continue
             self._write(key, kind, kind.last, logging.WARNING)
-            self._kinds[key] = _Kind(now + AGAIN_SECONDS, drops_told=kind.drops_told or kind.dropped > 0)
+            self._kinds[key] = _FailureKind(
+                now + AGAIN_SECONDS, drops_told=kind.drops_told or kind.dropped > 0
+            )
 
     def close(self, now: float) -> None:
         """Tell of the rest; as INFO where there has just been a line, unless that did not say that messages were dropped."""
@@ -82,7 +84,7 @@ class FailureLines:
                 self._write(key, kind, kind.last, logging.WARNING if first else logging.INFO)
         self._kinds.clear()
 
-    def _write(self, key: tuple[str, str | None], kind: _Kind, last: Ended, level: int) -> None:
+    def _write(self, key: tuple[str, str | None], kind: _FailureKind, last: Ended, level: int) -> None:
         error, place = key
         if error == _RETRY_AFTER and not kind.dead_lettered and not kind.dropped:
             level = logging.INFO  # the handler's wish, and no fault

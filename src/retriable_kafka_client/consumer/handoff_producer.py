@@ -23,7 +23,7 @@ from retriable_kafka_client.core.protocol import (
     Publication,
     Published,
 )
-from retriable_kafka_client.sending.chunked_sends import SINGLE, Groups, Limits, Parcel
+from retriable_kafka_client.sending.chunked_sends import SINGLE, BatchLimits, Groups, Parcel
 from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
 from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
 
@@ -56,7 +56,7 @@ class Sender:
         self,
         settings: Mapping[str, Any],
         clock: Callable[[], float],
-        limits: Limits,
+        limits: BatchLimits,
         ask: Ask | None = None,
     ) -> None:
         """``ask`` asks the brokers with another client: one that does not find them any more is replaced."""

@@ -15,7 +15,7 @@ from retriable_kafka_client.consumer.joined_record import JoinedRecord
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.chunks import Part
 from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Verdict
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.routing import Role, Routing
 from retriable_kafka_client.errors import Reject
 from retriable_kafka_client.message import Message, PlainRecord
@@ -87,7 +87,7 @@ class Intake:
 
     def read(
         self, assignment: Assignment, offsets: Sequence[int], raws: Sequence[Any]
-    ) -> list[Entry] | Batch:
+    ) -> list[Entry] | PlainBatch:
         """Make the entries of records of one partition, or a batch if all are plain.
 
         The loop spends most of its time here. `map` calls the client's accessors without the interpreter: half the cost.
@@ -103,7 +103,7 @@ class Intake:
                 sizes = [body + ENTRY_BYTES for body in bodies]
             else:
                 sizes = [body + len(key or b"") + ENTRY_BYTES for body, key in zip(bodies, keys, strict=True)]
-            return Batch(assignment, route, offsets, sizes, raws)
+            return PlainBatch(assignment, route, offsets, sizes, raws)
         entries: list[Entry] = []
         for offset, raw, body, key, headers in zip(offsets, raws, bodies, keys, all_headers, strict=True):
             held = body + len(key or b"") + ENTRY_BYTES

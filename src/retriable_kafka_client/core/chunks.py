@@ -18,7 +18,7 @@ from retriable_kafka_client.core.offset_set import OffsetSet
 from retriable_kafka_client.core.retry import REASON_INCOMPLETE, REASON_ORPHAN, REASON_TOO_LARGE
 
 if TYPE_CHECKING:
-    from retriable_kafka_client.core.lanes import Seat
+    from retriable_kafka_client.core.lanes import Reservation
     from retriable_kafka_client.core.partition import Assignment
 
 __all__ = ["Assembler", "Group", "GroupKey", "Joiner", "Lost", "Part", "Workshop", "key_of"]
@@ -149,7 +149,7 @@ class Assembler:
         "log_ms",
         "lost",
         "recalls",
-        "seats",
+        "reservations",
     )
 
     def __init__(self, shop: Workshop | None = None) -> None:
@@ -158,8 +158,8 @@ class Assembler:
         self.bytes = 0  # of all chunks that are held
         self.count = 0  # of them
         self.cut = OffsetSet()  # chunks that are incomplete, and not held by anybody
-        self.seats: dict[
-            GroupKey, Seat
+        self.reservations: dict[
+            GroupKey, Reservation
         ] = {}  # in order: the lanes' places of unfinished groups, also of cut ones
         self.begin: int | None = None  # the first offset that was delivered
         self.recalls = 0  # that were begun
@@ -209,7 +209,7 @@ class Assembler:
             self._keep(group, chunk.index, part, mono, wall_ms)
             return (_judged(held, DUPLICATE),)
         self._keep(group, chunk.index, part, mono, wall_ms)
-        known = len(group.parts) > 1 or key in self.seats or part.recalled or bool(self.cut)
+        known = len(group.parts) > 1 or key in self.reservations or part.recalled or bool(self.cut)
         if not known and self._is_orphan(part.offset, chunk.index):
             return self._give_up(key, group, REASON_ORPHAN)
         if group.body_bytes > self._shop.message_bytes:
@@ -316,7 +316,7 @@ class Assembler:
     def clear(self) -> None:
         """Forget everything."""
         self.groups.clear()
-        self.seats.clear()
+        self.reservations.clear()
         self.cut = OffsetSet()
         self.bytes = self.count = 0
 

@@ -27,7 +27,7 @@ from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.parking import Parking
 from retriable_kafka_client.core.partition import Assignment, Phase
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.runs import within
 from retriable_kafka_client.core.standstill import Holder, Standstills
 from retriable_kafka_client.core.suspects import Suspects
@@ -40,13 +40,13 @@ LEAST_POLL = 4  # records, however large
 class Engine:
     """See the module's docstring.
 
-    ``read`` makes an Entry of each opaque record, or a Batch of all if all are plain; it must not raise.
+    ``read`` makes an Entry of each opaque record, or a PlainBatch of all if all are plain; it must not raise.
     """
 
     def __init__(
         self,
         config: EngineConfig,
-        read: Callable[[Assignment, Sequence[int], Sequence[Any]], list[Entry] | Batch],
+        read: Callable[[Assignment, Sequence[int], Sequence[Any]], list[Entry] | PlainBatch],
         joiner: Joiner | None = None,
     ) -> None:
         self.counters = Counters()
@@ -395,7 +395,7 @@ class Engine:
             assignment.chunks.begin = offsets[0]
         wall_ms = math.floor(now.wall * 1000)
         taken = self._suspects.sift(assignment, taken, wall_ms)
-        if isinstance(taken, Batch):
+        if isinstance(taken, PlainBatch):
             assignment.take_in_batch(taken)
             size = taken.size
         else:
@@ -433,7 +433,7 @@ class Engine:
         offsets, raws = self._assembly.wanted(assignment, event)
         if offsets:
             read = self._read(assignment, offsets, raws)
-            taken = self._assembly.admit(assignment, read.entries() if isinstance(read, Batch) else read)
+            taken = self._assembly.admit(assignment, read.entries() if isinstance(read, PlainBatch) else read)
             self.counters.recalled += len(taken)
             assignment.take_in(taken, math.floor(now.wall * 1000), now.mono)
             self._assembly.trim(self._busy, self.waiting_bytes)
@@ -443,13 +443,14 @@ class Engine:
         """Give up what has waited for too long, and have read again what there is room for."""
         running = [a for a in self._busy if a.phase is Phase.RUNNING]
         if not any(
-            assignment.blocked or assignment.chunks or assignment.chunks.seats for assignment in running
+            assignment.blocked or assignment.chunks or assignment.chunks.reservations
+            for assignment in running
         ):
             return
         holds_up = any(assignment.paused for assignment in running)
         for assignment in running:
-            if assignment.chunks.seats and not assignment.chunks.cut:
-                assignment.drop_lost_seats()
+            if assignment.chunks.reservations and not assignment.chunks.cut:
+                assignment.drop_lost_reservations()
             if is_jammed(assignment, holds_up=holds_up):
                 assignment.admit_beyond_map()
                 self._notify(notices.map_overflow(assignment))

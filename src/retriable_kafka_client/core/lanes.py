@@ -13,12 +13,12 @@ from collections.abc import Iterator
 
 from retriable_kafka_client.core.entry import Entry
 
-__all__ = ["Lanes", "Seat"]
+__all__ = ["Lanes", "Reservation"]
 
 _WHOLE = b""  # the one lane of a partition that is handled in order as a whole
 
 
-class Seat:
+class Reservation:
     """The place of a message that is not whole yet: what stands behind it waits for it."""
 
     __slots__ = ("entry", "gone", "key", "offset")
@@ -33,13 +33,13 @@ class Seat:
 class Lanes:
     """See the module's docstring. A lane with one message costs one item of a dict."""
 
-    __slots__ = ("_behind", "_by_key", "_heads", "_seats", "bytes", "waiting")
+    __slots__ = ("_behind", "_by_key", "_heads", "_reserved", "bytes", "waiting")
 
     def __init__(self, *, by_key: bool) -> None:
         self._by_key = by_key  # else everything is one lane
         self._heads: dict[bytes, int] = {}  # each lane's head, by its offset
-        self._behind: dict[bytes, deque[Entry | Seat]] = {}  # what waits, in order; never an empty one
-        self._seats: dict[bytes, Seat] = {}  # the heads that are seats
+        self._behind: dict[bytes, deque[Entry | Reservation]] = {}  # what waits, in order; never an empty one
+        self._reserved: dict[bytes, Reservation] = {}  # the heads that are reservations
         self.waiting = 0  # messages behind a head
         self.bytes = 0  # of these
 
@@ -67,7 +67,7 @@ class Lanes:
     def is_head(self, entry: Entry) -> bool:
         """Whether it may be under way."""
         lane = self._lane(entry.key)
-        return lane is None or (self._heads.get(lane) == entry.offset and lane not in self._seats)
+        return lane is None or (self._heads.get(lane) == entry.offset and lane not in self._reserved)
 
     def longest(self) -> tuple[int, int, bytes | None] | None:
         """The lane with the most behind its head: the head's offset, how many, and the key, if there is one. O(lanes)."""
@@ -78,44 +78,46 @@ class Lanes:
 
     # Messages that come in pieces --------------------------------------------------------------------------------------
 
-    def reserve(self, key: bytes | None, offset: int) -> Seat:
+    def reserve(self, key: bytes | None, offset: int) -> Reservation:
         """Keep the place of a message of which the first piece has come."""
-        seat = Seat(key, offset)
+        reservation = Reservation(key, offset)
         lane = self._lane(key)
-        if lane is not None and self._enter(lane, seat):
-            self._seats[lane] = seat
-        return seat
+        if lane is not None and self._enter(lane, reservation):
+            self._reserved[lane] = reservation
+        return reservation
 
-    def fill(self, seat: Seat, entry: Entry) -> bool:
-        """The message is whole, and ``entry``, which has the seat's key and offset, takes its place; whether it may go."""
-        assert entry.key == seat.key and seat.entry is None
-        seat.offset = entry.offset  # a higher one if a chunk that had come twice is no longer in the log
-        lane = self._lane(seat.key)
+    def fill(self, reservation: Reservation, entry: Entry) -> bool:
+        """The message is whole: ``entry``, with the same key and offset, takes its place. Returns whether it may go."""
+        assert entry.key == reservation.key and reservation.entry is None
+        reservation.offset = (
+            entry.offset
+        )  # a higher one if a chunk that had come twice is no longer in the log
+        lane = self._lane(reservation.key)
         if lane is None:
             return True
-        if self._seats.get(lane) is seat:
-            del self._seats[lane]
+        if self._reserved.get(lane) is reservation:
+            del self._reserved[lane]
             self._heads[lane] = entry.offset
             return True
-        seat.entry = entry
+        reservation.entry = entry
         self.waiting += 1
         self.bytes += entry.size
         return False
 
-    def drop(self, seat: Seat) -> Entry | None:
+    def drop(self, reservation: Reservation) -> Entry | None:
         """The message will never be whole, and is complete: what may go now, if it stood before that."""
-        lane = self._lane(seat.key)
+        lane = self._lane(reservation.key)
         if lane is None:
             return None
-        if self._seats.get(lane) is seat:
-            del self._seats[lane]
+        if self._reserved.get(lane) is reservation:
+            del self._reserved[lane]
             return self._next(lane)
-        seat.gone = True
+        reservation.gone = True
         return None
 
     # Inside ------------------------------------------------------------------------------------------------------------
 
-    def _enter(self, lane: bytes, one: Entry | Seat) -> bool:
+    def _enter(self, lane: bytes, one: Entry | Reservation) -> bool:
         if lane not in self._heads:
             self._heads[lane] = one.offset
             return True
@@ -129,12 +131,12 @@ class Lanes:
             one = queue.popleft()
             if not queue:
                 del self._behind[lane]
-            if isinstance(one, Seat):
+            if isinstance(one, Reservation):
                 if one.gone:
                     continue
                 self._heads[lane] = one.offset
                 if one.entry is None:
-                    self._seats[lane] = one
+                    self._reserved[lane] = one
                     return None
                 one = one.entry
             self._heads[lane] = one.offset
@@ -148,21 +150,21 @@ class Lanes:
         """Forget everything."""
         self._heads.clear()
         self._behind.clear()
-        self._seats.clear()
+        self._reserved.clear()
         self.waiting = self.bytes = 0
 
     def _entries(self) -> Iterator[Entry]:
         for queue in self._behind.values():
             for one in queue:
-                entry = one.entry if isinstance(one, Seat) else one
+                entry = one.entry if isinstance(one, Reservation) else one
                 if entry is not None:
                     yield entry
 
     def validate(self) -> None:
         entries = list(self._entries())
         assert self.waiting == len(entries) and self.bytes == sum(entry.size for entry in entries)
-        assert self._behind.keys() <= self._heads.keys() and self._seats.keys() <= self._heads.keys()
-        assert all(self._heads[lane] == seat.offset for lane, seat in self._seats.items())
+        assert self._behind.keys() <= self._heads.keys() and self._reserved.keys() <= self._heads.keys()
+        assert all(self._heads[lane] == reservation.offset for lane, reservation in self._reserved.items())
         for lane, queue in self._behind.items():
             offsets = [self._heads[lane], *[one.offset for one in queue]]
             assert queue and len(offsets) == len(set(offsets)), (lane, offsets)

@@ -15,7 +15,7 @@ from retriable_kafka_client.core.entry import GONE, PART, Entry, Verdict
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.protocol import Place, Progress, Restored
 from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
 from retriable_kafka_client.core.runs import runs_of
@@ -28,7 +28,9 @@ __all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase"]
 YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
 LEAST_MAP_UNITS = 100  # with less room than this for its map, a partition goes without
 HEADS = 4  # polls that may be read again from their beginning
-MOST_SEATS = 2_000  # unfinished chunk groups that may keep a place, in order: cut ones cost memory there
+MOST_RESERVATIONS = (
+    2_000  # unfinished chunk groups that may keep a place, in order: cut ones cost memory there
+)
 NO_MAP = 2**31  # a budget that holds nothing up
 
 
@@ -120,7 +122,7 @@ class Assignment:
         self.budget_units = budget_units  # of the offset map
         self._least_units = least_units  # with a smaller budget there is no map
         self.ready: deque[Entry] = deque()  # may be handed out as soon as there is room
-        self.batches: deque[Batch] = deque()  # likewise; only while `ready` and `blocked` are empty
+        self.batches: deque[PlainBatch] = deque()  # likewise; only while `ready` and `blocked` are empty
         self.blocked: deque[Entry] = deque()  # ready, but above what the offset map can hold
         self.blocked_at = 0  # the frontier when `blocked` was last sorted out
         self.due: deque[Entry] = deque()  # had to wait for its time, which has come
@@ -328,7 +330,7 @@ class Assignment:
             fresh += self.tracker.register(first, stop)
         return fresh
 
-    def take_in_batch(self, batch: Batch) -> None:
+    def take_in_batch(self, batch: PlainBatch) -> None:
         """Take in fresh messages that may run at once and in any order."""
         self.active_bytes += batch.size
         if self.ready or self.blocked:
@@ -371,8 +373,8 @@ class Assignment:
     def _assemble(self, part: Part, wall_ms: int, mono: float) -> None:
         chunks, key = self.chunks, key_of(part)
         released = chunks.take(self, part, wall_ms, mono)
-        if self.lanes is not None and key in chunks.groups and key not in chunks.seats:
-            chunks.seats[key] = self.lanes.reserve(part.key, part.offset)
+        if self.lanes is not None and key in chunks.groups and key not in chunks.reservations:
+            chunks.reservations[key] = self.lanes.reserve(part.key, part.offset)
         self._let_go(key, released, wall_ms)
 
     def give_up_expired(self, wall_ms: int, mono: float, log_ms: int, *, first_only: bool = False) -> None:
@@ -392,32 +394,32 @@ class Assignment:
             return
         if self.mark is not None:
             self.mark(released, wall_ms)
-        seat = self.chunks.seats.pop(key, None) if key not in self.chunks.groups else None
+        reservation = self.chunks.reservations.pop(key, None) if key not in self.chunks.groups else None
         for entry in released:
             self.beside += len(entry.others)
             due_ms = entry.not_before_ms
             if due_ms is not None:
                 _refuse_far_off(entry, due_ms, wall_ms)
-            if seat is not None and not isinstance(entry, Part):
+            if reservation is not None and not isinstance(entry, Part):
                 assert self.lanes is not None
-                entry.key = seat.key  # who names another key in a later chunk changes nothing
-                if not self.lanes.fill(seat, entry):
+                entry.key = reservation.key  # who names another key in a later chunk changes nothing
+                if not self.lanes.fill(reservation, entry):
                     return
             if entry.verdict is None and due_ms is not None and due_ms > wall_ms:
                 self.waiting.push(entry)
             else:
                 self.enqueue(entry)
-        if seat is not None and isinstance(released[0], Part):
+        if reservation is not None and isinstance(released[0], Part):
             assert self.lanes is not None
-            following = self.lanes.drop(seat)
+            following = self.lanes.drop(reservation)
             if following is not None:
                 self.enqueue(following)
 
-    def drop_lost_seats(self) -> None:
+    def drop_lost_reservations(self) -> None:
         """Nothing is cut: a message whose chunks are not held either has gone from the log, and nobody waits for it."""
-        for key in [key for key in self.chunks.seats if key not in self.chunks.groups]:
+        for key in [key for key in self.chunks.reservations if key not in self.chunks.groups]:
             assert self.lanes is not None
-            following = self.lanes.drop(self.chunks.seats.pop(key))
+            following = self.lanes.drop(self.chunks.reservations.pop(key))
             if following is not None:
                 self.enqueue(following)
 
@@ -432,7 +434,7 @@ class Assignment:
         ``active`` and ``waiting`` are the bytes of all partitions: each kind has a ``share`` of its own, so that what
         waits for its time cannot starve what is at hand. ``squeezed``: what a large chunk group takes of the active's.
         """
-        if active >= share - squeezed or self.has_many_seats:
+        if active >= share - squeezed or self.has_many_reservations:
             return True
         # What stands behind a message that is not whole goes on only when its other chunks are read: the bytes alone count.
         if (self.held >= window or self.messages >= 2 * window) and not self.waits_for_chunks:
@@ -459,7 +461,7 @@ class Assignment:
         """Whether something may be handed out as soon as there is room."""
         return bool(self.ready or self.batches)
 
-    def take_batch(self, room: int) -> Batch | None:
+    def take_batch(self, room: int) -> PlainBatch | None:
         """Remove and return up to ``room`` messages of one batch, if the offset map can hold all that has come."""
         if not self.batches:
             return None
@@ -596,9 +598,9 @@ class Assignment:
         self.tracker.admit_beyond(min(entry.last for entry in self.blocked) + 1)
 
     @property
-    def has_many_seats(self) -> bool:
+    def has_many_reservations(self) -> bool:
         """In order: whether so many messages are not whole that no further ones may begin."""
-        return len(self.chunks.seats) >= MOST_SEATS
+        return len(self.chunks.reservations) >= MOST_RESERVATIONS
 
     @property
     def waits_for_chunks(self) -> bool:
@@ -614,7 +616,7 @@ class Assignment:
             or self.blocked
             or self.solos
         )
-        return self.has_many_seats or (not under_way and not len(self.waiting))
+        return self.has_many_reservations or (not under_way and not len(self.waiting))
 
     def progress(self, besides: Collection[int] = ()) -> Progress | None:
         """What a commit should say now; None when there is nothing to say. Marks the progress as on its way.

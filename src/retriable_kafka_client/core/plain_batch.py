@@ -16,11 +16,11 @@ from retriable_kafka_client.wire.headers import PLAIN
 if TYPE_CHECKING:
     from retriable_kafka_client.core.partition import Assignment
 
-__all__ = ["Batch", "Succeeded"]
+__all__ = ["PlainBatch", "Succeeded"]
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
+class PlainBatch:
     """Messages of one assignment and one Topic entry, in log order; at least one."""
 
     assignment: Assignment
@@ -37,9 +37,9 @@ class Batch:
         """Bytes of all."""
         return sum(self.sizes)
 
-    def part(self, first: int, stop: int) -> Batch:
+    def part(self, first: int, stop: int) -> PlainBatch:
         """Some of them, by index."""
-        return Batch(
+        return PlainBatch(
             self.assignment,
             self.route,
             self.offsets[first:stop],

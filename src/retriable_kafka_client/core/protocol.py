@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.plain_batch import Batch, Succeeded
+from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.events import Event
 from retriable_kafka_client.wire.headers import Marks
@@ -367,7 +367,7 @@ class Run:
 class RunBatch:
     """Hand these to the workers."""
 
-    batch: Batch
+    batch: PlainBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from retriable_kafka_client.core.entry import STUCK, Entry
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.protocol import Place, Suspect
 
 __all__ = ["Suspects"]
@@ -56,11 +56,13 @@ class Suspects:
                 if key[1] != assignment.uid or (position is not None and key[2] < position):
                     self._forget(key)
 
-    def sift(self, assignment: Assignment, taken: list[Entry] | Batch, now_ms: int) -> list[Entry] | Batch:
+    def sift(
+        self, assignment: Assignment, taken: list[Entry] | PlainBatch, now_ms: int
+    ) -> list[Entry] | PlainBatch:
         """Mark those that are known, of what has arrived. One look for each poll where none is."""
         if assignment.place not in self._places:
             return taken
-        entries = taken.entries() if isinstance(taken, Batch) else taken
+        entries = taken.entries() if isinstance(taken, PlainBatch) else taken
         self.mark(entries, now_ms)
         return entries
 

@@ -19,7 +19,7 @@ from retriable_kafka_client.sending.sources import Source, Unreadable
 from retriable_kafka_client.sending.splitting import Plan, plan
 from retriable_kafka_client.wire.headers import CHUNK_HEADERS, Chunk, Marks, write_marks
 
-__all__ = ["SINGLE", "Groups", "Limits", "Parcel", "Report"]
+__all__ = ["SINGLE", "BatchLimits", "DeliveryReport", "Groups", "Parcel"]
 
 SINGLE = {"batch.num.messages": 1, "linger.ms": 0}  # the client's settings
 _FEW = 8  # records of one topic that are always let into the client
@@ -29,7 +29,7 @@ _ACTIVE = 8  # messages of one topic at a time: one waits for its partition, the
 Pair = tuple[str, str | bytes | None]
 
 
-class Limits(Protocol):
+class BatchLimits(Protocol):
     """What topics take; see TopicLimits."""
 
     def limit(self, topic: str) -> int | None: ...
@@ -38,7 +38,7 @@ class Limits(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class DeliveryReport:
     """Where a message's first record stands; what Delivery reads of a client's own report, without the payload."""
 
     where: tuple[str, int, int]
@@ -94,7 +94,7 @@ class _Sending:
         self.acknowledged = 0
         self.digest = hashlib.sha256()
         self.body: bytes | None = None  # read, not yet in the client
-        self.report: Report | None = None
+        self.report: DeliveryReport | None = None
         self.error: KafkaError | None = None
 
 
@@ -119,7 +119,7 @@ class Groups:
     """
 
     def __init__(
-        self, client: Callable[[], Producer], limits: Limits, *, client_limit: int, budget: int
+        self, client: Callable[[], Producer], limits: BatchLimits, *, client_limit: int, budget: int
     ) -> None:
         self._client = client
         self._limits = limits
@@ -259,7 +259,7 @@ class Groups:
         if sending.partition < 0:
             sending.partition = message.partition()
             where = (message.topic(), message.partition(), message.offset())
-            sending.report = Report(where, message.timestamp())
+            sending.report = DeliveryReport(where, message.timestamp())
         self._look(line, sending)
 
     def _failed(self, line: _Line, sending: _Sending, error: KafkaError) -> None:

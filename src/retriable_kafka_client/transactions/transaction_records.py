@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable
 from retriable_kafka_client.brokers.writable import TOPIC_CODES
 from retriable_kafka_client.core.protocol import HandOff, Publication, Transact
-from retriable_kafka_client.sending.chunked_sends import Groups, Limits, Parcel
+from retriable_kafka_client.sending.chunked_sends import BatchLimits, Groups, Parcel
 from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
 from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
 
@@ -54,7 +54,7 @@ class _Letter:
 class Cargo:
     """What one Transact sends, over all its tries. One thread calls it."""
 
-    def __init__(self, transact: Transact, limits: Limits, wall: float) -> None:
+    def __init__(self, transact: Transact, limits: BatchLimits, wall: float) -> None:
         self._limits = limits
         self._try = 0  # reports of an earlier one count for nothing
         self._left = 0

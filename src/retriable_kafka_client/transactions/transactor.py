@@ -30,7 +30,7 @@ from retriable_kafka_client.core.exactly_once import has_landed
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
-from retriable_kafka_client.sending.chunked_sends import SINGLE, Limits
+from retriable_kafka_client.sending.chunked_sends import SINGLE, BatchLimits
 from retriable_kafka_client.transactions.transaction_records import Cargo
 from retriable_kafka_client.transactions.transactional_producer import TransactionalClient, reason_of
 
@@ -80,7 +80,7 @@ class _Means:
     settings: Mapping[str, Any]
     longer: Callable[[float], Mapping[str, Any]]  # settings for transactions that may take so many seconds
     offsets: GroupOffsets
-    limits: Limits
+    limits: BatchLimits
     admin: Callable[[], AdminClient]
     wake: Callable[[], None]
     clock: Callable[[], float]
@@ -95,7 +95,7 @@ class Transactor:
         group: str,
         *,
         offsets: GroupOffsets,
-        limits: Limits,
+        limits: BatchLimits,
         admin: Callable[[], AdminClient],
         wake: Callable[[], None],
         clock: Callable[[], float] = time.time,

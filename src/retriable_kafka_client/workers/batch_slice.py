@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.plain_batch import Batch, Succeeded
+from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.user_functions.contexts import base_context
 from retriable_kafka_client.user_functions.results import refuse_unfinished
@@ -19,7 +19,7 @@ from retriable_kafka_client.workers.job import (
     failed,
     sent_bytes,
 )
-from retriable_kafka_client.workers.runner import Harvest, Report, Slice
+from retriable_kafka_client.workers.runner import Harvest, Slice, SliceReport
 
 __all__ = ["BatchSlice"]
 
@@ -35,7 +35,7 @@ class BatchSlice(Slice):
 
     __slots__ = ("_batch", "_count", "_current", "_gathered", "_noted", "_pending", "_spec")
 
-    def __init__(self, spec: HandlerSpec, batch: Batch) -> None:
+    def __init__(self, spec: HandlerSpec, batch: PlainBatch) -> None:
         super().__init__()
         self._spec = spec
         self._pending: list[Any] = list(
@@ -48,7 +48,7 @@ class BatchSlice(Slice):
         self._noted: list[tuple[int, Entry, Outcome]] = []
         self._gathered = 0  # of _count
 
-    def run(self) -> Report:
+    def run(self) -> SliceReport:
         """Work it off. In the worker thread."""
         cpu = time.thread_time()
         self.started = started = time.monotonic()
@@ -81,7 +81,7 @@ class BatchSlice(Slice):
             if sent > ENOUGH_BYTES:
                 break
         self._current = None
-        return Report(time.monotonic() - started, time.thread_time() - cpu)
+        return SliceReport(time.monotonic() - started, time.thread_time() - cpu)
 
     def _note(self, index: int, raw: Any, outcome: Outcome) -> None:
         self._noted.append((index, self._entry(index, raw), outcome))

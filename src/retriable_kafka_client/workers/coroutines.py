@@ -16,7 +16,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.message import Message
@@ -287,7 +287,7 @@ class AsyncRunner:
         (self._urgent if urgent else self._ready).extend(entries)
         self._poke()
 
-    def push_batch(self, batch: Batch) -> None:
+    def push_batch(self, batch: PlainBatch) -> None:
         """See Runner."""
         self.push(batch.entries())
 

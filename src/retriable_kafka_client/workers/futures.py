@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.plain_batch import Batch
+from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.user_functions.contexts import base_context
 from retriable_kafka_client.user_functions.results import refuse_unfinished
@@ -35,7 +35,7 @@ from retriable_kafka_client.workers.job import (
     run,
     sent_bytes,
 )
-from retriable_kafka_client.workers.runner import Harvest, Report, Slice, SliceRunner
+from retriable_kafka_client.workers.runner import Harvest, Slice, SliceReport, SliceRunner
 from retriable_kafka_client.workers.threads import DaemonThreads
 
 __all__ = ["FuturesRunner"]
@@ -89,7 +89,7 @@ class _LocalSlice(Slice):
         # The last ones gathered, of either list. Until the worker takes the next one, what it ended last is `_current`.
         self._gathered: tuple[Entry | None, Entry | None] = (None, None)
 
-    def run(self) -> Report:
+    def run(self) -> SliceReport:
         """Work the slice off. In the worker thread."""
         cpu = time.thread_time()
         self.started = started = time.monotonic()
@@ -122,7 +122,7 @@ class _LocalSlice(Slice):
                 else:
                     done(entry)
         self._current = None
-        return Report(time.monotonic() - started, time.thread_time() - cpu)
+        return SliceReport(time.monotonic() - started, time.thread_time() - cpu)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Claim everything and become plain. More than once with the same result: clusters try several
@@ -142,7 +142,7 @@ class _LocalSlice(Slice):
                 break
         return claimed
 
-    def settle(self, report: Report) -> None:
+    def settle(self, report: SliceReport) -> None:
         """Note what a worker process reported."""
         if self._crossed is not None:
             crossed, self._crossed = self._crossed, None
@@ -220,7 +220,7 @@ class _RemoteSlice:
         self._pickled_spec = pickled_spec
         self._items = items
 
-    def run(self) -> Report:
+    def run(self) -> SliceReport:
         started = time.monotonic()
         spec = load(self._pickled_spec)
         outcomes = []
@@ -233,10 +233,10 @@ class _RemoteSlice:
                 sent += sent_bytes(outcome)
                 if sent > ENOUGH_BYTES:
                     break
-        return Report(time.monotonic() - started, 0.0, ran, tuple(outcomes))
+        return SliceReport(time.monotonic() - started, 0.0, ran, tuple(outcomes))
 
 
-def _work(part: _LocalSlice | BatchSlice | _RemoteSlice) -> Report:
+def _work(part: _LocalSlice | BatchSlice | _RemoteSlice) -> SliceReport:
     return part.run()
 
 
@@ -289,7 +289,7 @@ class FuturesRunner(SliceRunner):
     def _cut(self, entries: list[Entry]) -> Slice:
         return _LocalSlice(self.spec, self._crossing, entries)
 
-    def _cut_batch(self, batch: Batch) -> Slice:
+    def _cut_batch(self, batch: PlainBatch) -> Slice:
         return BatchSlice(self.spec, batch) if self._takes_batches else super()._cut_batch(batch)
 
     def _launch(self, part: Slice) -> None:
@@ -303,7 +303,7 @@ class FuturesRunner(SliceRunner):
         self._single = self.spec.timeout is not None
         return self._pickled()
 
-    def _ended(self, part: _LocalSlice | BatchSlice, future: Future[Report]) -> None:
+    def _ended(self, part: _LocalSlice | BatchSlice, future: Future[SliceReport]) -> None:
         if isinstance(part, _LocalSlice):
             part.begun = bool  # the future and the slice are not to keep each other
         if future.cancelled():

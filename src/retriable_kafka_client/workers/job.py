@@ -142,7 +142,7 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
 
 def is_async(function: Callable[..., object]) -> bool:
     """Whether a call of it is known to return before its body runs, to be awaited."""
-    return _kind(function) in (_Kind.ASYNC, _Kind.ASYNC_GENERATOR)
+    return _kind(function) in (_CallKind.ASYNC, _CallKind.ASYNC_GENERATOR)
 
 
 def check_sync(
@@ -157,11 +157,11 @@ def check_sync(
     that runs what it wraps itself, as with ``asyncio.run``, passes.
     """
     kind = _kind(handler)
-    if kind is _Kind.GENERATOR:
+    if kind is _CallKind.GENERATOR:
         raise ConfigError(
             field, handler, "a function without `yield`: calling a generator function runs nothing"
         )
-    if kind is not _Kind.PLAIN:
+    if kind is not _CallKind.PLAIN:
         raise ConfigError(field, handler, remedy)
 
 
@@ -174,7 +174,7 @@ def check_async(handler: Callable[..., object]) -> None:
     and a plain return value from it counts as success: its work is done.
     """
     kind = _kind(handler)
-    if kind in (_Kind.GENERATOR, _Kind.ASYNC_GENERATOR):
+    if kind in (_CallKind.GENERATOR, _CallKind.ASYNC_GENERATOR):
         raise ConfigError(
             "Consumer.handler", handler, "an `async def` function without `yield`: nobody iterates over it"
         )
@@ -185,7 +185,7 @@ def check_async(handler: Callable[..., object]) -> None:
         raise ConfigError("Consumer.handler", handler, "an `async def` function with AsyncExecutor")
 
 
-class _Kind(Enum):
+class _CallKind(Enum):
     """What a call of a function returns."""
 
     PLAIN = 0
@@ -219,20 +219,20 @@ _RUNS = frozenset(
 )
 
 
-def _kind(function: Any) -> _Kind:
+def _kind(function: Any) -> _CallKind:
     for _ in range(_MOST_WRAPPERS):
         plain = _plain(function)
         if inspect.isasyncgenfunction(plain):
-            return _Kind.ASYNC_GENERATOR
+            return _CallKind.ASYNC_GENERATOR
         if inspect.iscoroutinefunction(plain):
-            return _Kind.ASYNC
+            return _CallKind.ASYNC
         if inspect.isgeneratorfunction(plain):
-            return _Kind.GENERATOR
+            return _CallKind.GENERATOR
         inner = _wrapped(plain) or _wrapped(function)
         if inner is None or _runs_it(plain):
             break
         function = inner
-    return _Kind.PLAIN
+    return _CallKind.PLAIN
 
 
 def _wrapped(function: Any) -> Any:

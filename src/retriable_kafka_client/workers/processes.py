@@ -21,7 +21,7 @@ from retriable_kafka_client.wire.checks import integer
 from retriable_kafka_client.workers import worker_main as child
 from retriable_kafka_client.workers.job import HandlerSpec, Outcome, check_sync, dump, item_of
 from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
-from retriable_kafka_client.workers.worker_process import MAIN_GUARD, Seat, WorkerEnded
+from retriable_kafka_client.workers.worker_process import MAIN_GUARD, WorkerEnded, WorkerProcess
 
 __all__ = ["Pool", "ProcessExecutor", "ProcessRunner"]
 
@@ -70,7 +70,7 @@ class Job(ABC):
     """Something for one worker to do. Its last call is ``run`` that returns, ``abandoned`` or ``refused``."""
 
     @abstractmethod
-    def run(self, seat: Seat) -> None:
+    def run(self, process: WorkerProcess) -> None:
         """Do it on the worker. Raises WorkerEnded. In the worker's keeper thread."""
 
     @abstractmethod
@@ -93,7 +93,7 @@ class Pool:
         self._initializer = initializer
         self._lock = threading.Lock()  # covers the seven below
         self._keepers: list[threading.Thread] = []
-        self._seats: set[Seat] = set()
+        self._processes: set[WorkerProcess] = set()
         self._runners: list[ProcessRunner] = []
         self._failure: BaseException | None = None
         self._closed = False
@@ -158,13 +158,13 @@ class Pool:
             return
         with self._lock:
             self._closed = self._killed = True
-            for seat in self._seats:
-                seat.kill()
+            for process in self._processes:
+                process.kill()
 
     def disown(self) -> None:
         """This is a forked child: the workers are the parent's."""
-        for seat in self._seats:
-            seat.disown()
+        for process in self._processes:
+            process.disown()
 
     def _check(self) -> None:
         if self._failure is not None:
@@ -208,10 +208,10 @@ class Pool:
         reason: WorkerEnded | None = None
         while futile < _FUTILE:
             try:
-                with self._seat() as seat:
-                    while (job := self._next(seat)) is not None:
+                with self._process() as process:
+                    while (job := self._next(process)) is not None:
                         try:
-                            job.run(seat)
+                            job.run(process)
                         except WorkerEnded as ended:
                             if job.abandoned(ended):
                                 futile = -1  # it was the job, not the start
@@ -227,32 +227,32 @@ class Pool:
         self._break(BrokenExecutor(f"the ProcessExecutor cannot go on: {reason}"))
 
     @contextmanager
-    def _seat(self) -> Iterator[Seat]:
+    def _process(self) -> Iterator[WorkerProcess]:
         """A worker that is ready; ended on leaving. Raises WorkerEnded."""
         try:
-            seat = Seat(self._initializer)
+            process = WorkerProcess(self._initializer)
         except Exception as error:
             raise WorkerEnded(
                 f"a worker process could not be started: {type(error).__name__}: {error}"
             ) from error
         with self._lock:
-            self._seats.add(seat)
+            self._processes.add(process)
             if self._killed:
-                seat.kill()
+                process.kill()
         try:
-            seat.await_ready()
-            yield seat
+            process.await_ready()
+            yield process
         finally:
             with self._lock:
-                self._seats.discard(seat)
-            seat.end()
+                self._processes.discard(process)
+            process.end()
 
-    def _next(self, seat: Seat) -> Job | None:
+    def _next(self, process: WorkerProcess) -> Job | None:
         while True:
             try:
                 return self._jobs.get(timeout=_IDLE_SECONDS)
             except Empty:
-                seat.check()
+                process.check()
 
 
 _pools: weakref.WeakSet[Pool] = weakref.WeakSet()
@@ -282,7 +282,7 @@ class _CallJob(Job):
         self._future = future
         self._call = call
 
-    def run(self, seat: Seat) -> None:
+    def run(self, process: WorkerProcess) -> None:
         if not self._future.set_running_or_notify_cancel():
             return
         try:
@@ -290,8 +290,8 @@ class _CallJob(Job):
         except BaseException as error:  # noqa: BLE001 - whatever a foreign __reduce__ raises
             self._future.set_exception(error)
             return
-        seat.send(order)
-        reply = seat.receive()
+        process.send(order)
+        reply = process.receive()
         try:
             value = pickle.loads(reply.pickled)  # noqa: S301 - from our own worker
         except BaseException as error:  # noqa: BLE001 - whatever a foreign class raises
@@ -320,7 +320,7 @@ class _ProcessSlice(Slice, Job):
         self._pickled_spec = pickled_spec
         self._guard = threading.Lock()  # covers all below; taken inside the runner's lock, never around it
         self._entries = entries  # what is taken back is cut off its end
-        self._seat: Seat | None = None  # the worker has it
+        self._process: WorkerProcess | None = None  # the worker has it
         self._claimed = 0  # begun, and ended, when the worker was through with it
         self._done = 0
         self._gathered = 0
@@ -332,24 +332,24 @@ class _ProcessSlice(Slice, Job):
 
     # Job, in the keeper's thread
 
-    def run(self, seat: Seat) -> None:
+    def run(self, process: WorkerProcess) -> None:
         with self._guard:
             self.started = time.monotonic()
             entries = self._entries.copy()
-            seat.begin(len(entries))
-            self._seat = seat
+            process.begin(len(entries))
+            self._process = process
         if not entries:  # all taken back while it was queued
-            self._leave(seat)
+            self._leave(process)
             self._runner.settle(self, seconds=0.0)
             return
-        seat.send(child.Batch(self._pickled_spec, [item_of(entry) for entry in entries]))
-        reply = seat.receive()
+        process.send(child.RunSlice(self._pickled_spec, [item_of(entry) for entry in entries]))
+        reply = process.receive()
         while isinstance(reply, child.Told):
             with self._guard:
                 self._told[reply.index] = reply.outcome
                 self._received += 1
-            reply = seat.receive()
-        self._leave(seat)
+            reply = process.receive()
+        self._leave(process)
         if isinstance(reply, child.Unloadable):
             self._runner.fail(
                 ConfigError(
@@ -364,10 +364,10 @@ class _ProcessSlice(Slice, Job):
 
     def abandoned(self, ended: WorkerEnded) -> bool:  # noqa: ARG002 - to the slice they are all the same
         with self._guard:
-            seat, started = self._seat, self.started
-            assert seat is not None
+            process, started = self._process, self.started
+            assert process is not None
             assert started is not None
-        lost = self._leave(seat)
+        lost = self._leave(process)
         died, killed = ([], lost) if self._killed else (lost, [])
         self._runner.settle(self, seconds=time.monotonic() - started, died=died, killed=killed)
         return self._claimed > 0
@@ -375,11 +375,11 @@ class _ProcessSlice(Slice, Job):
     def refused(self, error: BaseException) -> None:
         self._runner.fail(error, self)
 
-    def _leave(self, seat: Seat) -> list[Entry]:
+    def _leave(self, process: WorkerProcess) -> list[Entry]:
         """The worker is through with the slice, or gone: note how far it came; returns what is in doubt."""
         with self._guard:
-            self._seat = None
-            self._claimed, self._done = seat.claimed, seat.done
+            self._process = None
+            self._claimed, self._done = process.claimed, process.done
             if self._done < self._claimed and self._done in self._told:
                 self._done += 1  # it died between saying so and counting it
             return self._entries[self._done : self._claimed]
@@ -388,7 +388,7 @@ class _ProcessSlice(Slice, Job):
 
     def take_back(self) -> list[Entry]:
         with self._guard:
-            claimed = self._claimed if self._seat is None else self._seat.recall()
+            claimed = self._claimed if self._process is None else self._process.recall()
             if claimed is None:
                 return []
             taken = self._entries[claimed:]
@@ -399,9 +399,9 @@ class _ProcessSlice(Slice, Job):
     def gather(self, harvest: Harvest) -> int:
         with self._guard:
             done = self._done
-            if self._seat is not None:
-                done = self._seat.done
-                if self._seat.told > self._received:
+            if self._process is not None:
+                done = self._process.done
+                if self._process.told > self._received:
                     return self._gathered  # an outcome is still in the pipe: which one is not known
             for index in range(self._gathered, done):
                 harvest.note(self._entries[index], self._told.pop(index, None))
@@ -410,31 +410,31 @@ class _ProcessSlice(Slice, Job):
 
     def expire(self, now: float, timeout: float) -> Entry | None:
         with self._guard:
-            seat = self._seat  # while the guard is held it can be given nothing else to do
-            if seat is None or self._killed:
+            process = self._process  # while the guard is held it can be given nothing else to do
+            if process is None or self._killed:
                 return None
-            done = seat.done
-            running = done if seat.claimed > done else None
+            done = process.done
+            running = done if process.claimed > done else None
             if running != self._seen:
                 self._seen, self._seen_at = running, now
             elif running is not None and now - self._seen_at >= timeout:
                 # It may be through in this very moment; then it must not have begun the next one.
-                claimed = seat.recall()
-                if claimed == running + 1 and seat.done == running:
+                claimed = process.recall()
+                if claimed == running + 1 and process.done == running:
                     self._killed = True
-                    seat.kill()
+                    process.kill()
         return None
 
     def pending(self) -> int:
         with self._guard:
-            return len(self._entries) - (self._claimed if self._seat is None else self._seat.claimed)
+            return len(self._entries) - (self._claimed if self._process is None else self._process.claimed)
 
     def busy(self) -> tuple[Entry, ...]:
         with self._guard:
-            if self._seat is None:
+            if self._process is None:
                 return ()
-            done = self._seat.done
-            return tuple(self._entries[done : self._seat.claimed])
+            done = self._process.done
+            return tuple(self._entries[done : self._process.claimed])
 
 
 class ProcessRunner(SliceRunner):

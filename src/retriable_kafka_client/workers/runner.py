@@ -12,13 +12,13 @@ from operator import attrgetter
 from typing import Protocol
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.plain_batch import Batch, Succeeded
+from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.wire.outbox import Output, size_of
 from retriable_kafka_client.workers.job import HandlerSpec, Outcome, timed_out
 from retriable_kafka_client.workers.pace import Pace
 
-__all__ = ["UNTAKEN_BYTES", "Harvest", "Report", "Runner", "Running", "Slice", "SliceRunner"]
+__all__ = ["UNTAKEN_BYTES", "Harvest", "Runner", "Running", "Slice", "SliceReport", "SliceRunner"]
 
 ALONE = attrgetter("alone")
 UNTAKEN_BYTES = 4_000_000  # sent by handlers, and not taken by the loop yet: above it nothing starts
@@ -26,7 +26,7 @@ OVERDUE_SECONDS = 0.010  # a slice older than this gives back what it has not st
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class SliceReport:
     """What a worker says of a slice."""
 
     seconds: float
@@ -98,7 +98,7 @@ class Runner(Protocol):
     def push(self, entries: Sequence[Entry], *, urgent: bool = False) -> None:
         """Hand over ready entries; they start in this order, ``urgent`` ones before the others. Never blocks or raises."""
 
-    def push_batch(self, batch: Batch) -> None:
+    def push_batch(self, batch: PlainBatch) -> None:
         """Hand over a batch; what succeeded of it may come back as ``succeeded``, everything else as entries."""
 
     def withdraw(self, which: Callable[[Entry], bool]) -> list[Entry]:
@@ -180,7 +180,7 @@ class SliceRunner(ABC):
         self._lock = threading.Lock()
         self._ready: deque[Entry] = deque()
         self._urgent: deque[Entry] = deque()  # goes first
-        self._batches: deque[Batch] = deque()  # takes turns with `_ready`
+        self._batches: deque[PlainBatch] = deque()  # takes turns with `_ready`
         self._batch_next = False
         self._out: dict[Slice, None] = {}  # with the pool; in the order of their launch
         self._overdue = 0  # of _out
@@ -206,7 +206,7 @@ class SliceRunner(ABC):
     def _cut(self, entries: list[Entry]) -> Slice:
         """Make a slice. The lock is held."""
 
-    def _cut_batch(self, batch: Batch) -> Slice:
+    def _cut_batch(self, batch: PlainBatch) -> Slice:
         """Likewise of a batch. The lock is held."""
         return self._cut(batch.entries())
 
@@ -309,7 +309,7 @@ class SliceRunner(ABC):
             del entries[first:]
         return self._cut(entries)
 
-    def _next_of(self, batches: deque[Batch]) -> Batch:
+    def _next_of(self, batches: deque[PlainBatch]) -> PlainBatch:
         batch = batches.popleft()
         count = 1 if self._single else self._pace.length(len(batch) + sum(map(len, batches)))
         if count >= len(batch):
@@ -325,7 +325,7 @@ class SliceRunner(ABC):
             (self._urgent if urgent else self._ready).extend(entries)
         self._pump()
 
-    def push_batch(self, batch: Batch) -> None:
+    def push_batch(self, batch: PlainBatch) -> None:
         """See Runner."""
         with self._lock:
             self._batches.append(batch)

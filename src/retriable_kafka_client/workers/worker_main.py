@@ -31,14 +31,14 @@ from retriable_kafka_client.workers.job import (
 
 __all__ = [
     "PROCESS_NAME",
-    "Batch",
     "Board",
     "Call",
-    "Finished",
     "InitializerFailed",
     "Raised",
     "Ready",
     "Returned",
+    "RunSlice",
+    "SliceFinished",
     "Told",
     "Unloadable",
     "being_imported_by_worker",
@@ -70,8 +70,8 @@ class Board:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Work a slice off. Answered by Told … Finished, or by Unloadable."""
+class RunSlice:
+    """Work a slice off. Answered by Told … SliceFinished, or by Unloadable."""
 
     pickled_spec: bytes
     items: list[Item]
@@ -108,7 +108,7 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class SliceFinished:
     """The batch is worked off, up to LIMIT, or so far that enough has been sent: see ENOUGH_BYTES."""
 
     seconds: float
@@ -158,7 +158,7 @@ def serve(connection: Connection, lock: Lock, board: Any, initializer: Callable[
         connection.send(Ready())
         while True:
             order = connection.recv()
-            if isinstance(order, Batch):
+            if isinstance(order, RunSlice):
                 _work_off(order, connection, lock, board)
             else:
                 connection.send(_called(order))
@@ -201,7 +201,7 @@ def _print_without_text(error: BaseException) -> None:
     sys.stderr.flush()
 
 
-def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> None:
+def _work_off(batch: RunSlice, connection: Connection, lock: Lock, board: Any) -> None:
     started = time.monotonic()
     try:
         spec: HandlerSpec = load(batch.pickled_spec)
@@ -223,7 +223,7 @@ def _work_off(batch: Batch, connection: Connection, lock: Lock, board: Any) -> N
         sent += sent_bytes(outcome)
         if sent > ENOUGH_BYTES:
             break
-    connection.send(Finished(time.monotonic() - started))
+    connection.send(SliceFinished(time.monotonic() - started))
 
 
 def _called(call: Call) -> Returned | Raised:

@@ -10,7 +10,7 @@ from typing import Any
 
 from retriable_kafka_client.workers.worker_main import PROCESS_NAME, Board, InitializerFailed, serve
 
-__all__ = ["MAIN_GUARD", "Seat", "WorkerEnded"]
+__all__ = ["MAIN_GUARD", "WorkerEnded", "WorkerProcess"]
 
 _LOOK_SECONDS = 1.0  # how often to ask for the process itself, should others hold its pipes open
 _GRACE_SECONDS = 5.0  # for a worker that was told to end
@@ -30,7 +30,7 @@ class WorkerEnded(Exception):
         self.hopeless = hopeless
 
 
-class Seat:
+class WorkerProcess:
     """A worker process, its pipe, and the memory and lock that it shares. One keeper thread owns it.
 
     ``claimed``, ``done`` and ``told`` may be read, and ``recall`` called, from any thread.

@@ -8,8 +8,8 @@ import time
 
 from rich.console import Console
 
-from retriable_kafka_client.cli.demo.brokers import Place, embedded, look, real
-from retriable_kafka_client.cli.demo.scenario import Feed, Plan, Shop
+from retriable_kafka_client.cli.demo.brokers import DemoCluster, embedded, look, real
+from retriable_kafka_client.cli.demo.scenario import Feed, OrderPlan, Shop
 from retriable_kafka_client.cli.demo.summary import Summary, print_json, print_table, sum_up
 from retriable_kafka_client.cli.demo.view import Latest, LiveView, PlainView, SilentView, View
 from retriable_kafka_client.cli.ending import Code, CommandFailed
@@ -42,7 +42,7 @@ def run(*, orders: int, bootstrap_servers: str | None, as_json: bool) -> None:
             console.print(f"rkc demo: {orders} orders on {place.title}", highlight=False)
             view = PlainView(console, orders)
         try:
-            summary = _play(place, Plan(orders), view, latest)
+            summary = _play(place, OrderPlan(orders), view, latest)
         except KeyboardInterrupt:
             raise CommandFailed(Code.FAILED, "ended before it was through") from None
     if as_json:
@@ -53,7 +53,7 @@ def run(*, orders: int, bootstrap_servers: str | None, as_json: bool) -> None:
         raise CommandFailed(Code.FAILED, "the demo's counts do not add up")
 
 
-def _play(place: Place, plan: Plan, view: View, latest: Latest) -> Summary:
+def _play(place: DemoCluster, plan: OrderPlan, view: View, latest: Latest) -> Summary:
     began = time.monotonic()
     shop = Shop(plan)
     feed = Feed(place.cluster, place.names, plan)
@@ -86,7 +86,7 @@ def _play(place: Place, plan: Plan, view: View, latest: Latest) -> Summary:
     )
 
 
-def _watch(consumer: Consumer, feed: Feed, shop: Shop, plan: Plan, view: View, latest: Latest) -> None:
+def _watch(consumer: Consumer, feed: Feed, shop: Shop, plan: OrderPlan, view: View, latest: Latest) -> None:
     """Show what happens until every order is handled or a dead letter."""
     told = False
     progress, since = -1, time.monotonic()

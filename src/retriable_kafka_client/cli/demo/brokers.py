@@ -14,24 +14,24 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 from retriable_kafka_client.brokers.client import admin_settings, consumer_settings, open_client
-from retriable_kafka_client.cli.demo.scenario import Names
+from retriable_kafka_client.cli.demo.scenario import DemoTopics
 from retriable_kafka_client.cli.ending import Code, CommandFailed
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.testing import MockKafka
 from retriable_kafka_client.wire.headers import DEAD_ATTEMPTS, DEAD_ERROR, DEAD_REASON, ID, ORIGIN
 
-__all__ = ["DeadLetter", "Place", "embedded", "look", "real"]
+__all__ = ["DeadLetter", "DemoCluster", "embedded", "look", "real"]
 
 PARTITIONS = {"orders": 4, "retry": 2, "dead_letters": 1}
 SECONDS = 15.0  # for the brokers to do what an administrator asks
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class DemoCluster:
     """A cluster with the demo's topics."""
 
     cluster: Cluster
-    names: Names
+    names: DemoTopics
     title: str
 
 
@@ -47,18 +47,18 @@ class DeadLetter:
 
 
 @contextmanager
-def embedded() -> Iterator[Place]:
+def embedded() -> Iterator[DemoCluster]:
     """The mock cluster, in this process."""
-    names = Names()
+    names = DemoTopics()
     topics = {getattr(names, role): count for role, count in PARTITIONS.items()}
     # It cannot tell the topics' settings, and the library would say so in a warning.
     logging.getLogger("retriable_kafka_client.topics").setLevel(logging.ERROR)
     with MockKafka(topics) as kafka:
-        yield Place(Cluster(kafka.bootstrap_servers), names, "the embedded broker")
+        yield DemoCluster(Cluster(kafka.bootstrap_servers), names, "the embedded broker")
 
 
 @contextmanager
-def real(bootstrap_servers: str) -> Iterator[Place]:
+def real(bootstrap_servers: str) -> Iterator[DemoCluster]:
     """A real cluster. Raises CommandFailed when it cannot be used; deletes what it made, as far as it may."""
     from retriable_kafka_client.cli.connection import cluster_of  # costs 0.15 s, and only this needs it
 
@@ -68,17 +68,17 @@ def real(bootstrap_servers: str) -> Iterator[Place]:
         code = Code.FAILED if health.alive else Code.UNREACHABLE
         raise CommandFailed(code, "; ".join(health.reasons))
     prefix = f"rkc-demo-{secrets.token_hex(4)}"
-    names = Names(f"{prefix}-orders", f"{prefix}-retry", f"{prefix}-dead-letters", prefix)
+    names = DemoTopics(f"{prefix}-orders", f"{prefix}-retry", f"{prefix}-dead-letters", prefix)
     admin = open_client(AdminClient, admin_settings(cluster))
     made = {getattr(names, role): count for role, count in PARTITIONS.items()}
     try:
         _create(admin, made)
-        yield Place(cluster, names, bootstrap_servers)
+        yield DemoCluster(cluster, names, bootstrap_servers)
     finally:
         _delete(admin, names, list(made))
 
 
-def look(place: Place) -> tuple[int, list[DeadLetter]]:
+def look(place: DemoCluster) -> tuple[int, list[DeadLetter]]:
     """Ask the brokers: how many records the group has not committed, and the dead letters."""
     names = place.names
     settings = consumer_settings(place.cluster, Limits(), names.group)
@@ -148,7 +148,7 @@ def _await(seen: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def _delete(admin: AdminClient, names: Names, topics: list[str]) -> None:
+def _delete(admin: AdminClient, names: DemoTopics, topics: list[str]) -> None:
     log = logging.getLogger("retriable_kafka_client.cli")
     try:
         for future in admin.delete_topics(topics).values():

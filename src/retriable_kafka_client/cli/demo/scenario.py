@@ -16,14 +16,14 @@ from retriable_kafka_client.message import Message
 from retriable_kafka_client.producer.delivery import Delivery
 from retriable_kafka_client.producer.producer import Producer
 
-__all__ = ["DELAYS", "Feed", "Names", "Plan", "Shop"]
+__all__ = ["DELAYS", "DemoTopics", "Feed", "OrderPlan", "Shop"]
 
 DELAYS = (0.5, 1.0, 2.0)  # seconds after the first, second, third failure
 AHEAD = 20_000  # orders that may be on their way: the embedded broker keeps 5 MiB of a partition
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class DemoTopics:
     """The topics and the group."""
 
     orders: str = "orders"
@@ -38,7 +38,7 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class OrderPlan:
     """Orders 1 to ``orders``: which of them are out of the ordinary, and what must come of it."""
 
     orders: int
@@ -71,7 +71,7 @@ class Plan:
 class Shop:
     """The handler, and its own count of what it did, to hold against the consumer's. Thread-safe."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: OrderPlan) -> None:
         self._plan = plan
         self._lock = threading.Lock()
         self._times: Counter[int] = Counter()  # by order: runs that succeeded
@@ -107,7 +107,7 @@ class Shop:
 class Feed(threading.Thread):
     """Sends the orders, and counts what the brokers have acknowledged."""
 
-    def __init__(self, cluster: Cluster, names: Names, plan: Plan) -> None:
+    def __init__(self, cluster: Cluster, names: DemoTopics, plan: OrderPlan) -> None:
         super().__init__(name="rkc-demo-feed", daemon=True)
         self._cluster = cluster
         self._names = names

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from retriable_kafka_client.cli.demo.brokers import DeadLetter
-from retriable_kafka_client.cli.demo.scenario import Feed, Plan, Shop
+from retriable_kafka_client.cli.demo.scenario import Feed, OrderPlan, Shop
 from retriable_kafka_client.stats import Stats
 
 __all__ = ["Check", "Summary", "print_json", "print_table", "sum_up"]
@@ -54,7 +54,7 @@ class Summary:
 
 
 def sum_up(
-    plan: Plan,
+    plan: OrderPlan,
     feed: Feed,
     shop: Shop,
     stats: Stats,
