@@ -8,8 +8,8 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from retriable_kafka_client import Consumer
 from retriable_kafka_client.cli.ending import Code, CommandFailed
-from retriable_kafka_client.consumer.consumer import Consumer
 from retriable_kafka_client.errors import RetriableKafkaError
 
 __all__ = ["load_consumers"]

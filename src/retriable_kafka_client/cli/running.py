@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from retriable_kafka_client.consumer.consumer import Consumer, run_consumers
+from retriable_kafka_client import Consumer, run_consumers
 
 __all__ = ["run"]
 

@@ -8,12 +8,12 @@ import time
 
 from rich.console import Console
 
+from retriable_kafka_client import Consumer
 from retriable_kafka_client.cli.demo.brokers import DemoCluster, embedded, look, real
 from retriable_kafka_client.cli.demo.scenario import Feed, OrderPlan, Shop
 from retriable_kafka_client.cli.demo.summary import Summary, print_json, print_table, sum_up
 from retriable_kafka_client.cli.demo.view import Latest, LiveView, PlainView, SilentView, View
 from retriable_kafka_client.cli.ending import Code, CommandFailed
-from retriable_kafka_client.consumer.consumer import Consumer
 
 __all__ = ["run"]
 

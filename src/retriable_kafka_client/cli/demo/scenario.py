@@ -11,10 +11,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from retriable_kafka_client.config import Cluster, Retry, Topic
+from retriable_kafka_client import Cluster, Delivery, Producer, Retry, Topic
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.producer.delivery import Delivery
-from retriable_kafka_client.producer.producer import Producer
 
 __all__ = ["DELAYS", "DemoTopics", "Feed", "OrderPlan", "Shop"]
 
