@@ -1,7 +1,7 @@
 """The direction of imports: each wing of the package imports only what its rule allows, and there are no circles.
 
-Decided from the source text alone: a lazy import inside a function counts like any other. One under `if TYPE_CHECKING:` keeps
-the rules, too, but makes no circle, since it is never run.
+Decided from the source text alone: a lazy import inside a function counts like any other. One under `if TYPE_CHECKING:`
+keeps the rules, too, but makes no circle, since it is never run.
 """
 
 import ast
