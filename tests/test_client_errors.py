@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError, Message
 
 from retriable_kafka_client import ConsumerFailed
 from retriable_kafka_client.consumer.client_errors import ClientErrors
-from retriable_kafka_client.consumer.problems import Troubles
+from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.core.broker_silence import Hearing
 from retriable_kafka_client.core.protocol import Place
 
@@ -29,9 +29,9 @@ def report(error: KafkaError, place: Place | None = None) -> Message:
 
 class Polls:
     def __init__(self) -> None:
-        self.troubles = Troubles("billing")
+        self.problems = Problems("billing")
         self.errors = ClientErrors(
-            self.troubles,
+            self.problems,
             group="billing",
             topics=["orders"],
             servers="somewhere",
@@ -43,7 +43,7 @@ class Polls:
 
     @property
     def reasons(self) -> str:
-        return " ".join(self.troubles.reasons())
+        return " ".join(self.problems.reasons())
 
 
 @pytest.fixture

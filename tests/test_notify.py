@@ -26,7 +26,7 @@ def test_a_thousand_messages_do_not_flood_the_log(event: ev.Event, caplog: pytes
     caplog.set_level(logging.DEBUG)
     notifier = Notifier((), group="billing")
     for _ in range(1_000):
-        notifier.tell(event)
+        notifier.publish(event)
     assert 2 <= len(caplog.records) <= 20
     assert all("orders" in record.getMessage() for record in caplog.records)
 
@@ -37,14 +37,14 @@ def test_a_kind_of_line_does_not_use_up_another_one(caplog: pytest.LogCaptureFix
     for event in OF_MESSAGES:
         before = len(caplog.records)
         for _ in range(100):
-            notifier.tell(event)
+            notifier.publish(event)
         assert len(caplog.records) > before
 
 
 def test_a_run_that_was_cancelled_in_time_is_no_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     notifier = Notifier((), group="billing")
-    notifier.tell(ev.HandlerTimedOut(topic="orders", partition=0, offset=7, attempt=1, running=False))
+    notifier.publish(ev.HandlerTimedOut(topic="orders", partition=0, offset=7, attempt=1, running=False))
     assert not caplog.records
 
 
@@ -67,7 +67,7 @@ def test_an_on_event_that_fails_is_one_line_and_goes_on(
     notifier = Notifier([listen], group="billing")
     notifier.start()
     for _ in range(3):
-        notifier.tell(ev.MessageParked(topic="orders", partition=0, offset=7))
+        notifier.publish(ev.MessageParked(topic="orders", partition=0, offset=7))
     notifier.close(30.0)
     assert len(told) == 3
     (line,) = [record for record in caplog.records if record.levelno == logging.ERROR]
@@ -99,12 +99,12 @@ def test_what_exceptions_say_is_logged_only_where_that_is_wanted(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     told = replace(event, text="card 4711\n\x1b[31mred")  # type: ignore[call-arg]
-    Notifier((), group="billing").tell(told)
-    Notifier((), group="billing", error_text=True).tell(event)  # it says nothing
+    Notifier((), group="billing").publish(told)
+    Notifier((), group="billing", error_text=True).publish(event)  # it says nothing
     assert not caplog.records
     notifier = Notifier((), group="billing", error_text=True)
     for _ in range(1_000):
-        notifier.tell(told)
+        notifier.publish(told)
     assert 1 <= len(caplog.records) <= 20
     line = caplog.records[0].getMessage()
     assert "orders/0/7" in line and "card 4711" in line

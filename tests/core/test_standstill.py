@@ -131,9 +131,9 @@ def test_the_line_names_the_message_and_never_the_key(caplog: pytest.LogCaptureF
     one.tell(p.Finished(failed=[(first, failure(retry_in=100.0))]))
     (event,) = told(wait(one, 40), STANDS)
     notifier = Notifier((), group="billing")
-    notifier.tell(event)
-    notifier.tell(replace(event, due_in=None, attempt=None, key_hash=None, behind=0))
-    notifier.tell(MOVES(topic="orders", partition=0))
+    notifier.publish(event)
+    notifier.publish(replace(event, due_in=None, attempt=None, key_hash=None, behind=0))
+    notifier.publish(MOVES(topic="orders", partition=0))
     first_line, second_line, third_line = [record.getMessage() for record in caplog.records]
     assert "alice" not in first_line + repr(event)
     assert "orders/0" in first_line and "offset 0" in first_line and "attempt 2" in first_line

@@ -17,7 +17,7 @@ from retriable_kafka_client.brokers.client import admin_settings, open_client, p
 from retriable_kafka_client.brokers.reachability import PATIENCE_SECONDS, REACH_SECONDS, Absence, Reach
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
 from retriable_kafka_client.consumer import loop
-from retriable_kafka_client.consumer.connectivity import Standing
+from retriable_kafka_client.consumer.connectivity import Connectivity
 from retriable_kafka_client.consumer.handoff_producer import Sender
 from retriable_kafka_client.testing import MockKafka
 from tests.shell.lab import Lab, Log, settings_of
@@ -241,7 +241,7 @@ def test_a_new_client_commits_though_the_old_one_left_a_commit_unanswered(
         return was_set
 
     monkeypatch.setattr(loop, "KafkaConsumer", Forgetful)
-    monkeypatch.setattr(Standing, "is_vain", is_vain)
+    monkeypatch.setattr(Connectivity, "is_vain", is_vain)
     runs, entry = Log(), lab.entry(retry=False, partitions=1)
     lab.start(entry, lambda m: runs.add(m.value))
     lab.send(entry, b"1")

@@ -6,7 +6,7 @@ from confluent_kafka import KafkaError
 from retriable_kafka_client import Cluster, Limits
 from retriable_kafka_client.brokers.client import consumer_settings
 from retriable_kafka_client.consumer import chunk_rereader as recall
-from retriable_kafka_client.consumer.chunk_rereader import Recaller
+from retriable_kafka_client.consumer.chunk_rereader import ChunkRereader
 from retriable_kafka_client.core.protocol import Place, Recall, Recalled, RecallEnded
 from retriable_kafka_client.testing import MockKafka
 from tests.support.records import produce_many
@@ -17,16 +17,16 @@ from tests.support.waiting import wait_until
 def test_what_the_log_does_not_show_is_not_said_to_be_passed(stop: int, reached: bool) -> None:
     with MockKafka({"films": 1}) as kafka:
         produce_many(kafka.bootstrap_servers, "films", [b"%d" % number for number in range(5)])
-        recaller = Recaller(consumer_settings(Cluster(kafka.bootstrap_servers), Limits(), "group"))
+        rereader = ChunkRereader(consumer_settings(Cluster(kafka.bootstrap_servers), Limits(), "group"))
         told: list[Recalled | RecallEnded] = []
 
         def ended() -> bool:
-            told.extend(recaller.poll(100))
+            told.extend(rereader.poll(100))
             return bool(told) and isinstance(told[-1], RecallEnded)
 
-        recaller.begin(Recall(Place("films", 0), 1, stop))
+        rereader.begin(Recall(Place("films", 0), 1, stop))
         wait_until(ended, 20)
-        recaller.close()
+        rereader.close()
     end = told.pop()
     assert isinstance(end, RecallEnded) and end.reached is reached
     assert [offset for one in told if isinstance(one, Recalled) for offset in one.offsets] == list(
@@ -72,11 +72,11 @@ def test_a_client_that_met_a_fatal_error_is_replaced(monkeypatch: pytest.MonkeyP
         return made[-1]
 
     monkeypatch.setattr(recall, "open_client", open_one)
-    recaller = Recaller(consumer_settings(Cluster("localhost:1"), Limits(), "group"))
+    rereader = ChunkRereader(consumer_settings(Cluster("localhost:1"), Limits(), "group"))
     asked = Recall(Place("films", 0), 1, 5)
-    recaller.begin(asked)
-    assert recaller.poll(100) == [RecallEnded(asked, reached=False)]
-    recaller.begin(asked)
+    rereader.begin(asked)
+    assert rereader.poll(100) == [RecallEnded(asked, reached=False)]
+    rereader.begin(asked)
     assert len(made) == 2
     wait_until(lambda: made[0].closed, 5)
-    recaller.close()
+    rereader.close()

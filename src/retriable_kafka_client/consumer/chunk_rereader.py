@@ -17,13 +17,13 @@ from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_SECONDS
 from retriable_kafka_client.core.protocol import CancelRecall, Recall, Recalled, RecallEnded
 
-__all__ = ["Recaller"]
+__all__ = ["ChunkRereader"]
 
 QUEUE_KBYTES = 8 * 1024  # what the client fetches ahead, beside the consumer's own queue
 CLOSE_SECONDS = 2.0
 
 
-class Recaller:
+class ChunkRereader:
     """Performs one Recall at a time. Makes its client when it is first needed."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

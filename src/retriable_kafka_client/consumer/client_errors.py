@@ -12,7 +12,7 @@ from confluent_kafka import Message as RawMessage
 
 from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable
 from retriable_kafka_client.brokers.join_refusals import LASTING, REMEDIES
-from retriable_kafka_client.consumer.problems import Troubles
+from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.core.broker_silence import Silence
 from retriable_kafka_client.core.protocol import Place
 from retriable_kafka_client.core.routing import is_pattern
@@ -36,7 +36,7 @@ class ClientErrors:
 
     def __init__(
         self,
-        troubles: Troubles,
+        problems: Problems,
         *,
         group: str,
         topics: Collection[str],
@@ -44,13 +44,13 @@ class ClientErrors:
         begin_anew: Callable[[str, int], bool] = lambda _topic, _partition: False,
     ) -> None:
         self.assigned = False  # there was an assignment: from then on refusals are waited out
-        self._troubles = troubles
+        self._problems = problems
         self._group = group
         self._topics = topics
         self._servers = servers
         self._begin_anew = begin_anew  # whether a partition whose position is gone is read from its beginning
         self._silence = Silence(time.monotonic())
-        self._passing: set[str] = set()  # troubles that are over when nobody reports them any more
+        self._passing: set[str] = set()  # problems that are over when nobody reports them any more
         self._complained_of: set[str] = set()
 
     def begin(self) -> None:
@@ -86,7 +86,7 @@ class ClientErrors:
         elif code in ("UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_ID") and topic:
             # What only a pattern names may go as it came, and a pattern may match nothing.
             if topic in self._topics and not is_pattern(topic):
-                self._troubles.note(f"topic {topic}", f"topic {topic}: {code}")
+                self._problems.note(f"topic {topic}", f"topic {topic}: {code}")
         elif code.endswith("AUTHORIZATION_FAILED"):
             self.refused(f"topic {topic}" if topic and code.startswith("TOPIC") else None, code)
         elif code in REMEDIES:
@@ -95,7 +95,7 @@ class ClientErrors:
             partition = raw.partition()
             named = bool(topic) and partition is not None and partition >= 0
             key = _of(Place(topic, partition)) if named else "poll"
-            self._troubles.note(key, f"{key if named else 'polling'} reports {code}")
+            self._problems.note(key, f"{key if named else 'polling'} reports {code}")
             if not named or is_retriable(error):
                 self._passing.add(key)
 
@@ -103,17 +103,17 @@ class ClientErrors:
         told = f"the group {self._group} does not let us in: {code}: {REMEDIES[code]}"
         if code in LASTING and not self.assigned:
             raise ConsumerFailed(told)
-        self._troubles.note("join", told)
+        self._problems.note("join", told)
 
     def moved(self, place: Place) -> None:
         """The partition brought records."""
-        if self._troubles:
-            self._troubles.clear("brokers", "login", _of(place))
+        if self._problems:
+            self._problems.clear("brokers", "login", _of(place))
 
     def taken(self, places: Iterable[Place]) -> None:
         """These partitions are ours no longer."""
-        if self._troubles:
-            self._troubles.clear(*map(_of, places))
+        if self._problems:
+            self._problems.clear(*map(_of, places))
 
     def take_topics(self) -> set[str]:
         """Topics that polls have reported errors of, since the last call."""
@@ -129,9 +129,9 @@ class ClientErrors:
         if code.endswith("AUTHORIZATION_FAILED"):
             self.refused(None, code)
         elif code == "_ALL_BROKERS_DOWN":
-            self._troubles.note("brokers", f"the brokers cannot be used: {code}")
+            self._problems.note("brokers", f"the brokers cannot be used: {code}")
         elif code in ("_AUTHENTICATION", "_SSL"):
-            self._troubles.note("login", f"the brokers do not let us in: {code}: {error.str()}")
+            self._problems.note("login", f"the brokers do not let us in: {code}: {error.str()}")
         # A join may take as long as others drain; only brokers that do not answer end the run.
         silent = self._silence.lasts(time.monotonic(), BEFORE_ASSIGNMENT_SECONDS)
         if not self.assigned and code in _UNREACHABLE and silent:
@@ -142,22 +142,22 @@ class ClientErrors:
         what = what or f"group {self._group}"
         if not self.assigned:
             raise ConsumerFailed(f"the brokers refuse {what}: {code}")
-        self._troubles.note(what, f"the brokers refuse {what}: {code}")
+        self._problems.note(what, f"the brokers refuse {what}: {code}")
 
     def look(self, now: float) -> None:
         """Now and then: what polls do not report any more is over."""
-        for key in [one for one in self._passing if now >= self._troubles.noted_at(one) + POLL_SECONDS]:
+        for key in [one for one in self._passing if now >= self._problems.noted_at(one) + POLL_SECONDS]:
             self._passing.discard(key)
-            self._troubles.clear(key)
+            self._problems.clear(key)
 
     @property
     def group_in_doubt(self) -> bool:
         """Whether something is wrong that an answer of the group's coordinator would show to be over."""
-        return self._troubles.known("brokers", "login", f"group {self._group}")
+        return self._problems.known("brokers", "login", f"group {self._group}")
 
     def group_is_well(self) -> None:
         """The group's coordinator answered."""
-        self._troubles.clear("brokers", "login", f"group {self._group}")
+        self._problems.clear("brokers", "login", f"group {self._group}")
 
 
 def _of(place: Place) -> str:

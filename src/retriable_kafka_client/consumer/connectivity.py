@@ -9,19 +9,19 @@ from typing import Any
 from retriable_kafka_client.brokers.reachability import Absence, Ask, Reach
 from retriable_kafka_client.consumer.client_errors import ClientErrors
 from retriable_kafka_client.consumer.membership import Membership
-from retriable_kafka_client.consumer.problems import Troubles
+from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.errors import NotReachable
 
-__all__ = ["Standing"]
+__all__ = ["Connectivity"]
 
 
-class Standing:
+class Connectivity:
     """The loop's thread only; nothing blocks. ``ask`` asks the brokers with another client."""
 
-    def __init__(self, group: str, ask: Ask, errors: ClientErrors, troubles: Troubles) -> None:
+    def __init__(self, group: str, ask: Ask, errors: ClientErrors, problems: Problems) -> None:
         self._group = group
         self._errors = errors
-        self._troubles = troubles
+        self._problems = problems
         self._absence = Absence(ask)
         self._reach = Reach(ask)  # the consumer's
         self._admin_reach = Reach(ask)
@@ -38,11 +38,11 @@ class Standing:
         self._errors.assigned = True
         self._absence.end()
         self._membership.end()
-        self._troubles.clear("brokers", "login", "assignment", "join")
+        self._problems.clear("brokers", "login", "assignment", "join")
 
     def lost(self) -> None:
         """The group went on without us."""
-        self._troubles.note(
+        self._problems.note(
             "assignment", "partitions were lost: the group heard nothing of us in time, or nothing of it"
         )
         self._absence.begin(time.monotonic())
@@ -60,7 +60,7 @@ class Standing:
         except NotReachable as error:
             if not self._errors.assigned:
                 raise
-            self._troubles.note("brokers", str(error))
+            self._problems.note("brokers", str(error))
 
     def is_vain(self, consumer: Any, topic: str | None, now: float) -> bool:
         """Whether another client should take the consumer's place; says so."""
@@ -69,7 +69,7 @@ class Standing:
             vain = "does not find the brokers"
         self._errors.reached(self._reach.had_at)
         if vain is not None:
-            self._troubles.say(f"the client {vain}, though they answer; another one takes its place")
+            self._problems.say(f"the client {vain}, though they answer; another one takes its place")
         return vain is not None
 
     def is_admin_vain(self, admin: Any, topic: str | None, now: float) -> bool:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets, Question
 from retriable_kafka_client.core.protocol import Place
 
-__all__ = ["History"]
+__all__ = ["GroupHistory"]
 
 WAIT_SECONDS = 3.0  # for the answers, before joining; what comes later counts from when it comes
 STEP_SECONDS = 0.01
 
 
-class History:
+class GroupHistory:
     """Asked once. The loop's thread only."""
 
     def __init__(self) -> None:

@@ -13,13 +13,13 @@ from retriable_kafka_client.consumer.assigner import Assigner
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import Idle, Now, Place
 
-__all__ = ["IdleLooks"]
+__all__ = ["IdlePositions"]
 
 IDLE_SECONDS = 0.5  # between two looks
 AT_ONCE = 500  # partitions
 
 
-class IdleLooks:
+class IdlePositions:
     """Looks now and then. ``ask`` asks where logs end, for readers of what is committed, and returns at once."""
 
     def __init__(self, ask: Callable[[Collection[Place]], Mapping[Place, Future[Any]]]) -> None:

@@ -45,10 +45,10 @@ class _Watch:
     end: int = -1  # one past the last record, committed or not
     read: int = -1  # what lies below was read, or is gone
     since: Now | None = None  # from when on there was more than what was read, and nothing came
-    told_to: int = -1  # what is lost below it was told
+    lost_to: int = -1  # what was lost below it was published
     lost: int = 0
     lost_at: float | None = None
-    asked_end: int = -1  # while nothing is fetched of it: the end that the brokers told
+    asked_end: int = -1  # while nothing is fetched of it: the end that the brokers named
     ask_at: float = 0.0
     patience: float = ASK_SECONDS
     hangs: bool = False
@@ -58,12 +58,12 @@ class _Watch:
 class Lags:
     """The loop's thread only; nothing blocks, and only what stands still makes it ask the brokers.
 
-    ``tell`` takes events; ``ask`` asks where logs end for readers of what is committed.
+    ``publish`` takes events; ``ask`` asks where logs end for readers of what is committed.
     """
 
-    def __init__(self, tell: Callable[[events.Event], None], ask: Ask) -> None:
+    def __init__(self, publish: Callable[[events.Event], None], ask: Ask) -> None:
         self.lost_records = 0
-        self._tell = tell
+        self._publish = publish
         self._ask = ask
         self._watches: dict[Place, _Watch] = {}
         self._look_at = 0.0
@@ -104,7 +104,7 @@ class Lags:
     # Looking -----------------------------------------------------------------------------------------------------------
 
     def arrived(self, assigner: Assigner, one: Assignment | None, offsets: Sequence[int]) -> None:
-        """Records are about to be told to the engine: whether some before them were deleted.
+        """Records are about to be handed to the engine: notes whether some before them were deleted.
 
         Gaps that compaction and markers leave lie above the log's beginning. The log begins above what was to come, and
         reading goes on there: that is a loss.
@@ -150,7 +150,7 @@ class Lags:
     ) -> Iterator[Idle]:
         one = watch.assignment
         if one.tracker is not None:
-            read = max(one.tracker.next_offset, position, watch.told_to)
+            read = max(one.tracker.next_offset, position, watch.lost_to)
         else:
             read = max(position, low)
         rests = _rests(one)
@@ -170,7 +170,7 @@ class Lags:
             return
         if end < read and not watch.beyond:
             watch.beyond = True
-            self._tell(events.TopicReset(topic=place.topic, partition=place.partition, position=end))
+            self._publish(events.TopicReset(topic=place.topic, partition=place.partition, position=end))
         elif low > read:
             # What was fetched ahead has come by now.
             self._lose(one, read, low)
@@ -183,14 +183,14 @@ class Lags:
         watch = self._watches.get(one.place)
         if watch is None or watch.assignment is not one:
             watch = self._watches[one.place] = _Watch(one)
-        count = one.tracker.unread(stop, max(first, watch.told_to))
-        watch.told_to = max(watch.told_to, stop)
+        count = one.tracker.unread(stop, max(first, watch.lost_to))
+        watch.lost_to = max(watch.lost_to, stop)
         if count > 0:
             self.lost_records += count
             watch.lost += count
             watch.lost_at = time.monotonic()
             topic, partition = one.place
-            self._tell(events.RecordsLost(topic=topic, partition=partition, first=first, count=count))
+            self._publish(events.RecordsLost(topic=topic, partition=partition, first=first, count=count))
 
     # Transactions that do not end --------------------------------------------------------------------------------------
 
@@ -228,7 +228,7 @@ class Lags:
     def _hang(self, place: Place, watch: _Watch) -> None:
         assert watch.since is not None
         watch.hangs = True
-        self._tell(
+        self._publish(
             events.TransactionHangs(
                 topic=place.topic,
                 partition=place.partition,
@@ -245,7 +245,7 @@ class Lags:
             watch.ask_at, watch.patience = 0.0, ASK_SECONDS
         if watch.hangs:
             watch.hangs = False
-            self._tell(events.TransactionEnded(topic=place.topic, partition=place.partition))
+            self._publish(events.TransactionEnded(topic=place.topic, partition=place.partition))
 
 
 def _rests(one: Assignment) -> bool:

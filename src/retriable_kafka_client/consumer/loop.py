@@ -41,19 +41,19 @@ from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.consumer import topic_checks as topics
 from retriable_kafka_client.consumer.arrivals import arrivals
 from retriable_kafka_client.consumer.assigner import Assigner, is_eager
-from retriable_kafka_client.consumer.chunk_rereader import Recaller
+from retriable_kafka_client.consumer.chunk_rereader import ChunkRereader
 from retriable_kafka_client.consumer.client_errors import BEFORE_ASSIGNMENT_SECONDS, ClientErrors
 from retriable_kafka_client.consumer.committer import Committer
-from retriable_kafka_client.consumer.connectivity import Standing
-from retriable_kafka_client.consumer.group_history import History
+from retriable_kafka_client.consumer.connectivity import Connectivity
+from retriable_kafka_client.consumer.group_history import GroupHistory
 from retriable_kafka_client.consumer.handoff_producer import Sender
-from retriable_kafka_client.consumer.idle_positions import IdleLooks
+from retriable_kafka_client.consumer.idle_positions import IdlePositions
 from retriable_kafka_client.consumer.intake import Intake
 from retriable_kafka_client.consumer.lag import Lags, ask_stable_ends
 from retriable_kafka_client.consumer.log_bounds import Locator
 from retriable_kafka_client.consumer.notifier import Notifier
 from retriable_kafka_client.consumer.positions import Positions
-from retriable_kafka_client.consumer.problems import Troubles
+from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.consumer.snapshot import (
     Figures,
     Snapshot,
@@ -133,9 +133,9 @@ class Loop:
         self._control = control
         self._intake = intake
         self._engine = Engine(config.engine, intake.read, intake)
-        self._troubles = Troubles(config.engine.group)
+        self._problems = Problems(config.engine.group)
         self._errors = ClientErrors(
-            self._troubles,
+            self._problems,
             group=config.engine.group,
             topics=config.topics,
             servers=config.cluster.bootstrap_servers,
@@ -143,12 +143,12 @@ class Loop:
         )
         self._offsets = GroupOffsets(offsets_settings(config.cluster, config.limits, config.engine.group))
         self._positions = Positions(self._errors, self._offsets)
-        self._history = History()
+        self._history = GroupHistory()
         self._locator = Locator(lambda: self._asker.client)
-        self._idle_looks = IdleLooks(lambda places: ask_stable_ends(self._asker.client, places))
+        self._idle_looks = IdlePositions(lambda places: ask_stable_ends(self._asker.client, places))
         self._figures = Figures()
         self._lags = Lags(
-            notifier.tell,
+            notifier.publish,
             lambda places: ask_stable_ends(self._asker.client, places),
         )
         self._starts: list[p.Start] = []
@@ -178,11 +178,11 @@ class Loop:
         self._asker: Asker
         self._topic_limits: TopicLimits
         ask = partial(ask_brokers, admin_settings(config.cluster))
-        self._standing = Standing(config.engine.group, ask, self._errors, self._troubles)
+        self._standing = Connectivity(config.engine.group, ask, self._errors, self._problems)
         self._ask = ask
         self._sender: Sender
         self._transacting: Transacting | None = None  # exactly once: instead of the sender and of commits
-        self._recaller: Recaller
+        self._rereader: ChunkRereader
         self._directory: topics.Directory
 
     # The run -----------------------------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ class Loop:
                 self._consume()
         except BaseException as error:
             ended = events.ConsumerEnded(topic="", partition=-1, error=type(error).__qualname__)
-            self._notifier.tell(ended)
+            self._notifier.publish(ended)
             raise
         finally:
             self._offsets.close()
@@ -240,7 +240,7 @@ class Loop:
         self._sender = Sender(
             producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits, self._ask
         )
-        self._recaller = Recaller(consumer_settings(config.cluster, config.limits, config.engine.group))
+        self._rereader = ChunkRereader(consumer_settings(config.cluster, config.limits, config.engine.group))
         try:
             if config.engine.exactly_once:
                 self._begin_transactions(limits)
@@ -250,7 +250,7 @@ class Loop:
                 self._reopen = False
                 self._member()
         finally:
-            self._recaller.close()
+            self._rereader.close()
             self._sender.close(0.0 if self._control.hard else 1.0)
             if self._transacting is not None:
                 answer = self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
@@ -286,7 +286,7 @@ class Loop:
             admin=lambda: self._asker.client,
             wake=self._runner.ring,
         )
-        self._transacting = Transacting(transactor, self._troubles, self._errors, self._outflow)
+        self._transacting = Transacting(transactor, self._problems, self._errors, self._outflow)
         # The brokers are there: what they have taken to say so is the way to them.
         transactor.begin(
             BEFORE_ASSIGNMENT_SECONDS + ROUND_TRIPS * self._checked_in, lambda: self._control.stop, self._ask
@@ -397,7 +397,7 @@ class Loop:
             self._tell(p.Hold(self._control.hold))
         self._tell(p.Tick())
         silence = self._committer.unanswered_for(time.monotonic())
-        self._troubles.mark(
+        self._problems.mark(
             "commit",
             "the group's coordinator does not answer a commit",
             holds=silence > SILENCE_SECONDS + self._committer.allowance,
@@ -416,7 +416,7 @@ class Loop:
         for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
             for entry, failure in failed:
                 if failure.timed_out:
-                    self._notifier.tell(timed_out(entry, running=running))
+                    self._notifier.publish(timed_out(entry, running=running))
         self._tell(
             p.Finished(
                 done=harvest.done,
@@ -519,7 +519,7 @@ class Loop:
             case p.Locate():
                 self._locator.want(command)
             case p.Recall() | p.CancelRecall():
-                self._recaller.perform(command)
+                self._rereader.perform(command)
 
     def _note(self, event: events.Event) -> None:
         match event:
@@ -527,7 +527,7 @@ class Loop:
                 self._directory.suspect(event.topic)  # its log goes back
             case events.HandOffRefused():
                 self._directory.suspect(event.target)
-        self._notifier.tell(event)
+        self._notifier.publish(event)
 
     def _sifted(self, entries: Sequence[Entry]) -> Sequence[Entry]:
         """Ask the filter again about what it could not look into before; returns what is to be run."""
@@ -609,7 +609,7 @@ class Loop:
     def _reread(self) -> None:
         """Go on with what is read again."""
         most = self._engine.recall_appetite(BATCH)
-        for event in self._recaller.poll(most) if most else ():
+        for event in self._rereader.poll(most) if most else ():
             self._tell(event)
 
     # Positions ---------------------------------------------------------------------------------------------------------
@@ -621,7 +621,7 @@ class Loop:
         for restored in answers:
             if restored.earliest:
                 topic, partition = restored.place
-                self._notifier.tell(events.TopicReset(topic=topic, partition=partition, position=None))
+                self._notifier.publish(events.TopicReset(topic=topic, partition=partition, position=None))
             new = restored.position is None and self._is_new(restored.place)
             self._tell(replace(restored, earliest=True) if new else restored)
 
@@ -660,7 +660,7 @@ class Loop:
                 self._assigner.start(live, self._engine.assignments)
 
     def _refresh_topics(self) -> None:
-        troubled = self._troubles.topics()
+        troubled = self._problems.topics()
         self._note_signs()
         changed = self._directory.refresh(
             lambda: {place.topic for place in self._engine.assignments}, time.monotonic(), troubled=troubled
@@ -675,17 +675,17 @@ class Loop:
                     self._tell(p.TopicChanged(place=place, uid=facts.uid, retention_ms=facts.retention_ms))
         missing, given = self._directory.missing, self._config.topics
         for name in missing.intersection(given).difference(troubled):
-            self._troubles.note(f"topic {name}", f"topic {name} does not exist")
+            self._problems.note(f"topic {name}", f"topic {name} does not exist")
         for name in troubled:
             left = name in missing and name not in given  # that only a pattern names may go as it came
-            if left or self._directory.readable_since(name, self._troubles.noted_at(f"topic {name}")):
-                self._troubles.clear(f"topic {name}")
+            if left or self._directory.readable_since(name, self._problems.noted_at(f"topic {name}")):
+                self._problems.clear(f"topic {name}")
 
     def _note_signs(self) -> None:
         """What points to a topic that was made anew: the client's complaints, and an outage that has ended."""
         for name in self._errors.take_topics():
             self._directory.suspect(name)
-        in_doubt = self._troubles.known("brokers")
+        in_doubt = self._problems.known("brokers")
         if self._was_in_doubt and not in_doubt:
             self._directory.suspect_all()
         self._was_in_doubt = in_doubt
@@ -844,7 +844,7 @@ class Loop:
         late = sum(entry.assignment.phase is not Phase.ENDED for entry in self._late)
         reasons = why_not_ready(
             engine,
-            troubles=self._troubles.reasons(),
+            problems=self._problems.reasons(),
             assigned=self._errors.assigned,
             pending=len(self._positions) + self._locator.held_up,
             overdue=late,

@@ -71,7 +71,7 @@ class Notifier:
         for ear in self._ears:
             ear.start()
 
-    def tell(self, event: events.Event) -> None:
+    def publish(self, event: events.Event) -> None:
         """Log it if an operator must know, and queue it. Never blocks; the loop's thread."""
         if isinstance(event, WITH_TEXT):
             if not self._error_text and event.text is not None:
@@ -79,7 +79,7 @@ class Notifier:
             self._failures.note(event, time.monotonic())
         self._log(event)
         for ear in self._ears:
-            ear.tell(event)
+            ear.publish(event)
 
     def accepted(self, refusals: frozenset[str]) -> None:
         """Take note of which targets refuse at present, to log each recovery once; and log what is due. Every 0.1 s."""
@@ -331,7 +331,7 @@ class _Ear:
         self._thread = threading.Thread(target=self._work, name="rkc-events", daemon=True)
         self._thread.start()
 
-    def tell(self, event: events.Event) -> None:
+    def publish(self, event: events.Event) -> None:
         if self._queue.qsize() < CAPACITY:
             self._queue.put(event)
         else:

@@ -6,12 +6,12 @@ import logging
 import math
 import time
 
-__all__ = ["Troubles"]
+__all__ = ["Problems"]
 
 log = logging.getLogger("retriable_kafka_client")
 
 
-class Troubles:
+class Problems:
     """Keyed by what is in trouble ("brokers", "topic orders"). Only the loop's thread calls it."""
 
     def __init__(self, group: str) -> None:

@@ -102,10 +102,10 @@ def worth_knowing(engine: Engine, now: float) -> tuple[str, ...]:
 
 
 def why_not_ready(
-    engine: Engine, *, troubles: Iterable[str], assigned: bool, pending: int, overdue: int, slots: int
+    engine: Engine, *, problems: Iterable[str], assigned: bool, pending: int, overdue: int, slots: int
 ) -> tuple[str, ...]:
     """What keeps the consumer from its work. ``pending``: partitions whose positions are not known yet."""
-    reasons = list(troubles)
+    reasons = list(problems)
     reasons += [f"topic {name} is not read: {reason}" for name, reason in engine.unclear.items()]
     reasons += [f"topic {target} refuses copies: {code}" for target, code in engine.refusals.items()]
     if not assigned:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from retriable_kafka_client.consumer.client_errors import ClientErrors
-from retriable_kafka_client.consumer.problems import Troubles
+from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Phase
 from retriable_kafka_client.core.protocol import Transact, Transacted
@@ -29,10 +29,10 @@ class Transacting:
     """
 
     def __init__(
-        self, transactor: Transactor, troubles: Troubles, errors: ClientErrors, outflow: Callable[[int], None]
+        self, transactor: Transactor, problems: Problems, errors: ClientErrors, outflow: Callable[[int], None]
     ) -> None:
         self._transactor = transactor
-        self._troubles = troubles
+        self._problems = problems
         self._errors = errors
         self._outflow = outflow
         self._sizes: dict[Entry, int] = {}  # of what each run sent, until a transaction has it
@@ -65,11 +65,11 @@ class Transacting:
         if answer is not None:
             self._note(answer)
         if transactor.trouble is not None:
-            self._troubles.note("transactions", transactor.trouble)
+            self._problems.note("transactions", transactor.trouble)
         elif not transactor.busy:
-            self._troubles.clear("transactions")
+            self._problems.clear("transactions")
         silence = transactor.unanswered_for(time.monotonic())
-        self._troubles.mark(
+        self._problems.mark(
             "transaction", "a transaction is without an answer", holds=silence > SILENCE_SECONDS
         )
         return answer
