@@ -1,6 +1,6 @@
 # Every target sets up what it needs; `make help` lists them. The work is done by scripts/.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick lint format simulate chaos fuzz bench kafka clean
+.PHONY: help setup demo test campaigns quick contract lint format simulate chaos fuzz bench kafka clean
 
 SEEDS ?= 2000
 MINUTES ?= 3
@@ -17,11 +17,17 @@ setup: ## make .venv with the library and the development tools
 demo: setup ## the main job on an embedded broker, with a live view
 	@.venv/bin/rkc demo
 
-test: setup ## lint and all tests, real Kafka included
+test: setup ## lint and all tests but the campaigns, real Kafka included
 	@scripts/test.sh
+
+campaigns: setup ## the tests that are minutes of work by several processes
+	@scripts/campaigns.sh
 
 quick: setup ## the tests that need no real Kafka
 	@$(python) -m pytest -q -m "not kafka"
+
+contract: setup ## what consumers promise, on another Kafka: make contract KAFKA_VERSION=3.9.1
+	@scripts/contract.sh
 
 lint: setup ## ruff and mypy
 	@scripts/lint.sh

@@ -11,6 +11,7 @@ import confluent_kafka
 from tests.chaos.facts import Facts
 from tests.chaos.index import Index
 from tests.chaos.run import Outcome
+from tests.support.jars import kafka_version
 
 __all__ = ["explained", "has_grown", "highest", "keep", "memory", "report"]
 
@@ -22,7 +23,7 @@ def machine() -> str:
     """What it ran on."""
     return (
         f"{os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()},"
-        f" confluent-kafka {confluent_kafka.__version__}, Apache Kafka 4.1.1, three brokers"
+        f" confluent-kafka {confluent_kafka.__version__}, Apache Kafka {kafka_version()}, three brokers"
     )
 
 

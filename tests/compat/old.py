@@ -14,7 +14,7 @@ from retriable_kafka_client.compat import (
     ConsumeTopicConfig,
     ProducerConfig,
 )
-from tests.shell.lab import QUICK, Lab, Log
+from tests.shell.lab import Lab, Log
 from tests.support.records import group_lag
 from tests.support.waiting import WAIT, wait_until
 
@@ -52,7 +52,7 @@ def consumer_config(
 ) -> ConsumerConfig:
     """A ConsumerConfig of the lab's group."""
     return ConsumerConfig(
-        lab.group, target, list(topics), **options, **connection(lab, **{**QUICK, **(settings or {})})
+        lab.group, target, list(topics), **options, **connection(lab, **{**lab.quick, **(settings or {})})
     )
 
 

@@ -9,17 +9,16 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Self
 
+import pytest
 from confluent_kafka import KafkaException
 
 from retriable_kafka_client import DISCARD, Cluster, Consumer, Limits, Message, Retry, Topic
 from tests.support.names import unique
+from tests.support.protocols import NO_CONSUMER_PROTOCOL, has_consumer_protocol
 from tests.support.records import Read, end_offsets, group_lag, produce_many, produce_one, read_all
 from tests.support.waiting import WAIT, wait_until
 
-__all__ = ["QUICK", "Lab", "Log", "as_json", "nothing", "number", "raiser", "ready", "settings_of"]
-
-# KIP-848 gives a first assignment at once, and a fetch must not wait for the topic beside it.
-QUICK: Mapping[str, Any] = {"group.protocol": "consumer", "fetch.wait.max.ms": 20}
+__all__ = ["Lab", "Log", "as_json", "nothing", "number", "raiser", "ready", "settings_of"]
 
 # An idempotent producer takes half a second to begin.
 PLAIN_PRODUCER: Mapping[str, Any] = {"enable.idempotence": False, "retries": 0}
@@ -27,7 +26,7 @@ PLAIN_PRODUCER: Mapping[str, Any] = {"enable.idempotence": False, "retries": 0}
 
 def settings_of(protocol: str) -> dict[str, Any]:
     """Settings of "classic", "range" or "consumer" (KIP-848), quick for tests."""
-    quick = {"fetch.wait.max.ms": 20}
+    quick = {"fetch.wait.max.ms": 20}  # a fetch must not wait for the topic beside it
     classic = {"session.timeout.ms": 6000, "heartbeat.interval.ms": 300}
     match protocol:
         case "consumer":
@@ -147,8 +146,20 @@ class Lab:
             dead_letter=self.topic("dead", 1) if dead_letter else DISCARD,
         )
 
-    def cluster(self, settings: Mapping[str, Any] = QUICK) -> Cluster:
-        return Cluster(self.servers, settings=settings)
+    @property
+    def quick(self) -> Mapping[str, Any]:
+        """What a consumer has unless told otherwise: KIP-848, for its first assignment at once, where brokers have it."""
+        return settings_of("classic" if self._lacks_consumer_protocol() else "consumer")
+
+    def _lacks_consumer_protocol(self) -> bool:
+        return self.real and not has_consumer_protocol(self.servers)
+
+    def cluster(self, settings: Mapping[str, Any] | None = None) -> Cluster:
+        """The cluster with these settings, else with `quick`; skips the test where brokers lack what it is about."""
+        chosen = self.quick if settings is None else settings
+        if chosen.get("group.protocol") == "consumer" and self._lacks_consumer_protocol():
+            pytest.skip(NO_CONSUMER_PROTOCOL)
+        return Cluster(self.servers, settings=chosen)
 
     def consumer(
         self,
@@ -156,7 +167,7 @@ class Lab:
         handler: Callable[[Message[Any]], object],
         *,
         executor: int | Executor = 4,
-        settings: Mapping[str, Any] = QUICK,
+        settings: Mapping[str, Any] | None = None,
         group: str | None = None,
         raw_filter: Callable[[Any], bool] | None = None,
         **options: Any,

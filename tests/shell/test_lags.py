@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client import Message, Topic
 from retriable_kafka_client import events as ev
-from tests.shell.lab import QUICK, Lab, Log, nothing
+from tests.shell.lab import Lab, Log, nothing
 from tests.support.waiting import wait_until
 
 Guarantee = Literal["at_least_once", "exactly_once"]
@@ -111,7 +111,9 @@ def test_records_that_were_deleted_before_they_were_read_are_told(
     assert first.join(30)
     lab.fill(entry, [b"2"] * 40, partition=0)
     delete_before(lab, entry, 43)
-    second = lab.start(entry, runs.add, guarantee=guarantee, settings={**QUICK, "auto.offset.reset": reset})
+    second = lab.start(
+        entry, runs.add, guarantee=guarantee, settings={**lab.quick, "auto.offset.reset": reset}
+    )
     # Nothing comes: it is told all the same, and there is nothing left to do.
     (lost,) = wait_for(lab, ev.RecordsLost)
     assert (lost.topic, lost.partition, lost.first, lost.count) == (entry.name, 0, 3, 40)
@@ -130,7 +132,9 @@ def test_records_that_were_deleted_before_they_were_read_are_told(
     assert second.join(30)
     lab.fill(entry, [b"4"] * 10, partition=0)
     delete_before(lab, entry, 44 + 7)
-    third = lab.start(entry, runs.add, guarantee=guarantee, settings={**QUICK, "auto.offset.reset": reset})
+    third = lab.start(
+        entry, runs.add, guarantee=guarantee, settings={**lab.quick, "auto.offset.reset": reset}
+    )
     runs.wait(4 + 3)
     wait_until(lambda: third.stats().lost_records == 7, what=repr(third.stats()))
     lab.caught_up(entry)

@@ -32,9 +32,10 @@ class Worker:
 
     def start(self, **options: Any) -> Program:
         assert self.entry.retry and self.entry.retry.topic
+        protocol = options.pop("protocol", None)
         told = {
             "servers": self.lab.servers,
-            "settings": settings_of(options.pop("protocol", "consumer")),
+            "settings": settings_of(protocol) if protocol else self.lab.quick,
             "group": self.lab.group,
             "topic": self.entry.name,
             "retry": self.entry.retry.topic,

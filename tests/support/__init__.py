@@ -3,8 +3,8 @@
 Fixtures (`tests/conftest.py`):
 
 kafka: Kafka
-    The shared cluster: KAFKA_BOOTSTRAP_SERVERS, else one broker of our own, started when first asked for.
-    Do not stop it; other tests use it.
+    The shared cluster: KAFKA_BOOTSTRAP_SERVERS, else one broker of our own, started when first asked for, for all
+    parallel workers. Do not stop it; other tests use it. KAFKA_VERSION: which version the tests start.
 topics: Topics
     A test's own names on it: `topics("orders", 4, {"retention.ms": "1000"})` creates a topic and returns
     its name, `topics.name("x")` only names one, `topics.group` is a group, `topics.kafka` the cluster.
@@ -34,6 +34,10 @@ kafka
 brokers
     `Broker`: pause() SIGSTOP, resume() SIGCONT, kill() SIGKILL, stop() SIGTERM, start() again with the same
     ports and data; launch() and wait_ready() are its two halves; pid, log, address, sasl_address.
+protocols
+    `has_consumer_protocol(servers)`: whether brokers have `group.protocol=consumer`; Labs skip what needs it elsewhere.
+shared
+    `SharedKafka`: the `kafka` of all parallel workers, kept by the process that reports.
 names
     `unique(label)`: a name that nobody else uses.
 records

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 from tests.support.errors import HarnessError
 
-__all__ = ["class_path", "find_java"]
+__all__ = ["class_path", "find_java", "kafka_version"]
 
 POM = Path(__file__).with_name("pom.xml")
 JAVA_NEEDED = 17
@@ -46,24 +46,29 @@ def class_path() -> str:
     """
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     cache = Path(base) / "retriable-kafka-client"
-    jars = cache / f"kafka-{_version()}"
+    version = kafka_version()
+    jars = cache / f"kafka-{version}"
     if not jars.is_dir():
         cache.mkdir(parents=True, exist_ok=True)
         with (cache / "download.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not jars.is_dir():
-                _download(cache, jars)
+                _download(cache, jars, version)
     return f"{jars}/*"
 
 
-def _version() -> str:
+def kafka_version() -> str:
+    """The version of the brokers that the tests start: KAFKA_VERSION, else the one that `pom.xml` names."""
+    wanted = os.environ.get("KAFKA_VERSION")
+    if wanted:
+        return wanted
     namespace = {"m": "http://maven.apache.org/POM/4.0.0"}
-    version = ElementTree.parse(POM).findtext("m:dependencies/m:dependency/m:version", namespaces=namespace)
+    version = ElementTree.parse(POM).findtext("m:properties/m:kafka.version", namespaces=namespace)
     assert version is not None
     return version
 
 
-def _download(cache: Path, jars: Path) -> None:
+def _download(cache: Path, jars: Path, version: str) -> None:
     maven = shutil.which("mvn")
     if maven is None:
         raise HarnessError(f"no `mvn` (Maven) found, it downloads Kafka's jars: {REMEDY}")
@@ -75,13 +80,14 @@ def _download(cache: Path, jars: Path) -> None:
                 maven,
                 "-q",
                 "-B",
+                "--strict-checksums",  # a jar that is not what its registry says is refused
                 "-f",
                 str(POM),
                 "dependency:copy-dependencies",
                 "-DincludeScope=runtime",
             ]
             done = subprocess.run(
-                [*command, f"-DoutputDirectory={target}"],
+                [*command, f"-DoutputDirectory={target}", f"-Dkafka.version={version}"],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
@@ -91,4 +97,4 @@ def _download(cache: Path, jars: Path) -> None:
                 target.rename(jars)
                 return
             said = (done.stdout + done.stderr)[-2000:]
-    raise HarnessError(f"Maven could not download Apache Kafka in {TRIES} attempts: {said}")
+    raise HarnessError(f"Maven could not download Apache Kafka {version} in {TRIES} attempts: {said}")

@@ -19,7 +19,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
-from tests.support.waiting import WAIT
+from tests.support.waiting import WAIT, wait_until
 
 __all__ = [
     "Commit",
@@ -246,8 +246,17 @@ def committed(bootstrap_servers: str, group: str, topic: str) -> dict[int, Commi
     # A consumer that does not join. Not AdminClient.list_consumer_group_offsets: librdkafka 2.16 ends the process
     # (SIGSEGV in rd_kafka_cgrp_op) when the coordinator's answer to that is an error, as after a broker's pause.
     consumer = Consumer({"bootstrap.servers": bootstrap_servers, "group.id": group})
+
+    def answered() -> list[TopicPartition] | None:
+        try:
+            return consumer.committed(partitions, WAIT)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.NOT_COORDINATOR:
+                return None  # as a new cluster says once, while its topic of commits is being made
+            raise
+
     try:
-        answer = consumer.committed(partitions, WAIT)
+        answer = wait_until(answered, what=f"a coordinator of group {group}") or []
     finally:
         consumer.close()
     return {
