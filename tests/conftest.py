@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.kafka import Kafka, KafkaCluster
 from tests.support.names import Topics, unique
+from tests.support.shared import SharedKafka, ask
 
 if TYPE_CHECKING:
     from retriable_kafka_client.testing import MockKafka
@@ -21,6 +22,7 @@ settings.load_profile("untimed")
 
 _FAILED = pytest.StashKey[bool]()
 _KEPT = pytest.StashKey[list[str]]()
+_SHARED = pytest.StashKey[SharedKafka]()
 REAL_KAFKA = {"kafka", "own_kafka", "topics", "topic"}
 
 
@@ -40,11 +42,27 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """A parallel worker is about to start (pytest-xdist): it is told where to ask for the Kafka of all workers."""
+    stash: pytest.Stash = node.config.stash
+    if _SHARED not in stash:
+        stash[_SHARED] = SharedKafka()
+    node.workerinput["kafka"] = stash[_SHARED].address
+
+
+@pytest.hookimpl(trylast=True)  # once the workers are gone
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With parallel workers: tell the process that reports where logs are kept."""
-    output: dict[str, object] | None = getattr(session.config, "workeroutput", None)
+    """With parallel workers: they tell the process that reports where logs are kept, and that ends their Kafka."""
+    config = session.config
+    output: dict[str, object] | None = getattr(config, "workeroutput", None)
     if output is not None:
-        output["kept"] = session.config.stash.get(_KEPT, [])
+        output["kept"] = config.stash.get(_KEPT, [])
+    if _SHARED in config.stash:
+        kept = config.stash[_SHARED].close(keep_logs=session.testsfailed > 0)
+        del config.stash[_SHARED]
+        if kept is not None:
+            config.stash.setdefault(_KEPT, []).append(str(kept))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -70,6 +88,9 @@ def _close(cluster: KafkaCluster, failed: bool, config: pytest.Config) -> None:
 def kafka(request: pytest.FixtureRequest) -> Iterator[Kafka]:
     """The shared Kafka: KAFKA_BOOTSTRAP_SERVERS, else one broker started when first wanted. Never stop it."""
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
+    of_all_workers: str | None = getattr(request.config, "workerinput", {}).get("kafka")
+    if not given and of_all_workers:
+        given = ask(of_all_workers)
     if given:
         shared = Kafka(given)
         yield shared
