@@ -18,11 +18,12 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client.testing import MockKafka
 from tests.support.errors import HarnessError
 from tests.support.evidence import EvidenceWriter, read_evidence
-from tests.support.jars import find_java
+from tests.support.jars import find_java, kafka_version
 from tests.support.kafka import Kafka, KafkaCluster
 from tests.support.names import Topics
 from tests.support.ports import PortLease
 from tests.support.processes import GuardedProcess, Program
+from tests.support.protocols import has_consumer_protocol
 from tests.support.records import (
     Commit,
     committed,
@@ -33,6 +34,7 @@ from tests.support.records import (
     produce_one,
     read_all,
 )
+from tests.support.shared import SharedKafka, ask
 from tests.support.waiting import wait_until
 
 Start = Callable[..., KafkaCluster]
@@ -63,6 +65,12 @@ def test_records_and_commits_on_the_mock_cluster(
     assert committed(servers, "one", "orders") == {0: Commit(7, "seven")}
     assert group_lag(servers, "one", "orders") == 93
     assert group_lag(servers, "other", "orders") == 100
+
+
+def test_the_mock_cluster_has_the_consumer_protocol(
+    mock_kafka: Callable[[Mapping[str, int]], MockKafka],
+) -> None:
+    assert has_consumer_protocol(mock_kafka({}).bootstrap_servers)
 
 
 @pytest.mark.kafka
@@ -191,6 +199,20 @@ class TestBrokers:
         assert "Kafka Server started" in kept.broker(1).log.read_text()
         shutil.rmtree(kept.log_dir)
 
+    def test_parallel_workers_have_one_which_is_started_when_asked_for(self) -> None:
+        SharedKafka().close()
+        shared = SharedKafka()
+        try:
+            with ThreadPoolExecutor(2) as pool:
+                first, second = pool.map(ask, [shared.address] * 2)
+            assert first == second
+            assert answers(first)
+        finally:
+            log_dir = shared.close(keep_logs=True)
+        assert not answers(first)
+        assert log_dir is not None
+        shutil.rmtree(log_dir)
+
     def test_nothing_is_left_after_a_kill_of_the_test_run(self, tmp_path: Path) -> None:
         """A process that started two brokers, one of them stopped, is killed with SIGKILL."""
         script = tmp_path / "start.py"
@@ -229,6 +251,24 @@ class TestMachine:
         monkeypatch.setenv("JAVA_HOME", str(tmp_path))
         with pytest.raises(HarnessError, match=r"11\.0\.2.*version 17 or later"):
             find_java()
+
+    def test_parallel_workers_are_told_what_is_missing(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        shared = SharedKafka()
+        try:
+            with pytest.raises(HarnessError, match="apt-get install openjdk-17-jre-headless"):
+                ask(shared.address)
+        finally:
+            assert shared.close() is None
+
+    def test_the_environment_names_the_version_of_the_brokers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("KAFKA_VERSION", raising=False)
+        assert tuple(int(one) for one in kafka_version().split(".")) >= (4, 4, 0)
+        monkeypatch.setenv("KAFKA_VERSION", "3.9.1")
+        assert kafka_version() == "3.9.1"
 
     def test_ports_are_not_given_twice(self) -> None:
         with ThreadPoolExecutor(8) as pool:

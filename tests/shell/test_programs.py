@@ -35,7 +35,7 @@ class Worker:
         protocol = options.pop("protocol", None)
         told = {
             "servers": self.lab.servers,
-            "settings": settings_of(protocol) if protocol else self.lab.quick,
+            "settings": dict(self.lab.cluster(settings_of(protocol) if protocol else None).settings),
             "group": self.lab.group,
             "topic": self.entry.name,
             "retry": self.entry.retry.topic,
