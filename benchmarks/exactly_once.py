@@ -140,7 +140,7 @@ def main() -> None:
     if servers:
         measure(Kafka(servers), options.records, options.rounds)
         return
-    with KafkaCluster() as kafka:
+    with KafkaCluster(for_speed=True) as kafka:
         measure(kafka, options.records, options.rounds)
 
 

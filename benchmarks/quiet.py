@@ -224,7 +224,7 @@ def main() -> None:
         if given:
             requests(given, options.topics)
         else:
-            with KafkaCluster() as kafka:
+            with KafkaCluster(for_speed=True) as kafka:
                 requests(kafka.bootstrap_servers, options.topics)
 
 

@@ -18,8 +18,10 @@ while read -r version python; do
             pytest pytest-xdist hypothesis psutil confluent-kafka msgspec </dev/null
         printf '%s\n' "$wanted $root" >"$environment/.stamp"
     fi
+    # That the simulation finds planted bugs is its own property, no Python's.
     say "core tests on Python $version"
-    "$environment/bin/python" -m pytest -q -n 2 --dist worksteal tests/core tests/simulation -p no:cacheprovider </dev/null
+    "$environment/bin/python" -m pytest -q -n 2 --dist worksteal tests/core tests/simulation \
+        --ignore tests/simulation/test_mutations.py -p no:cacheprovider </dev/null
     count=$((count + 1))
 done < <(usable_pythons)
 say "core tests passed on $main (with all others) and $count other Python versions"

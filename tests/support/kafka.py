@@ -108,8 +108,8 @@ class KafkaCluster(Kafka):
     Each broker has a PLAINTEXT and a SASL_PLAINTEXT (SCRAM-SHA-512) listener. With `acl=True` the
     authorizer is on: PLAINTEXT clients and the user `admin` may do everything, other users nothing before a
     test grants it. `extra` overrides any broker setting. `sasl_fronts`: for each broker the port that it sends SASL
-    clients to, if it is not its own. Logs are in `log_dir`; `close(keep_logs=True)`
-    keeps them.
+    clients to, if it is not its own. `for_speed=True`: brokers that take longer to get going, and do more per second
+    then. Logs are in `log_dir`; `close(keep_logs=True)` keeps them.
     """
 
     def __init__(
@@ -120,6 +120,7 @@ class KafkaCluster(Kafka):
         acl: bool = False,
         extra: Mapping[str, str] | None = None,
         sasl_fronts: Sequence[int] = (),
+        for_speed: bool = False,
     ) -> None:
         self.users = dict(users)
         self._acl = acl
@@ -140,7 +141,13 @@ class KafkaCluster(Kafka):
         self.log_dir = ARTIFACTS / f"{os.getpid()}-{next(NUMBERS)}"
         """Where the brokers write `broker-1.log` and so on."""
         self._brokers = tuple(
-            Broker(node, self._settings(node), self.log_dir / f"broker-{node.id}.log", self._home)
+            Broker(
+                node,
+                self._settings(node),
+                self.log_dir / f"broker-{node.id}.log",
+                self._home,
+                for_speed=for_speed,
+            )
             for node in self._nodes
         )
         super().__init__(",".join(broker.address for broker in self._brokers))
