@@ -15,6 +15,8 @@ from tests.support.kafka import Kafka, KafkaCluster
 from tests.support.records import end_offsets
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.kafka
+
 
 def number_of(message: Message[Any]) -> int:
     return int(message.body or b"")

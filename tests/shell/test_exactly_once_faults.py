@@ -28,6 +28,8 @@ from tests.support.kafka import Kafka, KafkaCluster
 from tests.support.processes import Program
 from tests.support.waiting import WAIT, wait_until
 
+pytestmark = pytest.mark.kafka
+
 USERS = {"admin": "admin-password", "alice": "alice-password-that-nobody-may-see"}
 
 

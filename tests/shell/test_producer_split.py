@@ -189,6 +189,7 @@ def guarded() -> Iterator[KafkaCluster]:
         yield cluster
 
 
+@pytest.mark.kafka
 def test_a_topic_that_may_not_be_described_is_found_out_by_halving(guarded: KafkaCluster) -> None:
     guarded.create_topic("closed", 1, {"max.message.bytes": "300000"})
     write = AclBinding(

@@ -23,6 +23,8 @@ from tests.shell.lab import Lab, Log
 from tests.support.kafka import KafkaCluster
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.kafka
+
 PASSWORD = "alice-password-that-nobody-may-see"
 
 

@@ -13,6 +13,8 @@ from tests.shell.lab import Lab, Log, nothing
 from tests.support.certificates import Authority, Identity
 from tests.support.kafka import KafkaCluster
 
+pytestmark = pytest.mark.kafka
+
 KEY_PASSWORD = "key-password-that-nobody-may-see"
 
 
