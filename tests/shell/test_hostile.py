@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from tests.shell.hostile import UNREADABLE, Hostile
 from tests.shell.hostile_more import MORE
 from tests.shell.lab import Lab, Log, number
 from tests.shell.raw_records import produce_raw
+from tests.support.kafka import Kafka
 from tests.support.records import Header, Read, committed
 from tests.support.waiting import wait_until
 
@@ -92,8 +93,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def run(request: pytest.FixtureRequest) -> Any:
-    kafka = request.getfixturevalue("kafka")
+def run(kafka: Kafka) -> Iterator[Run]:
     with Lab(kafka.bootstrap_servers, kafka.create_topic, "hostile", real=True) as lab:
         yield Run(lab)
 
