@@ -1,6 +1,7 @@
 """One Kafka for all parallel workers of a test run (pytest-xdist): the process that reports starts it when one asks."""
 
 import threading
+from contextlib import suppress
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
@@ -28,7 +29,8 @@ class SharedKafka:
 
     def _serve(self) -> None:
         while True:
-            with self._listener.accept() as worker:
+            # A worker may die while it waits for the answer.
+            with self._listener.accept() as worker, suppress(EOFError, OSError):
                 if worker.recv() == END:
                     return
                 worker.send(self._answer())
