@@ -59,13 +59,18 @@ def test_on_the_embedded_broker(name: str, on_the_mock: dict[str, Program]) -> N
 
 
 def test_on_real_kafka(kafka: Kafka, tmp_path: Path) -> None:
-    # The brokers may make __consumer_offsets meanwhile.
-    before = set(kafka.admin().list_topics(timeout=10).topics) | {"__consumer_offsets"}
+    def theirs() -> set[str]:
+        """Their topics: by the ending, for other tests come and go on the same brokers."""
+        topics = kafka.admin().list_topics(timeout=10).topics
+        return {name for name in topics if re.search(r"-[0-9a-f]{8}$", name)}
+
+    before = theirs()
     programs = [
         Program(path, "--bootstrap-servers", kafka.bootstrap_servers, log=tmp_path / f"{path.stem}.log")
         for path in EXAMPLES
     ]
     try:
+        wait_until(lambda: theirs() - before, what="the examples make topics")
         for path, program in zip(EXAMPLES, programs, strict=True):
             assert program.wait(WAIT) == 0, program.output
             assert said(program.output) == SAID[path.stem]
@@ -73,10 +78,7 @@ def test_on_real_kafka(kafka: Kafka, tmp_path: Path) -> None:
         for program in programs:
             program.close()
 
-    def deleted() -> bool:
-        return set(kafka.admin().list_topics(timeout=10).topics) <= before
-
-    wait_until(deleted, what="the examples delete the topics that they made")
+    wait_until(lambda: theirs() <= before, what="the examples delete the topics that they made")
 
 
 def test_they_are_a_page_each() -> None:

@@ -249,11 +249,12 @@ def committed(bootstrap_servers: str, group: str, topic: str) -> dict[int, Commi
 
     def answered() -> list[TopicPartition] | None:
         try:
-            return consumer.committed(partitions, WAIT)
+            found = consumer.committed(partitions, WAIT)
         except KafkaException as error:
             if error.args[0].code() == KafkaError.NOT_COORDINATOR:
                 return None  # as a new cluster says once, while its topic of commits is being made
             raise
+        return None if any(one.error is not None and one.error.retriable() for one in found) else found
 
     try:
         answer = wait_until(answered, what=f"a coordinator of group {group}") or []
