@@ -1,10 +1,11 @@
-"""The direction of imports: each wing of the package imports only what its rule allows, and there are no circles.
+"""The wings keep their rules: who imports whom, no circles, and only one wing knows the names of the client's settings.
 
 Decided from the source text alone: a lazy import inside a function counts like any other. One under `if TYPE_CHECKING:`
 keeps the rules, too, but makes no circle, since it is never run.
 """
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,33 @@ def violations(source: Path) -> list[str]:
     return broken + [f"cycle: {' -> '.join(cycle)}" for cycle in cycles(graph)]
 
 
+SETTING = re.compile(r"[a-z]+(\.[a-z0-9]+)+|[a-z]+_cb|on_commit")
+"""What looks like the name of a client's or a topic's setting; a string that is nothing else."""
+
+MAY_NAME_SETTINGS = {
+    "brokers": "the wing that knows them",
+    "config": "Cluster's arguments stand for those of a connection",
+    "compat.connection": "0.x programs connect by them (additional_settings)",
+}
+
+NO_SETTINGS = frozenset({"gevent.monkey", "eventlet.patcher"})
+"""Strings of this form that are something else."""
+
+
+def settings_elsewhere(source: Path) -> list[str]:
+    """Every name of a setting outside the code that may know it, as `module:line: name`. Names within texts do not count."""
+    found = []
+    for name, path in modules(source).items():
+        if wing_of(name) in MAY_NAME_SETTINGS or name.partition(".")[2] in MAY_NAME_SETTINGS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+                continue
+            if SETTING.fullmatch(node.value) and node.value not in NO_SETTINGS:
+                found.append(f"{name}:{node.lineno}: {node.value}")
+    return found
+
+
 def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
     """One cycle through each edge that closes one in a depth-first walk; empty when there is none."""
     found: list[list[str]] = []
@@ -170,6 +198,38 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def test_imports_go_one_way() -> None:
     assert violations(SOURCE) == []
+
+
+def test_only_brokers_names_settings() -> None:
+    assert settings_elsewhere(SOURCE) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        'limit = settings["session.timeout.ms"]',
+        'x = {"statistics.interval.ms": 40}',
+        'x = settings.get("group.id", "")',
+        'settings["stats_cb"] = print',
+        'def f(settings):\n    return {**settings, "on_commit": print}',
+        'STARTS = "auto.offset.reset"',
+        'large = {**settings, "transactional.id": f"{name}-large"}',
+    ],
+)
+def test_a_setting_elsewhere_is_found(tmp_path: Path, code: str) -> None:
+    package = tmp_path / PACKAGE
+    (package / "consumer").mkdir(parents=True)
+    (package / "brokers").mkdir()
+    (package / "config.py").write_text(code + "\n", encoding="utf-8")
+    (package / "brokers/client.py").write_text(code + "\n", encoding="utf-8")
+    loop = package / "consumer/loop.py"
+    loop.write_text(
+        "raise ValueError(\"Cluster.settings['group.id'] is not yours: see group.protocol\")\n",
+        encoding="utf-8",
+    )
+    assert settings_elsewhere(tmp_path) == []
+    loop.write_text(code + "\n", encoding="utf-8")
+    assert len(settings_elsewhere(tmp_path)) == 1
 
 
 def test_each_wing_has_a_rule() -> None:

@@ -18,7 +18,14 @@ from retriable_kafka_client.brokers.client_callbacks import (
     redacting,
     without_secrets,
 )
-from retriable_kafka_client.brokers.client_settings import RESET, is_secret, reset_rule
+from retriable_kafka_client.brokers.client_settings import (
+    LARGEST_KBYTES,
+    RESET,
+    is_secret,
+    number,
+    reset_rule,
+)
+from retriable_kafka_client.brokers.setting_values import is_classic, session_seconds
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.runtime.forks import open_lasting
 
@@ -41,13 +48,11 @@ Client = TypeVar("Client")
 
 _client_log = logging.getLogger("retriable_kafka_client.librdkafka")
 
-_LARGEST_KBYTES = 2_097_151  # what librdkafka takes for its queues
 _FETCH_BYTES = 52_428_800  # librdkafka's own default
 _RECEIVE_BYTES = 100_000_000  # librdkafka's own default
 _LARGEST_RECEIVE = 2_147_483_647
 _MESSAGE_BYTES = 1_000_000  # librdkafka's default of message.max.bytes
 _LARGEST_RECORD = 1_000_000_000  # the most that librdkafka takes
-_SESSION_MS = 45_000  # librdkafka's default
 _TRANSACTION_MS = 10_000
 _OVERHEAD = 64 * 1024  # a record's key and headers, and a response's framing
 
@@ -118,7 +123,7 @@ def consumer_settings(
         # Where partitions without a position begin is decided by the engine. A position whose records were deleted goes on
         # with what is left, rather than pass it over.
         settings[RESET] = "earliest"
-    if str(settings["group.protocol"]).lower() == "consumer":
+    if not is_classic(settings):
         for name in _CLASSIC_ONLY:
             settings.pop(name, None)
     return settings
@@ -169,7 +174,7 @@ def transaction_settings(
 
     Transactions that need ``seconds`` get that time, if the membership lasts so long.
     """
-    session_ms = _number(cluster.settings, "session.timeout.ms", _SESSION_MS)
+    session_ms = round(session_seconds(cluster.settings) * 1000)
     transaction_ms = max(2_000, min(max(_TRANSACTION_MS, int(seconds * 1000)), session_ms - 1_000))
     settings = {
         # The brokers say "not yet" while they write the last transaction's markers: with the client's own 100 ms that
@@ -183,11 +188,11 @@ def transaction_settings(
         "transactional.id": transactional_id,
         "transaction.timeout.ms": transaction_ms,
         "message.max.bytes": _LARGEST_RECORD,
-        "queue.buffering.max.kbytes": _LARGEST_KBYTES,  # what goes into one transaction is bounded elsewhere
+        "queue.buffering.max.kbytes": LARGEST_KBYTES,  # what goes into one transaction is bounded elsewhere
     }
     # The client refuses a longer one.
     longest = transaction_ms - 100
-    settings["socket.timeout.ms"] = min(_number(settings, "socket.timeout.ms", longest), longest)
+    settings["socket.timeout.ms"] = min(number(settings, "socket.timeout.ms", longest), longest)
     return settings
 
 
@@ -279,20 +284,13 @@ def _fetch_bounds(cluster: Connection, limits: Bounds) -> dict[str, Any]:
 
 def poll_interval(cluster: Connection) -> float:
     """In seconds: a consumer that has not polled for as long loses its partitions."""
-    return _number(cluster.settings, "max.poll.interval.ms", 300_000) / 1000
+    return number(cluster.settings, "max.poll.interval.ms", 300_000) / 1000
 
 
 def largest_record(cluster: Connection) -> int:
     """Return what the client's ``message.max.bytes`` is."""
-    return _number(cluster.settings, "message.max.bytes", _MESSAGE_BYTES)
-
-
-def _number(settings: Mapping[str, Any], name: str, default: int) -> int:
-    try:
-        return int(settings.get(name, default))
-    except ValueError:
-        return default  # the client will say what is wrong with it
+    return number(cluster.settings, "message.max.bytes", _MESSAGE_BYTES)
 
 
 def _kbytes(size: int) -> int:
-    return max(1, min(size // 1024, _LARGEST_KBYTES))
+    return max(1, min(size // 1024, LARGEST_KBYTES))

@@ -7,12 +7,22 @@ from typing import Any, Literal
 
 from retriable_kafka_client.errors import ConfigError
 
-__all__ = ["CALLBACKS", "RESET", "Settings", "is_secret", "reset_rule", "why_owned"]
+__all__ = [
+    "CALLBACKS",
+    "LARGEST_KBYTES",
+    "RESET",
+    "Settings",
+    "is_secret",
+    "number",
+    "reset_rule",
+    "why_owned",
+]
 
 CALLBACKS = frozenset({"error_cb", "logger", "oauth_cb", "stats_cb", "throttle_cb"})
 """The callables that may stand among the settings."""
 
 RESET = "auto.offset.reset"
+LARGEST_KBYTES = 2_097_151  # what librdkafka takes for its queues
 
 _RESETS: Mapping[str, Literal["earliest", "latest", "error"]] = {
     **dict.fromkeys(("earliest", "smallest", "beginning"), "earliest"),
@@ -147,6 +157,17 @@ def why_owned(name: str) -> str | None:
 def reset_rule(settings: Mapping[str, Any]) -> Literal["earliest", "latest", "error"]:
     """Where base topics begin without a position, whichever of librdkafka's words says so."""
     return _RESETS[str(settings.get(RESET, "earliest")).lower()]
+
+
+def number(settings: Mapping[str, Any], name: str, default: int) -> int:
+    """Return the number that ``settings`` give for ``name``, or ``default`` where they give none.
+
+    For what is no number, too: the client refuses it when it is opened, and says why.
+    """
+    try:
+        return int(settings.get(name, default))
+    except ValueError:
+        return default
 
 
 def is_secret(name: str) -> bool:

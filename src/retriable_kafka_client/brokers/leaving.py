@@ -16,6 +16,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from retriable_kafka_client.brokers.client import close_in_time
+from retriable_kafka_client.brokers.setting_values import is_classic, static_member
 
 __all__ = ["Belonging", "belonging", "close_member"]
 
@@ -51,12 +52,11 @@ def close_member(client: Any, settings: Mapping[str, Any], timeout: float) -> bo
     itself, and leaves when the others have joined, if the process still runs.
     """
     deadline = time.monotonic() + timeout
-    if not settings.get("group.instance.id"):
+    if not static_member(settings):
         with suppress(
             KafkaException, RuntimeError
         ):  # of no use any more, after a fatal error: closing is all that is left
-            classic = str(settings["group.protocol"]).lower() == "classic"
-            _unsubscribe(client, timeout * UNSUBSCRIBE_SHARE, classic=classic)
+            _unsubscribe(client, timeout * UNSUBSCRIBE_SHARE, classic=is_classic(settings))
     return close_in_time(client, max(0.0, deadline - time.monotonic()))
 
 

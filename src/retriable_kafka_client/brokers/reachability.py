@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client.brokers.client import open_client
 from retriable_kafka_client.brokers.error_codes import error_name
+from retriable_kafka_client.brokers.setting_values import request_seconds
 from retriable_kafka_client.errors import NotReachable
 
 __all__ = [
@@ -42,7 +43,6 @@ LOST_SECONDS = 30.0  # of vain tries with a client that holds nothing: it is rep
 MOST_LOST_SECONDS = 240.0  # of them, however often it was replaced in vain: longer than any request takes
 AGAIN_SECONDS = 10.0  # between two questions to the brokers
 LOOK_SECONDS = 3.0  # between two looks whether a client has a broker
-ASK_SECONDS = 60.0  # unless the cluster's settings say otherwise
 SLOW = 3  # so many times as long as another client took to reach them, this one may take
 
 Ask = Callable[[], Future[Any]]
@@ -148,7 +148,7 @@ def _has_broker(client: Any, topic: str | None) -> bool:
 def ask_brokers(settings: Mapping[str, Any]) -> Future[None]:
     """Ask with a client of its own, on a thread; the future has an exception if there was no answer."""
     answer: Future[None] = Future()
-    timeout = int(settings.get("socket.timeout.ms", ASK_SECONDS * 1000)) / 1000
+    timeout = request_seconds(settings)
 
     def ask() -> None:
         try:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from retriable_kafka_client.brokers.client import is_mock
 from retriable_kafka_client.brokers.error_codes import error_name
 
-__all__ = ["MISSING", "Answer", "Directory", "TopicFacts", "retention_of"]
+__all__ = ["MISSING", "Answer", "Directory", "TopicFacts", "is_compacted", "retention_of"]
 
 REFRESH_SECONDS = 60.0  # how long a re-created topic may go unnoticed to which nothing points
 SOON_SECONDS = 0.5  # from one question to the next, where something does; doubled each time, up to
@@ -49,6 +49,11 @@ class TopicFacts:
     topic_id: str | None  # differs when a topic of the same name is made anew; None: the brokers do not tell
     untold_uid: str  # made of the cluster's id and the name
     retention_ms: int | None  # None: unlimited, or not known
+
+
+def is_compacted(settings: Mapping[str, str]) -> bool:
+    """Whether the topic keeps only the last record of each key."""
+    return "compact" in settings.get("cleanup.policy", "")
 
 
 def retention_of(settings: Mapping[str, str]) -> int | None:

@@ -19,13 +19,14 @@ CHECK_SECONDS = 5.0
 
 _SERVERS = ("bootstrap.servers", "metadata.broker.list")
 _GROUP = "group.id"
+_AT_ONCE = {"linger.ms": 0}
 
 
-def cluster_of(
-    config: CommonConfig, defaults: Mapping[str, Any] | None = None, *, warn: bool = True
-) -> Cluster:
-    """Return the cluster that ``config`` means; ``additional_settings`` win over everything else in it, ``defaults``
-    included. With ``warn`` each setting that is ignored is named.
+def cluster_of(config: CommonConfig, *, at_once: bool = False, warn: bool = True) -> Cluster:
+    """Return the cluster that ``config`` means; ``additional_settings`` win over everything else in it.
+
+    With ``at_once`` a producer waits for no further records to send along. With ``warn`` each setting that is ignored is
+    named in the log.
     """
     given = _settings(config)
     servers: Any = config.kafka_hosts
@@ -46,7 +47,7 @@ def cluster_of(
         username=config.username if logs_in and "sasl.username" not in given else None,
         password=config.password if logs_in and "sasl.password" not in given else None,
         security_protocol=protocol,
-        settings={**(defaults or {}), **given},
+        settings={**(_AT_ONCE if at_once else {}), **given},
     )
 
 

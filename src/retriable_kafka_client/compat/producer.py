@@ -125,7 +125,7 @@ class BaseProducer:
         with self._lock:
             if self._producer is None:
                 # Whoever waits for each message would wait for the linger, too.
-                cluster = cluster_of(self._config, {"linger.ms": 0})
+                cluster = cluster_of(self._config, at_once=True)
                 self._producer = Producer(cluster, split=self._config.split_messages)
                 self._producer.reserved_headers = True
                 # 0.x programs drop producers without closing them, and this one has a thread. Nothing is on its way

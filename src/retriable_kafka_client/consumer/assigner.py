@@ -11,15 +11,7 @@ from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaE
 from retriable_kafka_client.core.partition import Assignment, Phase
 from retriable_kafka_client.core.protocol import Place, Start
 
-__all__ = ["Assigner", "is_eager"]
-
-
-def is_eager(settings: Mapping[str, Any]) -> bool:
-    """Whether a consumer with these settings gives all partitions away in each rebalance."""
-    strategy = str(settings.get("partition.assignment.strategy", "cooperative-sticky"))
-    return (
-        str(settings.get("group.protocol", "classic")).lower() == "classic" and "cooperative" not in strategy
-    )
+__all__ = ["Assigner"]
 
 
 class Assigner:

@@ -13,13 +13,13 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from retriable_kafka_client.brokers.client import close_in_time, open_client
+from retriable_kafka_client.brokers.derived_settings import rereader_settings
 from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_SECONDS
 from retriable_kafka_client.core.protocol import CancelRecall, Recall, Recalled, RecallEnded
 
 __all__ = ["ChunkRereader"]
 
-QUEUE_KBYTES = 8 * 1024  # what the client fetches ahead, beside the consumer's own queue
 CLOSE_SECONDS = 2.0
 
 
@@ -27,14 +27,7 @@ class ChunkRereader:
     """Performs one Recall at a time. Makes its client when it is first needed."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        ahead = min(int(settings.get("queued.max.messages.kbytes", QUEUE_KBYTES)), QUEUE_KBYTES)
-        self._settings = {
-            **settings,
-            "group.protocol": "classic",
-            "queued.max.messages.kbytes": ahead,
-            "auto.offset.reset": "earliest",  # what is gone is passed over
-            "enable.partition.eof": True,
-        }
+        self._settings = rereader_settings(settings)
         self._client: Any = None
         self._recall: Recall | None = None
         self._heard_at = 0.0  # monotonic

@@ -18,6 +18,7 @@ from confluent_kafka import Message as KafkaMessage
 from retriable_kafka_client.brokers.client import poll_interval
 from retriable_kafka_client.brokers.client_settings import reset_rule
 from retriable_kafka_client.brokers.confluent_serde import AnyDeserializer, adapted
+from retriable_kafka_client.brokers.setting_values import static_member
 from retriable_kafka_client.config import Cluster, Limits, Topic
 from retriable_kafka_client.consumer.intake import Intake
 from retriable_kafka_client.consumer.loop import Control, Loop, LoopConfig
@@ -309,7 +310,7 @@ class Consumer:
             if self._loop is not None or self._done.is_set():
                 raise RuntimeError("a Consumer runs once; make a new one to run again")
             try:
-                instance = self._cluster.settings.get("group.instance.id")
+                instance = static_member(self._cluster.settings)
                 self._claim = claim(self._cluster.bootstrap_servers, self.group_id, instance)
                 loop = self._make_loop()
                 if not self._control.stop:

@@ -15,22 +15,27 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retriable_kafka_client.brokers.client import open_client
+from retriable_kafka_client.brokers.derived_settings import (
+    copies_settings,
+    single_record_settings,
+    whole_queue_settings,
+)
 from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.brokers.reachability import Ask, Reach
+from retriable_kafka_client.brokers.setting_values import queue_bytes
 from retriable_kafka_client.core.protocol import (
     HandOff,
     HandOffAnswered,
     Publication,
     Published,
 )
-from retriable_kafka_client.sending.chunked_sends import SINGLE, BatchLimits, Groups, Parcel
+from retriable_kafka_client.sending.chunked_sends import BatchLimits, Groups, Parcel
 from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
 from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
 
 __all__ = ["Sender"]
 
 BUDGET = 32 * 1024 * 1024  # bytes of large copies in the client, if its queue is not smaller than twice that
-LARGEST_QUEUE = 2_097_151  # kbytes; the most that the client takes
 
 
 class _Outputs:
@@ -60,13 +65,7 @@ class Sender:
         ask: Ask | None = None,
     ) -> None:
         """``ask`` asks the brokers with another client: one that does not find them any more is replaced."""
-        self._settings = {
-            **settings,
-            "topic.metadata.propagation.max.ms": 3000,
-            # A copy is a little larger than its record, which may have been as large as its sender's client let it be:
-            # what is too large is for the broker to say.
-            "message.max.bytes": LARGEST_COPY,
-        }
+        self._settings = copies_settings(settings, LARGEST_COPY)
         self._clock = clock  # wall seconds; stamps dead letters
         self._limits = limits
         self._ask = ask
@@ -79,7 +78,7 @@ class Sender:
         self._unanswered = (
             0  # copies and publications of which it is not known yet whether the broker has them
         )
-        queue = int(self._settings.get("queue.buffering.max.kbytes", LARGEST_QUEUE)) * 1024
+        queue = queue_bytes(self._settings)
         self._groups = Groups(
             lambda: self._producer(single=True),
             limits,
@@ -90,8 +89,8 @@ class Sender:
     def _producer(self, *, single: bool) -> Producer:
         if single not in self._producers:
             # What the single one holds is counted here: any one copy must fit, however small the queue.
-            own = {**SINGLE, "queue.buffering.max.kbytes": LARGEST_QUEUE} if single else {}
-            self._producers[single] = open_client(Producer, self._settings | own)
+            own = whole_queue_settings(single_record_settings(self._settings)) if single else self._settings
+            self._producers[single] = open_client(Producer, own)
             if self._ask is not None:
                 self._reaches[single] = Reach(self._ask)
         return self._producers[single]

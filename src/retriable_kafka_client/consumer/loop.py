@@ -32,15 +32,17 @@ from retriable_kafka_client.brokers.client import (
     poll_interval,
     producer_settings,
 )
+from retriable_kafka_client.brokers.derived_settings import committing_settings
 from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets
 from retriable_kafka_client.brokers.leaving import close_member
 from retriable_kafka_client.brokers.reachability import ask_brokers
+from retriable_kafka_client.brokers.setting_values import is_eager, rebalance_protocol, session_seconds
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.consumer import topic_checks as topics
 from retriable_kafka_client.consumer.arrivals import arrivals
-from retriable_kafka_client.consumer.assigner import Assigner, is_eager
+from retriable_kafka_client.consumer.assigner import Assigner
 from retriable_kafka_client.consumer.chunk_rereader import ChunkRereader
 from retriable_kafka_client.consumer.client_errors import BEFORE_ASSIGNMENT_SECONDS, ClientErrors
 from retriable_kafka_client.consumer.committer import Committer
@@ -86,7 +88,6 @@ SERVE_SECONDS = 0.01  # a round while draining
 LAST_COMMIT_SECONDS = (
     5.0  # for the last commit of a partition beyond a stop's drain, and the way to the brokers
 )
-SESSION_MS = 45_000  # the client's default
 CLOSE_SECONDS = 5.0
 FAR_SECONDS = 1.0  # that the first look at the topics took
 ROUND_TRIPS = 5  # as many times as the topics took, a transactional producer may take to begin
@@ -299,7 +300,7 @@ class Loop:
         settings = consumer_settings(
             config.cluster, config.limits, config.engine.group, on_error=self._guarded(self._errors.client)
         )
-        settings["on_commit"] = self._guarded(self._committed)
+        settings = committing_settings(settings, self._guarded(self._committed))
         self._settings = settings
         # Whoever drains for longer in a rebalance is put out of the group.
         most = poll_interval(config.cluster)
@@ -307,7 +308,7 @@ class Loop:
         self._rebalance_drain = min(config.limits.drain_timeout, most * REBALANCE_SHARE)
         self._revoke_time = most * REVOKE_SHARE
         # A coordinator that is silent for longer has put us out, and takes no commit any more.
-        self._session = int(settings.get("session.timeout.ms", SESSION_MS)) / 1000
+        self._session = session_seconds(settings)
         self._standing.begin(settings)
         self._consumer = open_client(KafkaConsumer, settings)
         self._assigner = Assigner(
@@ -319,7 +320,7 @@ class Loop:
         failed = True
         try:
             self._consumer.subscribe(
-                subscription(config.topics, str(settings["group.protocol"])),
+                subscription(config.topics, rebalance_protocol(settings)),
                 on_assign=self._rebalanced(self._on_assign, self._assigner.accept),
                 on_revoke=self._rebalanced(self._on_revoke, self._assigner.give_up),
                 on_lost=self._rebalanced(self._on_lost, self._assigner.give_up),

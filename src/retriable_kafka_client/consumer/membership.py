@@ -9,7 +9,6 @@ made only when the group has not taken us in for a while. Asking the brokers for
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,14 +17,17 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException
 
 from retriable_kafka_client.brokers.client import close_in_time, open_client
+from retriable_kafka_client.brokers.derived_settings import coordinator_settings
 from retriable_kafka_client.brokers.leaving import belonging
+from retriable_kafka_client.brokers.setting_values import is_classic
+from retriable_kafka_client.brokers.statistics import read_report
 from retriable_kafka_client.core.broker_silence import Hearing
 from retriable_kafka_client.errors import ConfigError, NotReachable
 
 __all__ = ["Membership"]
 
 LOOK_SECONDS = 0.5  # between two looks
-STATISTICS_MS = 1_000
+REPORT_SECONDS = 1.0  # between two reports of the client that looks for a coordinator
 SURE_SECONDS = 10.0  # in the group: longer than it takes to give a member what there is for it
 DOUBT_SECONDS = 5.0  # not in the group: from then on we look whether it has a coordinator
 GONE_SECONDS = 17.0  # without one
@@ -39,7 +41,7 @@ class Membership:
         self._group = group
         self._coordinator = _Coordinator(settings)
         # The classic protocol tells of empty assignments, too.
-        self._silent = str(settings["group.protocol"]).lower() != "classic"
+        self._silent = not is_classic(settings)
         self._waits_since: float | None = None  # monotonic, as all times here; None: we wait for nothing
         self._look_at = 0.0
         self._in_since: float | None = None  # None: the group does not have us, as far as the client knows
@@ -77,8 +79,7 @@ class _Coordinator:
     """Looks for the group's coordinator, with a client of its own; that is made by the first look."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        ours = {"statistics.interval.ms": STATISTICS_MS, "stats_cb": self._told, "error_cb": _ignore}
-        self._settings = {key: value for key, value in settings.items() if key != "on_commit"} | ours
+        self._settings = coordinator_settings(settings, self._on_report, REPORT_SECONDS)
         self._client: Any = None
         self._hearing = Hearing()
         self._questions = 0  # for the coordinator, so far: one at a time
@@ -99,24 +100,17 @@ class _Coordinator:
             self._client.consume(100, 0)
         return self._hearing.is_none(now, GONE_SECONDS)
 
-    def _told(self, text: str) -> None:
+    def _on_report(self, text: str) -> None:
         with suppress(ValueError):
-            told = json.loads(text)
-            brokers = list((told.get("brokers") or {}).values())
-            state = str((told.get("cgrp") or {}).get("state", ""))
+            report = read_report(text)
             now = time.monotonic()
-            questions = sum(int((one.get("req") or {}).get("FindCoordinator", 0)) for one in brokers)
-            if questions != self._questions:
-                self._questions, self._asked_at = questions, now
-            hangs = state == "wait-coord" and now > self._asked_at + HANGS_SECONDS
-            answering = not hangs and any(one.get("state") == "UP" for one in brokers)
-            self._hearing.note(state, answering=answering, now=now)
+            if report.coordinator_questions != self._questions:
+                self._questions, self._asked_at = report.coordinator_questions, now
+            hangs = report.group_state == "wait-coord" and now > self._asked_at + HANGS_SECONDS
+            answering = not hangs and report.has_broker
+            self._hearing.note(report.group_state, answering=answering, now=now)
 
     def close(self) -> None:
         if self._client is not None:
             close_in_time(self._client, 0.0)
             self._client, self._hearing = None, Hearing()
-
-
-def _ignore(_error: object) -> None:
-    """The consumer's own client tells what is wrong."""

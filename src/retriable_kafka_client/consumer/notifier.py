@@ -11,6 +11,7 @@ from contextvars import copy_context
 from dataclasses import dataclass, replace
 
 from retriable_kafka_client import events
+from retriable_kafka_client.brokers.client_settings import RESET
 from retriable_kafka_client.consumer.failure_log import FailureLines
 from retriable_kafka_client.runtime.native_queue import SimpleQueue
 from retriable_kafka_client.user_functions.results import refuse_unfinished
@@ -113,7 +114,7 @@ class Notifier:
             case _ if isinstance(event, ABOUT_LOGS):
                 self._log_log(event, place)
             case events.AssignmentStarted():
-                start = "auto.offset.reset" if event.position is None else str(event.position)
+                start = RESET if event.position is None else str(event.position)
                 log.info(
                     "group %s: %s is ours, from %s, %d done above it", group, place, start, event.restored
                 )

@@ -18,7 +18,14 @@ from confluent_kafka import KafkaException
 
 from retriable_kafka_client.brokers.asking import Asker, Listed
 from retriable_kafka_client.brokers.error_codes import error_name
-from retriable_kafka_client.brokers.topics import MISSING, Answer, Directory, TopicFacts, retention_of
+from retriable_kafka_client.brokers.topics import (
+    MISSING,
+    Answer,
+    Directory,
+    TopicFacts,
+    is_compacted,
+    retention_of,
+)
 from retriable_kafka_client.core.engine import Route
 from retriable_kafka_client.core.routing import Routing, is_pattern
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, NotReachable
@@ -216,7 +223,7 @@ def _check_compaction(
     name: str | None, role: str, answers: Mapping[str, Answer], bootstrap_servers: str
 ) -> None:
     settings = answers[name].settings if name else None
-    if name and settings is not None and "compact" in settings.get("cleanup.policy", ""):
+    if name and settings is not None and is_compacted(settings):
         raise ConfigError(
             f"{role} topic",
             name,

@@ -16,8 +16,9 @@ from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client.brokers.asking import Asker
 from retriable_kafka_client.brokers.client import open_client
+from retriable_kafka_client.brokers.derived_settings import single_record_settings
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
-from retriable_kafka_client.sending.chunked_sends import SINGLE, Groups, Parcel
+from retriable_kafka_client.sending.chunked_sends import Groups, Parcel
 
 __all__ = ["Pump"]
 
@@ -39,7 +40,7 @@ class Pump:
         client_limit: int,
         held_bytes: int,
     ) -> None:
-        self._client = open_client(Producer, {**settings, **SINGLE})
+        self._client = open_client(Producer, single_record_settings(settings))
         self._asker = cache(lambda: Asker(lambda: open_client(AdminClient, admin_settings)))
         self.limits = TopicLimits(lambda: self._asker().client)
         self._groups = Groups(

@@ -19,9 +19,8 @@ from retriable_kafka_client.sending.sources import Source, Unreadable
 from retriable_kafka_client.sending.splitting import Plan, plan
 from retriable_kafka_client.wire.headers import CHUNK_HEADERS, Chunk, Marks, write_marks
 
-__all__ = ["SINGLE", "BatchLimits", "DeliveryReport", "Groups", "Parcel"]
+__all__ = ["BatchLimits", "DeliveryReport", "Groups", "Parcel"]
 
-SINGLE = {"batch.num.messages": 1, "linger.ms": 0}  # the client's settings
 _FEW = 8  # records of one topic that are always let into the client
 _SHARE = 8 * 1024 * 1024  # bytes of one topic in the client, where its records are so small that more go in
 _ACTIVE = 8  # messages of one topic at a time: one waits for its partition, the next ones are on their way

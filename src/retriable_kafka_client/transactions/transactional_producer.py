@@ -8,7 +8,6 @@ statistics tell; they are waited for only where the call took long enough for a 
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Mapping
@@ -19,11 +18,13 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retriable_kafka_client.brokers.client import open_client
 from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_SECONDS
+from retriable_kafka_client.brokers.setting_values import resend_pause
+from retriable_kafka_client.brokers.statistics import LatestReport, reporting
 
 __all__ = ["TransactionalClient", "reason_of"]
 
-STATISTICS_MS = 40  # between the client's reports on itself
-STATISTICS_WAIT = 2.0  # seconds, for two of them
+REPORT_SECONDS = 0.04  # between the client's reports on itself
+REPORTS_WAIT = 2.0  # seconds, for two of them
 SURE_SHARE = 0.75  # of the shortest pause before the client sends a request again
 
 
@@ -31,9 +32,9 @@ class TransactionalClient:
     """One transactional id, and the producer that has it at present. One thread calls it, and nearly every call blocks."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._statistics = _Statistics()
+        self._reports = LatestReport()
         self._settings: dict[str, Any] = {}
-        self._sure = float(settings["retry.backoff.ms"]) / 1000 * SURE_SHARE
+        self._sure = resend_pause(settings) * SURE_SHARE
         self._producer: Producer | None = None
         self._initialised = False
         self._made_at = 0.0  # monotonic
@@ -44,11 +45,7 @@ class TransactionalClient:
 
     def use(self, settings: Mapping[str, Any]) -> None:
         """Make producers with these from now on."""
-        self._settings = {
-            **settings,
-            "statistics.interval.ms": STATISTICS_MS,
-            "stats_cb": self._statistics.take,
-        }
+        self._settings = reporting(settings, self._reports.take, REPORT_SECONDS)
         if self._producer is not None:
             self.discard()
 
@@ -57,7 +54,7 @@ class TransactionalClient:
         if self._doubt and not self._is_clean():
             self.discard()
         if self._producer is None:
-            self._statistics.clear()
+            self._reports.clear()
             self._ended, self._doubt, self._initialised = 0, False, False
             self._producer = open_client(Producer, self._settings)
             self._made_at = time.monotonic()
@@ -132,40 +129,19 @@ class TransactionalClient:
         try:
             producer.poll(0)
             # The next one may have been begun before the last request was sent.
-            wanted = self._statistics.count + 2
-            deadline = time.monotonic() + STATISTICS_WAIT
-            while self._statistics.count < wanted:
+            wanted = self._reports.count + 2
+            deadline = time.monotonic() + REPORTS_WAIT
+            while self._reports.count < wanted:
                 if time.monotonic() >= deadline:
                     return False
-                producer.poll(STATISTICS_MS / 1000)
+                producer.poll(REPORT_SECONDS)
         except KafkaException:
             return False
-        ended, timed_out = self._statistics.read()
-        if timed_out or ended > self._ended:
+        report = self._reports.read()
+        if report.timed_out or report.transactions_ended > self._ended:
             return False
-        self._ended, self._doubt = ended, False
+        self._ended, self._doubt = report.transactions_ended, False
         return True
-
-
-class _Statistics:
-    """The client's latest report on itself."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._text = "{}"
-
-    def clear(self) -> None:
-        self.count, self._text = 0, "{}"
-
-    def take(self, text: str) -> None:
-        self.count += 1
-        self._text = text
-
-    def read(self) -> tuple[int, int]:
-        """How many requests to end a transaction it has sent, and how many requests of any kind timed out."""
-        brokers = json.loads(self._text).get("brokers", {}).values()
-        ended = sum(int(one.get("req", {}).get("EndTxn", 0)) for one in brokers)
-        return ended, sum(int(one.get("req_timeouts", 0)) for one in brokers)
 
 
 def _bury(grave: list[Producer]) -> None:

@@ -21,16 +21,18 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client.brokers.client import transaction_settings
+from retriable_kafka_client.brokers.derived_settings import single_record_settings
 from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets, positions_of
 from retriable_kafka_client.brokers.reachability import Ask
+from retriable_kafka_client.brokers.setting_values import transaction_seconds
 from retriable_kafka_client.brokers.writable import Writable
 from retriable_kafka_client.config import Cluster
 from retriable_kafka_client.core.exactly_once import has_landed
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
-from retriable_kafka_client.sending.chunked_sends import SINGLE, BatchLimits
+from retriable_kafka_client.sending.chunked_sends import BatchLimits
 from retriable_kafka_client.transactions.transaction_records import Cargo
 from retriable_kafka_client.transactions.transactional_producer import TransactionalClient, reason_of
 
@@ -191,7 +193,7 @@ class Transactor:
 
     @property
     def _patience(self) -> float:
-        more = self._worker.seconds - int(self._means.settings["transaction.timeout.ms"]) / 1000
+        more = self._worker.seconds - transaction_seconds(self._means.settings)
         return STUCK_SECONDS + 2 * more
 
     def _replace(self, transact: Transact) -> None:
@@ -280,12 +282,12 @@ class _Worker:
     @property
     def seconds(self) -> float:
         """The time-out of a transaction."""
-        return int(self._settings["transaction.timeout.ms"]) / 1000
+        return transaction_seconds(self._settings)
 
     def _use(self, settings: Mapping[str, Any]) -> None:
         """New producers are made with these."""
         self._settings = settings
-        self._single_settings = {**settings, **SINGLE, "transactional.id": f"{self._id}-large"}
+        self._single_settings = single_record_settings(settings, f"{self._id}-large")
         for large, client in self._clients.items():
             client.use(self._single_settings if large else settings)
 
@@ -294,7 +296,7 @@ class _Worker:
         wanted = ROUND_TRIPS * (self._offsets.round_trip or 0.0)
         if wanted > self.seconds:
             longer = self._means.longer(wanted)
-            if longer["transaction.timeout.ms"] != self._settings["transaction.timeout.ms"]:
+            if transaction_seconds(longer) != self.seconds:
                 self._use(longer)
 
     def _move(self) -> None:
