@@ -153,8 +153,10 @@ def _settle(kafka: KafkaCluster, crew: ChaosCrew, files: Files, healed: float) -
 
     def drained() -> bool:
         crew.sample()
-        end.lag = {topic: group_lag(servers, GROUP, topic) for topic in TOPICS}
-        return not any(end.lag.values())
+        # A broker that was only just released may not know of its leader's latest term: asked again.
+        with contextlib.suppress(KafkaException):
+            end.lag = {topic: group_lag(servers, GROUP, topic) for topic in TOPICS}
+        return bool(end.lag) and not any(end.lag.values())
 
     with contextlib.suppress(AssertionError):
         wait_until(drained, DRAIN, "lag 0", every=0.5)
