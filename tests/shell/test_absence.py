@@ -18,10 +18,10 @@ from retriable_kafka_client.brokers.reachability import PATIENCE_SECONDS, REACH_
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
 from retriable_kafka_client.consumer import loop
 from retriable_kafka_client.consumer.connectivity import Connectivity
-from retriable_kafka_client.consumer.handoff_producer import Sender
+from retriable_kafka_client.consumer.handoff_producer import HandOffProducer
 from retriable_kafka_client.testing import MockKafka
 from tests.shell.lab import Lab, Log, settings_of
-from tests.shell.test_sender_split import entry, record, retry
+from tests.shell.test_handoff_split import entry, record, retry
 from tests.support.waiting import wait_until
 
 
@@ -191,7 +191,7 @@ def test_a_sender_whose_client_finds_no_broker_gets_another_client(
     target, brokers, answers = lab.topic("retry"), Brokers(), list[Any]()
     settings = producer_settings(lab.cluster(), Limits(), hand_off=True)
     limits = TopicLimits(lambda: open_client(AdminClient, admin_settings(lab.cluster())), mock=True)
-    sender = Sender(settings, time.time, limits, brokers.ask)
+    sender = HandOffProducer(settings, time.time, limits, brokers.ask)
 
     def answered(count: int) -> bool:
         answers.extend(sender.poll())

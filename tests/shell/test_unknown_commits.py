@@ -109,7 +109,7 @@ def test_a_client_that_does_not_come_back_is_replaced(
         return len(commits) != 3
 
     if where == "initialising":
-        monkeypatch.setattr(transactional.TransactionalClient, "_is_clean", is_clean)
+        monkeypatch.setattr(transactional.TransactionalProducer, "_is_clean", is_clean)
     monkeypatch.setattr(transactional, "Producer", Stuck)
     monkeypatch.setattr(transaction, "STUCK_SECONDS", 3.0)
     entry, out = lab.entry(max_attempts=2), lab.topic("out")
@@ -204,7 +204,7 @@ def test_a_stop_tells_of_a_transaction_that_it_does_not_wait_for(
     monkeypatch.setattr(loop, "CLOSE_SECONDS", 0.3)
     if where == "initialising":
         monkeypatch.setattr(
-            transactional.TransactionalClient, "_is_clean", lambda _client: not broken.is_set()
+            transactional.TransactionalProducer, "_is_clean", lambda _client: not broken.is_set()
         )
     entry, out = lab.entry(partitions=1), lab.topic("out")
 

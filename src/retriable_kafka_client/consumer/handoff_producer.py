@@ -29,11 +29,11 @@ from retriable_kafka_client.core.protocol import (
     Publication,
     Published,
 )
-from retriable_kafka_client.sending.chunked_sends import BatchLimits, Groups, Parcel
+from retriable_kafka_client.sending.chunked_sends import BatchLimits, ChunkedSends, Parcel
 from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
 from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
 
-__all__ = ["Sender"]
+__all__ = ["HandOffProducer"]
 
 BUDGET = 32 * 1024 * 1024  # bytes of large copies in the client, if its queue is not smaller than twice that
 
@@ -49,7 +49,7 @@ class _Outputs:
         self.code: str | None = None  # of the first that was refused
 
 
-class Sender:
+class HandOffProducer:
     """Sends copies and publications, and collects what became of them.
 
     What is above its topic's limit goes in chunks and is answered as one. The client never times a copy out by itself (a
@@ -79,7 +79,7 @@ class Sender:
             0  # copies and publications of which it is not known yet whether the broker has them
         )
         queue = queue_bytes(self._settings)
-        self._groups = Groups(
+        self._chunked = ChunkedSends(
             lambda: self._producer(single=True),
             limits,
             client_limit=LARGEST_COPY,
@@ -126,8 +126,8 @@ class Sender:
                     self._renew(single, KafkaError(KafkaError._TRANSPORT))
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()
-        if self._groups:
-            self._groups.advance()
+        if self._chunked:
+            self._chunked.advance()
         for single, reason in list(self._broken.items()):
             self._renew(single, reason)
         self._broken.clear()
@@ -175,8 +175,8 @@ class Sender:
     def _apart(self, parcel: Parcel) -> None:
         """Send it in a request of its own, or in several."""
         parcel.settle = partial(self._apart_settled, parcel.settle)
-        self._groups.add(parcel)
-        self._groups.advance()
+        self._chunked.add(parcel)
+        self._chunked.advance()
 
     def _produce(self, parcel: Parcel) -> bool:
         """Whether the client took it among others, or refused it for good."""

@@ -48,7 +48,7 @@ from retriable_kafka_client.consumer.client_errors import BEFORE_ASSIGNMENT_SECO
 from retriable_kafka_client.consumer.committer import Committer
 from retriable_kafka_client.consumer.connectivity import Connectivity
 from retriable_kafka_client.consumer.group_history import GroupHistory
-from retriable_kafka_client.consumer.handoff_producer import Sender
+from retriable_kafka_client.consumer.handoff_producer import HandOffProducer
 from retriable_kafka_client.consumer.idle_positions import IdlePositions
 from retriable_kafka_client.consumer.intake import Intake
 from retriable_kafka_client.consumer.lag import Lags, ask_stable_ends
@@ -181,7 +181,7 @@ class Loop:
         ask = partial(ask_brokers, admin_settings(config.cluster))
         self._standing = Connectivity(config.engine.group, ask, self._errors, self._problems)
         self._ask = ask
-        self._sender: Sender
+        self._handoff_producer: HandOffProducer
         self._transacting: Transacting | None = None  # exactly once: instead of the sender and of commits
         self._rereader: ChunkRereader
         self._directory: topics.Directory
@@ -238,7 +238,7 @@ class Loop:
         self._topic_limits = limits = TopicLimits(lambda: self._asker.client, mock=self._directory.is_mock)
         for name, size in self._directory.batch_bytes().items():
             limits.learn(name, size)
-        self._sender = Sender(
+        self._handoff_producer = HandOffProducer(
             producer_settings(config.cluster, config.limits, hand_off=True), time.time, limits, self._ask
         )
         self._rereader = ChunkRereader(consumer_settings(config.cluster, config.limits, config.engine.group))
@@ -252,7 +252,7 @@ class Loop:
                 self._member()
         finally:
             self._rereader.close()
-            self._sender.close(0.0 if self._control.hard else 1.0)
+            self._handoff_producer.close(0.0 if self._control.hard else 1.0)
             if self._transacting is not None:
                 answer = self._transacting.close(0.0 if self._control.hard else CLOSE_SECONDS)
                 if answer is not None:
@@ -389,7 +389,7 @@ class Loop:
             raise ConsumerFailed(
                 f"the executor broke and runs nothing any more: {_told(runner.failure)}"
             ) from runner.failure
-        for answer in self._sender.poll():
+        for answer in self._handoff_producer.poll():
             self._tell(answer)
             if isinstance(answer, p.Published):
                 self._outflow(-answer.publication.size)
@@ -498,9 +498,9 @@ class Loop:
             case p.Notify():
                 self._note(command.event)
             case p.Produce():
-                self._sender.send(command.handoff)
+                self._handoff_producer.send(command.handoff)
             case p.Publish():
-                self._sender.publish(command.publication)
+                self._handoff_producer.publish(command.publication)
                 self._outflow(command.publication.size)
             case p.Transact():
                 assert self._transacting is not None

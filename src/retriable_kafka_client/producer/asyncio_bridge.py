@@ -13,10 +13,10 @@ from retriable_kafka_client.brokers.error_codes import delivery_error
 from retriable_kafka_client.errors import DeliveryError
 from retriable_kafka_client.producer.delivery import Delivery, UnreadFailures
 
-__all__ = ["LoopBridge", "LoopBridges"]
+__all__ = ["AsyncioBridge", "AsyncioBridges"]
 
 
-class LoopBridge:
+class AsyncioBridge:
     """One event loop's mailbox and its line of those who wait for room.
 
     Posting wakes the loop once for a whole batch: a wake-up for each record costs more than sending it.
@@ -73,22 +73,22 @@ class LoopBridge:
             self._unread.tell(outcome.topic or "", outcome.code)
 
 
-class LoopBridges:
+class AsyncioBridges:
     """The bridges of one producer: one for each event loop that sends with it."""
 
     __slots__ = ("_bridges", "_lock", "_unread")
 
     def __init__(self, unread: UnreadFailures) -> None:
         self._unread = unread
-        self._bridges: dict[asyncio.AbstractEventLoop, LoopBridge] = {}
+        self._bridges: dict[asyncio.AbstractEventLoop, AsyncioBridge] = {}
         self._lock = threading.Lock()
 
-    def here(self) -> LoopBridge:
+    def here(self) -> AsyncioBridge:
         """Return the running loop's bridge."""
         loop = asyncio.get_running_loop()
         bridge = self._bridges.get(loop)
         if bridge is None:
-            bridge = LoopBridge(loop, self._unread)
+            bridge = AsyncioBridge(loop, self._unread)
             with self._lock:
                 for other in [one for one in self._bridges if one.is_closed()]:
                     del self._bridges[other]

@@ -18,9 +18,9 @@ from retriable_kafka_client.brokers.asking import Asker
 from retriable_kafka_client.brokers.client import open_client
 from retriable_kafka_client.brokers.derived_settings import single_record_settings
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
-from retriable_kafka_client.sending.chunked_sends import Groups, Parcel
+from retriable_kafka_client.sending.chunked_sends import ChunkedSends, Parcel
 
-__all__ = ["Pump"]
+__all__ = ["ChunkThread"]
 
 log = logging.getLogger("retriable_kafka_client.pump")
 
@@ -29,7 +29,7 @@ _BUDGET = 32 * 1024 * 1024  # bytes in the client
 _MOST = 10_000  # parcels
 
 
-class Pump:
+class ChunkThread:
     """Sends parcels until ``close``. Thread-safe. Callbacks of parcels run on its thread."""
 
     def __init__(
@@ -43,7 +43,7 @@ class Pump:
         self._client = open_client(Producer, single_record_settings(settings))
         self._asker = cache(lambda: Asker(lambda: open_client(AdminClient, admin_settings)))
         self.limits = TopicLimits(lambda: self._asker().client)
-        self._groups = Groups(
+        self._chunked = ChunkedSends(
             lambda: self._client, self.limits, client_limit=client_limit, budget=min(_BUDGET, held_bytes)
         )
         self._held_bytes = held_bytes
@@ -143,8 +143,8 @@ class Pump:
         if self.limits.waits_since is not None:
             self._asker().look(time.monotonic(), self.limits.waits_since)
         while self._inbox:
-            self._groups.add(self._inbox.popleft())
-        self._groups.advance()
+            self._chunked.add(self._inbox.popleft())
+        self._chunked.advance()
         self._client.poll(_POLL)
 
     def _abandon(self) -> None:
@@ -152,8 +152,8 @@ class Pump:
             self._client.purge()
             self._client.flush(1.0)
         while self._inbox:
-            self._groups.add(self._inbox.popleft())
-        self._groups.abandon(_gone())
+            self._chunked.add(self._inbox.popleft())
+        self._chunked.abandon(_gone())
 
 
 def _gone() -> KafkaError:

@@ -29,8 +29,8 @@ from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.errors import ConfigError, QueueFull, RetriableKafkaError, seconds
 from retriable_kafka_client.health import Health
 from retriable_kafka_client.message import JSON
-from retriable_kafka_client.producer.asyncio_bridge import LoopBridge, LoopBridges
-from retriable_kafka_client.producer.chunk_thread import Pump
+from retriable_kafka_client.producer.asyncio_bridge import AsyncioBridge, AsyncioBridges
+from retriable_kafka_client.producer.chunk_thread import ChunkThread
 from retriable_kafka_client.producer.delivery import Delivery, DeliveryFuture, UnreadFailures
 from retriable_kafka_client.runtime.forks import used_before_fork
 from retriable_kafka_client.runtime.interpreter_exit import producer_ended, producer_runs
@@ -103,11 +103,11 @@ class Producer:
         self._split = split
         self._chunk_bytes = chunk_bytes
         self._client_limit = largest_record(cluster)
-        self._pump: Pump | None = None  # only with split
+        self._chunk_thread: ChunkThread | None = None  # only with split
         self._serializer = serializer
         self._queue_timeout = seconds("Producer.queue_timeout", queue_timeout)
         self._unread = UnreadFailures()
-        self._bridges = LoopBridges(self._unread)
+        self._bridges = AsyncioBridges(self._unread)
         self._known_topics: set[str] = set()
         self._lock = threading.Lock()  # guards starting and closing
         self._client: Client | None = None
@@ -208,8 +208,8 @@ class Producer:
         """Return the record's headers; checks the topic's name."""
         if topic not in self._known_topics:
             check_topic_name("Producer.send.topic", topic)
-            if self._pump is not None:
-                self._pump.prepare(topic)
+            if self._chunk_thread is not None:
+                self._chunk_thread.prepare(topic)
             if len(self._known_topics) < _KNOWN_TOPICS:
                 self._known_topics.add(topic)
         pairs = own_headers_of(headers, reserved=self.reserved_headers) if headers else None
@@ -233,7 +233,7 @@ class Producer:
         """Return what gives the value to the client, or to the thread that splits."""
         if self._client is None:
             self._start()
-        assert self._pump is not None
+        assert self._chunk_thread is not None
         pairs = self._pairs(topic, headers, not_before, delay)
         body: Any = value
         source: Source | None = None
@@ -255,7 +255,7 @@ class Producer:
             most=self._chunk_bytes,
         )
         size = 0 if source is None else source.size
-        limit = self._pump.limits.limit(topic) or UNKNOWN_LIMIT
+        limit = self._chunk_thread.limits.limit(topic) or UNKNOWN_LIMIT
         small = self._chunk_bytes is None or size <= self._chunk_bytes
         if not (small and fits(size, limit, self._client_limit, parcel.key, parcel.headers)):
             held = 0 if isinstance(source, FileSource) else size
@@ -263,23 +263,23 @@ class Producer:
         if source is not None:
             body = body_of(body, self._serializer)
             parcel.source = MemorySource(body or b"")
-        settled = partial(self._settled, parcel, self._pump)
+        settled = partial(self._settled, parcel, self._chunk_thread)
         return partial(self._produce, (topic, body, parcel.key, -1, settled, None, 0, pairs))
 
     def _hand_over(self, parcel: Parcel, held: int) -> bool:
         """Give a parcel to the thread that splits; False while it has too many."""
-        assert self._pump is not None
+        assert self._chunk_thread is not None
         if self._closed:
             raise RetriableKafkaError("the producer is closed")
-        return self._pump.offer(parcel, held)
+        return self._chunk_thread.offer(parcel, held)
 
     @staticmethod
-    def _settled(parcel: Parcel, pump: Pump, error: KafkaError | None, report: Any) -> None:
+    def _settled(parcel: Parcel, chunk_thread: ChunkThread, error: KafkaError | None, report: Any) -> None:
         """Take the report of a record that went whole. One that is too large may be so by its neighbours in the batch, or
         its topic takes less than we know.
         """
         if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            pump.offer(parcel, 0 if parcel.source is None else parcel.source.size, force=True)
+            chunk_thread.offer(parcel, 0 if parcel.source is None else parcel.source.size, force=True)
         else:
             parcel.settle(error, report)
 
@@ -318,7 +318,7 @@ class Producer:
                 return
         raise QueueFull(topic, self._queue_timeout)
 
-    async def _stand_in_line(self, bridge: LoopBridge, topic: str, give: Give) -> None:
+    async def _stand_in_line(self, bridge: AsyncioBridge, topic: str, give: Give) -> None:
         bridge.waiting += 1
         try:
             async with asyncio.timeout(self._queue_timeout), bridge.line:
@@ -342,7 +342,7 @@ class Producer:
                 settings = producer_settings(self._cluster, Limits(), on_error=self._on_error)
                 client = open_client(Client, settings)
                 if self._split:
-                    self._pump = Pump(
+                    self._chunk_thread = ChunkThread(
                         settings,
                         admin_settings(self._cluster),
                         client_limit=self._client_limit,
@@ -381,12 +381,12 @@ class Producer:
     def _send_rest(self, timeout: float) -> bool:
         """Internal: see exits.Sending."""
         deadline = time.monotonic() + timeout
-        pump = self._pump
+        chunk_thread = self._chunk_thread
         if self._started().flush(timeout):
             return False
         # What was too large for its neighbours goes from the one to the other.
-        return pump is None or (
-            not pump.wait(max(0.0, deadline - time.monotonic())) and not self._started().flush(0)
+        return chunk_thread is None or (
+            not chunk_thread.wait(max(0.0, deadline - time.monotonic())) and not self._started().flush(0)
         )
 
     def _give_up(self) -> Counter[tuple[str, str]]:
@@ -395,15 +395,15 @@ class Producer:
         if len(client):
             client.purge()
             client.flush(_PROBE)
-        if self._pump is not None:
-            self._pump.close()
+        if self._chunk_thread is not None:
+            self._chunk_thread.close()
         return self._unread.last_words()
 
     def _forked(self) -> None:
         """Internal: see exits.Sending."""
         self._inherited = self._unread.forked = True
         self._client = None  # so that whoever wants it comes by `_start`
-        self._bridges = LoopBridges(self._unread)
+        self._bridges = AsyncioBridges(self._unread)
 
     def _check_fork(self) -> None:
         if self._inherited:
@@ -426,7 +426,11 @@ class Producer:
             return 0
         deadline = time.monotonic() + limit
         left = self._client.flush(limit)
-        return left if self._pump is None else left + self._pump.wait(max(0.0, deadline - time.monotonic()))
+        return (
+            left
+            if self._chunk_thread is None
+            else left + self._chunk_thread.wait(max(0.0, deadline - time.monotonic()))
+        )
 
     def close(self, timeout: float | timedelta = 30.0) -> None:
         """Take no more records, wait for those on their way, at most ``timeout`` seconds, and stop.
@@ -445,9 +449,9 @@ class Producer:
             if client.flush(limit):
                 client.purge()
                 client.flush(_PROBE)
-            if self._pump is not None:
-                self._pump.wait(max(0.0, deadline - time.monotonic()))
-                self._pump.close()
+            if self._chunk_thread is not None:
+                self._chunk_thread.wait(max(0.0, deadline - time.monotonic()))
+                self._chunk_thread.close()
             self._stop.set()
             if threading.current_thread() is not self._thread:  # it is, in a future's callback
                 self._thread.join()

@@ -19,7 +19,7 @@ from retriable_kafka_client.sending.sources import Source, Unreadable
 from retriable_kafka_client.sending.splitting import Plan, plan
 from retriable_kafka_client.wire.headers import CHUNK_HEADERS, Chunk, Marks, write_marks
 
-__all__ = ["BatchLimits", "DeliveryReport", "Groups", "Parcel"]
+__all__ = ["BatchLimits", "ChunkedSends", "DeliveryReport", "Parcel"]
 
 _FEW = 8  # records of one topic that are always let into the client
 _SHARE = 8 * 1024 * 1024  # bytes of one topic in the client, where its records are so small that more go in
@@ -112,7 +112,7 @@ class _Line:
         return self.records < _FEW or self.bytes < _SHARE
 
 
-class Groups:
+class ChunkedSends:
     """Sends parcels. One thread calls it; ``client`` gives the client of the moment, whose delivery reports must be served
     between two calls of ``advance``. It holds at most ``budget`` bytes in the client, and a record of each topic besides.
     """

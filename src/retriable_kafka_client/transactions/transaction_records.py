@@ -13,11 +13,11 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable
 from retriable_kafka_client.brokers.writable import TOPIC_CODES
 from retriable_kafka_client.core.protocol import HandOff, Publication, Transact
-from retriable_kafka_client.sending.chunked_sends import BatchLimits, Groups, Parcel
+from retriable_kafka_client.sending.chunked_sends import BatchLimits, ChunkedSends, Parcel
 from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
 from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
 
-__all__ = ["Cargo"]
+__all__ = ["TransactionRecords"]
 
 BUDGET = 32 * 1024 * 1024  # bytes of large messages in the client
 POLL_SECONDS = 0.02
@@ -38,7 +38,7 @@ _NOT_ITS_OWN = frozenset(
 )
 
 
-class _Letter:
+class _Record:
     """One record, or one message in chunks."""
 
     __slots__ = ("apart", "error", "owner", "parcel", "refused_before")
@@ -51,7 +51,7 @@ class _Letter:
         self.refused_before: int | None = None
 
 
-class Cargo:
+class TransactionRecords:
     """What one Transact sends, over all its tries. One thread calls it."""
 
     def __init__(self, transact: Transact, limits: BatchLimits, wall: float) -> None:
@@ -59,7 +59,7 @@ class Cargo:
         self._try = 0  # reports of an earlier one count for nothing
         self._left = 0
         self._reported_at: float | None = None  # monotonic; when the brokers first said something of this try
-        self._letters: list[_Letter] = []
+        self._records: list[_Record] = []
         for handoff in transact.handoffs:
             self._add(handoff, copy_parcel(handoff, wall, _nowhere))
         for publication in transact.publications:
@@ -71,21 +71,21 @@ class Cargo:
         headers = [*parcel.headers, *parcel.whole]
         limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT
         apart = size > LARGE or not fits(size, limit, LARGEST_COPY, parcel.key, headers)
-        self._letters.append(_Letter(owner, parcel, apart=apart))
+        self._records.append(_Record(owner, parcel, apart=apart))
 
     @property
     def topics(self) -> Collection[str]:
         """Where the records go."""
-        return {letter.parcel.topic for letter in self._letters}
+        return {record.parcel.topic for record in self._records}
 
     @property
     def is_large(self) -> bool:
         """Whether each record must go in a request of its own: what is near the limit must not share one."""
-        return any(letter.apart for letter in self._letters)
+        return any(record.apart for record in self._records)
 
     def is_ready(self) -> bool:
         """Whether all is known that must be known before large ones can go."""
-        pending = [self._limits.pending(letter.parcel.topic) for letter in self._letters if letter.apart]
+        pending = [self._limits.pending(record.parcel.topic) for record in self._records if record.apart]
         return not any(pending)
 
     def send(self, producer: Producer, deadline: float) -> KafkaError | None:
@@ -94,20 +94,20 @@ class Cargo:
         began = time.monotonic()
         self._reported_at = None
         self._left = 0
-        groups = Groups(lambda: producer, self._limits, client_limit=LARGEST_COPY, budget=BUDGET)
-        for letter in self._letters:
-            letter.error, letter.refused_before = None, letter.parcel.refused
+        chunked = ChunkedSends(lambda: producer, self._limits, client_limit=LARGEST_COPY, budget=BUDGET)
+        for record in self._records:
+            record.error, record.refused_before = None, record.parcel.refused
             # Another one: what is left of an earlier try may still settle its own.
-            letter.parcel = replace(letter.parcel, settle=partial(self._settled, self._try, letter))
-        for number, letter in enumerate(self._letters):
+            record.parcel = replace(record.parcel, settle=partial(self._settled, self._try, record))
+        for number, record in enumerate(self._records):
             self._left += 1
-            if letter.apart:
-                groups.add(letter.parcel)
-            elif not self._produce(producer, letter, deadline):
+            if record.apart:
+                chunked.add(record.parcel)
+            elif not self._produce(producer, record, deadline):
                 break
             if number % SERVE_EVERY == 0:
                 producer.poll(0)
-        groups.advance()
+        chunked.advance()
         while self._left and time.monotonic() < deadline:
             producer.poll(POLL_SECONDS)
             if self._first_error() is not None:
@@ -115,16 +115,16 @@ class Cargo:
                 # that finds something under way was seen to hang.
                 last = time.monotonic() + max(LAST_REPORTS_SECONDS, 2 * self._first_report(began))
                 deadline = min(deadline, last)
-            groups.advance()
+            chunked.advance()
         return self._first_error() or (KafkaError(KafkaError._TIMED_OUT) if self._left else None)
 
     def _first_report(self, began: float) -> float:
         """Seconds until the brokers said something of this try."""
         return 0.0 if self._reported_at is None else self._reported_at - began
 
-    def _produce(self, producer: Producer, letter: _Letter, deadline: float) -> bool:
+    def _produce(self, producer: Producer, record: _Record, deadline: float) -> bool:
         """Whether the client took it."""
-        parcel = letter.parcel
+        parcel = record.parcel
         source = parcel.source
         body = None if source is None else source.read(0, source.size)
         headers = [*parcel.headers, *parcel.whole]
@@ -143,15 +143,15 @@ class Cargo:
                 parcel.settle(error.args[0], None)
                 return False
 
-    def _settled(self, number: int, letter: _Letter, error: KafkaError | None, _report: Any) -> None:
+    def _settled(self, number: int, record: _Record, error: KafkaError | None, _report: Any) -> None:
         if number == self._try:
             if self._reported_at is None:
                 self._reported_at = time.monotonic()
             self._left -= 1
-            letter.error = error
+            record.error = error
 
     def _first_error(self) -> KafkaError | None:
-        found = [letter.error for letter in self._letters if letter.error is not None]
+        found = [record.error for record in self._records if record.error is not None]
         return next((one for one in found if one.name() not in _NOT_ITS_OWN), found[0]) if found else None
 
     @property
@@ -165,46 +165,46 @@ class Cargo:
         """Whose records were refused for good, with the code."""
         by_topic: dict[str, str] = {}
         codes: dict[HandOff | Publication, str] = {}
-        for letter in self._letters:
-            code = _own_code(letter)
+        for record in self._records:
+            code = _own_code(record)
             if code is not None:
-                codes.setdefault(letter.owner, code)
+                codes.setdefault(record.owner, code)
                 if code in TOPIC_CODES:
-                    by_topic[letter.parcel.topic] = code
+                    by_topic[record.parcel.topic] = code
         return {**self.bound_for(by_topic), **codes}
 
     def bound_for(self, topics: Mapping[str, str]) -> dict[HandOff | Publication, str]:
         """Whose records go to these topics, with the topic's code."""
         found: dict[HandOff | Publication, str] = {}
-        for letter in self._letters:
-            code = topics.get(letter.parcel.topic)
+        for record in self._records:
+            code = topics.get(record.parcel.topic)
             if code is not None:
-                found.setdefault(letter.owner, code)
+                found.setdefault(record.owner, code)
         return found
 
     def make_smaller(self) -> bool:
         """Set apart what was too large among others, or in such chunks; whether there was any."""
         found = False
-        for letter in self._letters:
-            if _was_too_large(letter):
-                letter.apart = found = True
+        for record in self._records:
+            if _was_too_large(record):
+                record.apart = found = True
         return found
 
 
-def _was_too_large(letter: _Letter) -> bool:
+def _was_too_large(record: _Record) -> bool:
     """Too large, and not yet for good: it may have been its neighbours, or smaller chunks may do."""
-    if letter.apart:
+    if record.apart:
         # It would have gone on with smaller chunks, had the transaction not been broken by then.
-        return letter.parcel.refused != letter.refused_before and _own_code(letter) is None
-    return letter.error is not None and letter.error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        return record.parcel.refused != record.refused_before and _own_code(record) is None
+    return record.error is not None and record.error.code() == KafkaError.MSG_SIZE_TOO_LARGE
 
 
-def _own_code(letter: _Letter) -> str | None:
+def _own_code(record: _Record) -> str | None:
     """The code of a refusal of this very record."""
-    error = letter.error
+    error = record.error
     if error is None or is_fatal(error) or (is_retriable(error) and error.name() not in TOPIC_CODES):
         return None
-    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not letter.apart:
+    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not record.apart:
         return None
     name = str(error.name())
     return None if name in _NOT_ITS_OWN else name

@@ -21,14 +21,14 @@ from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_
 from retriable_kafka_client.brokers.setting_values import resend_pause
 from retriable_kafka_client.brokers.statistics import LatestReport, reporting
 
-__all__ = ["TransactionalClient", "reason_of"]
+__all__ = ["TransactionalProducer", "reason_of"]
 
 REPORT_SECONDS = 0.04  # between the client's reports on itself
 REPORTS_WAIT = 2.0  # seconds, for two of them
 SURE_SHARE = 0.75  # of the shortest pause before the client sends a request again
 
 
-class TransactionalClient:
+class TransactionalProducer:
     """One transactional id, and the producer that has it at present. One thread calls it, and nearly every call blocks."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

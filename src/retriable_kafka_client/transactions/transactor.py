@@ -33,8 +33,8 @@ from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
 from retriable_kafka_client.sending.chunked_sends import BatchLimits
-from retriable_kafka_client.transactions.transaction_records import Cargo
-from retriable_kafka_client.transactions.transactional_producer import TransactionalClient, reason_of
+from retriable_kafka_client.transactions.transaction_records import TransactionRecords
+from retriable_kafka_client.transactions.transactional_producer import TransactionalProducer, reason_of
 
 __all__ = ["Transactor"]
 
@@ -248,7 +248,7 @@ class _Worker:
         self._in_doubt = in_doubt
         self._group, self._id, self._means = means.group, means.id, means
         # By whether each record goes in a request of its own.
-        self._clients: dict[bool, TransactionalClient] = {}
+        self._clients: dict[bool, TransactionalProducer] = {}
         self._offsets = means.offsets
         self._settings = means.settings
         self._use(means.settings)
@@ -318,7 +318,7 @@ class _Worker:
     def _open(self, *, large: bool) -> Producer | None:
         """Initialise until it succeeds; None when closing."""
         if large not in self._clients:
-            self._clients[large] = TransactionalClient(self._single_settings if large else self._settings)
+            self._clients[large] = TransactionalProducer(self._single_settings if large else self._settings)
         while not self.closing.is_set():
             self._move()
             try:
@@ -337,48 +337,48 @@ class _Worker:
 
     def _perform(self, job: _Job) -> Transacted | _Found | None:
         transact = job.transact
-        cargo = Cargo(transact, self._limits, self._clock())
+        records = TransactionRecords(transact, self._limits, self._clock())
         asked_again = False
         while not self.closing.is_set():
             self._move()
-            unwritable = self.writable.refusals(cargo.topics)
+            unwritable = self.writable.refusals(records.topics)
             if unwritable:
-                return Transacted(transact=transact, landed=False, refused=cargo.bound_for(unwritable))
-            while cargo.is_large and not cargo.is_ready() and not self.closing.is_set():
+                return Transacted(transact=transact, landed=False, refused=records.bound_for(unwritable))
+            while records.is_large and not records.is_ready() and not self.closing.is_set():
                 self._move()
                 time.sleep(0.01)
-            large = cargo.is_large
+            large = records.is_large
             self._take_time()
             producer = self._open(large=large)
             if producer is None:
                 return None
             client = self._clients[large]
-            problem = self._fill(producer, job, cargo)
+            problem = self._fill(producer, job, records)
             if problem is None:
                 return self._commit(client, transact, large=large)
             client.abort(time.monotonic() + self.seconds * ABORT_SHARE)
-            if cargo.is_broken:
+            if records.is_broken:
                 # The client goes on with the number after a refused record's, and the broker refuses that as a gap.
                 client.discard()
-            refused = cargo.refused()
+            refused = records.refused()
             if refused:
-                self.writable.forget(cargo.topics)
+                self.writable.forget(records.topics)
                 return Transacted(transact=transact, landed=False, refused=refused)
-            if cargo.make_smaller():
+            if records.make_smaller():
                 continue
             if problem.name() == "TOPIC_AUTHORIZATION_FAILED" and not asked_again:
-                self.writable.forget(cargo.topics)
+                self.writable.forget(records.topics)
                 asked_again = True
                 continue
             return Transacted(transact=transact, landed=False, code=str(problem.name()))
         return None
 
-    def _fill(self, producer: Producer, job: _Job, cargo: Cargo) -> KafkaError | None:
+    def _fill(self, producer: Producer, job: _Job, records: TransactionRecords) -> KafkaError | None:
         """Put all of it into a transaction, up to its commit; the error if that failed."""
         deadline = time.monotonic() + self.seconds * SHARE
         try:
             producer.begin_transaction()
-            problem = cargo.send(producer, deadline)
+            problem = records.send(producer, deadline)
             if problem is not None and problem.name() not in ("_PURGE_QUEUE", "_PURGE_INFLIGHT"):
                 return problem
             # Where the client has purged its queue, this call says why.
@@ -400,7 +400,7 @@ class _Worker:
                     raise
 
     def _commit(
-        self, client: TransactionalClient, transact: Transact, *, large: bool
+        self, client: TransactionalProducer, transact: Transact, *, large: bool
     ) -> Transacted | _Found | None:
         self._move()
         try:

@@ -9,7 +9,7 @@ import pytest
 from retriable_kafka_client import DISCARD, Cluster, Limits, Message, Reject, Topic
 from retriable_kafka_client.brokers.client import admin_settings, open_client, producer_settings
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
-from retriable_kafka_client.consumer.handoff_producer import Sender
+from retriable_kafka_client.consumer.handoff_producer import HandOffProducer
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import dead_letter, retry_copy
@@ -35,7 +35,7 @@ LIMITS = Limits()
 class Post:
     """A sender and what it answered."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: HandOffProducer) -> None:
         self.sender = sender
         self.answers: list[Any] = []
 
@@ -65,13 +65,13 @@ class Lying:
 
 @pytest.fixture
 def make(kafka: Kafka) -> Iterator[Callable[..., Post]]:
-    senders: list[Sender] = []
+    senders: list[HandOffProducer] = []
 
     def opened(limits: Any = None, buffer_bytes: int = LIMITS.buffer_bytes) -> Post:
         cluster = Cluster(kafka.bootstrap_servers)
         told = limits or TopicLimits(cache(lambda: open_client(_admin, admin_settings(cluster))))
         settings = producer_settings(cluster, Limits(buffer_bytes=buffer_bytes), hand_off=True)
-        senders.append(Sender(settings, lambda: NOW_MS / 1000, told))
+        senders.append(HandOffProducer(settings, lambda: NOW_MS / 1000, told))
         return Post(senders[-1])
 
     yield opened
