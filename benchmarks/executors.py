@@ -70,9 +70,9 @@ def measure(executor: int | Executor, handler: Callable[..., object], count: int
                 runner.sweep(time.monotonic())
                 swept = now
             runner.wait(0.015)
-            harvest = runner.take()
-            assert not harvest.failed
-            ended += len(harvest.done)
+            finished = runner.take()
+            assert not finished.failed
+            ended += len(finished.done)
     took = time.perf_counter() - began
     runner.close(5.0)
     return count / took

@@ -30,7 +30,7 @@ def offsets(entries: list[Entry]) -> list[int]:
 
 
 def done(one: Bench, *entries: Entry) -> list[Entry]:
-    return run(one.tell(p.Finished(done=entries)))
+    return run(one.tell(p.Finished(done=list(entries))))
 
 
 def test_a_key_is_handled_one_after_the_other() -> None:

@@ -24,7 +24,7 @@ def lose(one: Bench, *running: Entry, place: p.Place = BASE) -> list[p.Command]:
         p.Suspect(entry.assignment.place, entry.assignment.uid, entry.offset, entry.attempt, entry.alone)
         for entry in running
     ]
-    return one.tell(p.Ended([place], "lost", suspects, 9.0)) + one.tell(p.Finished(done=running))
+    return one.tell(p.Ended([place], "lost", suspects, 9.0)) + one.tell(p.Finished(done=list(running)))
 
 
 def again(one: Bench, *offsets: int, place: p.Place = BASE) -> list[Entry]:
@@ -157,7 +157,7 @@ def test_a_partition_that_is_lost_for_another_reason_makes_nobody_suspect() -> N
     one = bench()
     running = one.plain(BASE, 0, 1)
     assert stuck(one.tell(p.Ended([BASE], "lost"))) == []
-    one.tell(p.Finished(done=running))
+    one.tell(p.Finished(done=list(running)))
     assert [(entry.alone, entry.attempt) for entry in again(one, 0, 1)] == [(False, 1)] * 2
 
 

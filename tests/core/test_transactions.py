@@ -29,7 +29,7 @@ def transact(commands: list[p.Command]) -> p.Transact:
 
 
 def done(bench: Bench, *entries: Entry) -> list[p.Command]:
-    return bench.tell(p.Finished(done=entries))
+    return bench.tell(p.Finished(done=list(entries)))
 
 
 def sends(bench: Bench, *entries: Entry) -> list[p.Command]:

@@ -377,7 +377,7 @@ def _forgets_alone(
 def _neighbours_die_too(self: Outcomes, event: p.Finished, now: p.Now) -> None:
     """One worker's death fails all that came back with it."""
     if event.died:
-        event = replace(event, done=(), died=(*event.died, *event.done))
+        event = replace(event, done=[], died=[*event.died, *event.done])
     _finished(self, event, now)
 
 

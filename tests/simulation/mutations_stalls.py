@@ -9,9 +9,8 @@ from dataclasses import replace
 from retriable_kafka_client.consumer.stalls import Stalls
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import STUCK, Entry
-from retriable_kafka_client.core.protocol import Ended, Suspect
+from retriable_kafka_client.core.protocol import Ended, Finished, Suspect
 from retriable_kafka_client.core.suspects import Suspects
-from retriable_kafka_client.workers.runner import Harvest
 from tests.simulation.mutations import Mutation
 
 __all__ = ["STALL_MUTATIONS"]
@@ -41,7 +40,7 @@ def _beside_others(self: Suspects, entries: Sequence[Entry], now_ms: int) -> Non
             entry.alone = entry.marks.alone
 
 
-def _sees_only_what_runs(self: Stalls, harvest: Harvest) -> None:
+def _sees_only_what_runs(self: Stalls, finished: Finished) -> None:
     """What ended while the loop stood still did nothing."""
 
 

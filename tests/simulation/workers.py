@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
@@ -12,11 +13,10 @@ from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.plain_batch import Succeeded
-from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import Reject, RetryAfter
 from retriable_kafka_client.wire.headers import PLAIN
 from retriable_kafka_client.wire.outbox import Output
-from retriable_kafka_client.workers.runner import Harvest, Running
+from retriable_kafka_client.workers.runner import Running
 from tests.simulation.records import Expected, Outcome, Record
 from tests.simulation.underway import Job
 
@@ -115,7 +115,7 @@ class Workers:
             if world.trace is not None:
                 world.say(f"{member.name} begins {record}, until {job.ends_at:.2f}: {outcome.value}")
 
-    def serve(self, also: Callable[[Harvest], None] | None = None) -> None:
+    def serve(self, also: Callable[[p.Finished], None] | None = None) -> None:
         """Tell the engine what has come to an end, and before it whoever else wants to know."""
         member, world = self._member, self._member.world
         if self._withdrawn:
@@ -126,19 +126,14 @@ class Workers:
             return
         self._jobs = [job for job in self._jobs if job.ends_at > world.mono]
         world.moved = True
-        done: list[Entry] = []
-        sent: list[tuple[Entry, tuple[Output, ...]]] = []
-        overdue: list[tuple[Entry, Failure]] = []
-        released: list[Entry] = []
-        failed: list[tuple[Entry, Failure]] = []
-        died: list[Entry] = []
         chance = world.random.random()
+        finished = p.Finished(chance=chance)
         for job in ended:
             entry, tenure = job.entry, member.all_tenures[job.entry.assignment]
             if job.overdue:
                 world.watch.ended(tenure, entry.raw)
                 member.stuck.ended(entry)
-                released.append(entry)
+                finished.released.append(entry)
                 continue
             if job.outcome is not Outcome.OVERDUE:
                 world.watch.ended(tenure, entry.raw)
@@ -146,12 +141,12 @@ class Workers:
             if job.outcome is Outcome.DONE:
                 world.broker.resolve(entry.raw)
                 world.watch.completed(tenure, entry.raw)
-                done.append(entry)
+                finished.done.append(entry)
                 continue
             if job.outcome is Outcome.SEND:
                 outputs = self._outputs()
                 tenure.sends[entry.offset] = outputs
-                sent.append((entry, outputs))
+                finished.sent.append((entry, outputs))
                 continue
             policy = world.settings.config.routes[entry.route].policy
             self.expect(entry, job.outcome, chance)
@@ -161,32 +156,22 @@ class Workers:
                     job.ends_at += world.random.random() * 4.0
                 self._jobs.append(job)
                 late = retry.judge(policy, entry.attempt, TimeoutError(), chance, error_text=True)
-                overdue.append((entry, late))
+                finished.overdue.append((entry, late))
                 continue
             if job.outcome is Outcome.DIE:
-                died.append(entry)
+                finished.died.append(entry)
                 continue
             error = _ERRORS[job.outcome]
             if job.outcome is Outcome.FAIL and world.random.random() < 0.2:
                 error = GeneratorExit()
-            failed.append((entry, retry.judge(policy, entry.attempt, error, chance, error_text=True)))
-        succeeded: list[Succeeded] = []
+            failure = retry.judge(policy, entry.attempt, error, chance, error_text=True)
+            finished.failed.append((entry, failure))
         if world.settings.config.ordering == "unordered" and world.random.random() < 0.7:
-            done, succeeded = _in_batches(done)
+            done, succeeded = _in_batches(finished.done)
+            finished = replace(finished, done=done, succeeded=succeeded)
         if also is not None:
-            also(Harvest(done, succeeded, sent, failed, died, overdue, released))
-        member.step(
-            p.Finished(
-                done=done,
-                succeeded=succeeded,
-                failed=failed,
-                died=died,
-                chance=chance,
-                sent=sent,
-                overdue=overdue,
-                released=released,
-            )
-        )
+            also(finished)
+        member.step(finished)
 
     def _outputs(self) -> tuple[Output, ...]:
         random = self._member.world.random

@@ -91,17 +91,17 @@ class Driven:
         """One round of the loop."""
         self.runner.wait(ROUND)
         self.runner.sweep(time.monotonic())
-        harvest = self.runner.take()
-        self.done += harvest.done
-        for succeeded in harvest.succeeded:
+        finished = self.runner.take()
+        self.done += finished.done
+        for succeeded in finished.succeeded:
             ended = [self._batched[offset] for offset in succeeded.offsets]
             assert succeeded.size == sum(one.size for one in ended)
             self.done += ended
-        self.failed += harvest.failed
-        self.died += harvest.died
-        self.sent += harvest.sent
-        self.overdue += harvest.overdue
-        self.released += harvest.released
+        self.failed += finished.failed
+        self.died += finished.died
+        self.sent += finished.sent
+        self.overdue += finished.overdue
+        self.released += finished.released
         late = {one.offset for one, _ in self.overdue}
         assert late.issuperset(one.offset for one in self.released)
 

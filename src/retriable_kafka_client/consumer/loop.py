@@ -75,7 +75,7 @@ from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError
 from retriable_kafka_client.stats import Stats
 from retriable_kafka_client.transactions.transactor import Transactor
-from retriable_kafka_client.workers.runner import Harvest, Runner
+from retriable_kafka_client.workers.runner import Runner
 
 __all__ = ["Control", "Loop", "LoopConfig"]
 
@@ -378,11 +378,11 @@ class Loop:
         now = time.monotonic()
         stood = self._stalls.turn(now)
         runner.sweep(now)
-        harvest = runner.take()
+        finished = runner.take()
         if stood:
-            self._stalls.took(harvest)
-        if harvest:
-            self._finished(harvest)
+            self._stalls.took(finished)
+        if finished:
+            self._finished(finished)
         if self._unrun:
             self._tell_unrun()
         if runner.failure is not None:
@@ -410,27 +410,16 @@ class Loop:
         if answer is not None:
             self._tell(answer)
 
-    def _finished(self, harvest: Harvest) -> None:
-        self._late.update(entry for entry, _ in harvest.overdue)
+    def _finished(self, finished: p.Finished) -> None:
+        self._late.update(entry for entry, _ in finished.overdue)
         if self._transacting is not None:
-            self._transacting.sent(harvest.sent)
-        for running, failed in ((False, harvest.failed), (True, harvest.overdue)):
+            self._transacting.sent(finished.sent)
+        for running, failed in ((False, finished.failed), (True, finished.overdue)):
             for entry, failure in failed:
                 if failure.timed_out:
                     self._notifier.publish(timed_out(entry, running=running))
-        self._tell(
-            p.Finished(
-                done=harvest.done,
-                succeeded=harvest.succeeded,
-                sent=harvest.sent,
-                failed=harvest.failed,
-                died=harvest.died,
-                overdue=harvest.overdue,
-                released=harvest.released,
-                chance=random.random(),
-            )
-        )
-        self._late.difference_update(harvest.released)
+        self._tell(replace(finished, chance=random.random()))
+        self._late.difference_update(finished.released)
 
     def _outflow(self, change: int) -> None:
         """So many bytes more of what handlers sent are under way. Brokers that do not take them hold up handlers."""
@@ -803,9 +792,9 @@ class Loop:
         self._standing.lost()
         now = time.monotonic()
         if self._stalls.turn(now):
-            harvest = self._runner.take()
-            self._stalls.took(harvest)
-            self._finished(harvest)
+            finished = self._runner.take()
+            self._stalls.took(finished)
+            self._finished(finished)
         suspects, stood = self._stalls.suspects(places, now) if self._config.engine.solo else ((), 0.0)
         self._end(places, "lost", suspects, stood)
         self._forget_starts(places)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.protocol import Place, Suspect
-from retriable_kafka_client.workers.runner import Harvest, Runner
+from retriable_kafka_client.core.protocol import Finished, Place, Suspect
+from retriable_kafka_client.workers.runner import Runner
 
 __all__ = ["Stalls"]
 
@@ -44,13 +44,13 @@ class Stalls:
         self._note(self._runner.running().busy)
         return True
 
-    def took(self, harvest: Harvest) -> None:
+    def took(self, finished: Finished) -> None:
         """This ended while the loop stood still, or a moment before or after."""
-        for failed in (harvest.failed, harvest.overdue):
+        for failed in (finished.failed, finished.overdue):
             self._note(entry for entry, _ in failed)
-        self._note(entry for entry, _ in harvest.sent)
-        self._note(harvest.done)
-        for one in harvest.succeeded:
+        self._note(entry for entry, _ in finished.sent)
+        self._note(finished.done)
+        for one in finished.succeeded:
             for offset in one.offsets:
                 self._add(Suspect(one.assignment.place, one.assignment.uid, offset, 1))
 

@@ -34,6 +34,7 @@ __all__ = [
     "Located",
     "Notify",
     "Now",
+    "Outcome",
     "Pause",
     "Place",
     "Produce",
@@ -75,6 +76,9 @@ class Place(NamedTuple):
     topic: str
     partition: int
 
+
+Outcome = Failure | tuple[Output, ...] | None
+"""How a run ended: it failed; it succeeded and sent something; None: it succeeded."""
 
 # Events --------------------------------------------------------------------------------------------------------------
 
@@ -122,18 +126,41 @@ class Arrived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What workers are done with."""
+    """What ended with the workers since the last time; a runner fills it, and afterwards nobody changes it.
 
-    done: Sequence[Entry] = ()
-    succeeded: Sequence[Succeeded] = ()  # likewise, of batches
-    failed: Sequence[tuple[Entry, Failure]] = ()
-    died: Sequence[Entry] = ()  # their worker process ended while it ran them
+    An entry stands in one list, and comes once only; but what is ``overdue`` stands in ``released`` too, of the same or a
+    later one.
+    """
+
+    done: list[Entry] = field(default_factory=list)  # succeeded
+    succeeded: list[Succeeded] = field(
+        default_factory=list
+    )  # parts of plain batches, whose messages have no Entry
+    sent: list[tuple[Entry, tuple[Output, ...]]] = field(
+        default_factory=list
+    )  # succeeded; publish these first
+    failed: list[tuple[Entry, Failure]] = field(default_factory=list)
+    died: list[Entry] = field(default_factory=list)  # their worker process ended while it ran them
+    # Ran for too long, and still run, because nothing can end them: the slot, and an ordered key, are free when it is
+    # released.
+    overdue: list[tuple[Entry, Failure]] = field(default_factory=list)
+    released: list[Entry] = field(default_factory=list)
+    filtered: list[Entry] = field(default_factory=list)  # not to be run after all: see Entry.unsifted
     chance: float = 0.5  # in [0, 1), for the jitter of delays that no worker judges
-    sent: Sequence[tuple[Entry, tuple[Output, ...]]] = ()  # succeeded, and want these published first
-    # Failed for their time limit, and the thread still runs: the slot, and an ordered key, are free when it is released.
-    overdue: Sequence[tuple[Entry, Failure]] = ()
-    released: Sequence[Entry] = ()
-    filtered: Sequence[Entry] = ()  # not to be run after all: see Entry.unsifted
+
+    def __bool__(self) -> bool:
+        """Whether anything ended."""
+        ended = self.done or self.succeeded or self.failed or self.sent
+        return bool(ended or self.died or self.overdue or self.released or self.filtered)
+
+    def note(self, entry: Entry, outcome: Outcome) -> None:
+        """Put an entry into the list that its outcome belongs to."""
+        if outcome is None:
+            self.done.append(entry)
+        elif isinstance(outcome, Failure):
+            self.failed.append((entry, outcome))
+        else:
+            self.sent.append((entry, outcome))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
+from retriable_kafka_client.core.protocol import Finished, Outcome
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.user_functions.contexts import base_context
 from retriable_kafka_client.user_functions.results import refuse_unfinished
@@ -14,12 +15,11 @@ from retriable_kafka_client.wire.headers import PLAIN
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
     HandlerSpec,
-    Outcome,
     ended,
     failed,
     sent_bytes,
 )
-from retriable_kafka_client.workers.runner import Harvest, Slice, SliceReport
+from retriable_kafka_client.workers.runner import Slice, SliceReport
 
 __all__ = ["BatchSlice"]
 
@@ -105,23 +105,23 @@ class BatchSlice(Slice):
             self._batch = self._batch.part(0, index)
         return taken
 
-    def gather(self, harvest: Harvest) -> int:
+    def gather(self, finished: Finished) -> int:
         """See Slice."""
         count, first = self._count, self._gathered
         while self._noted and self._noted[0][0] < count:
             index, entry, outcome = self._noted.pop(0)
-            self._succeed(harvest, first, index)
-            harvest.note(entry, outcome)
+            self._succeed(finished, first, index)
+            finished.note(entry, outcome)
             first = index + 1
-        self._succeed(harvest, first, count)
+        self._succeed(finished, first, count)
         self._gathered = count
         return count
 
-    def _succeed(self, harvest: Harvest, first: int, stop: int) -> None:
+    def _succeed(self, finished: Finished, first: int, stop: int) -> None:
         if first < stop:
             batch = self._batch
             size = sum(batch.sizes[first:stop])
-            harvest.succeeded.append(Succeeded(batch.assignment, batch.offsets[first:stop], size))
+            finished.succeeded.append(Succeeded(batch.assignment, batch.offsets[first:stop], size))
 
     def expire(self, now: float, timeout: float) -> Entry | None:  # noqa: ARG002
         """See Slice. Where runs have a time limit, there are no slices of this kind."""

@@ -17,6 +17,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.plain_batch import PlainBatch
+from retriable_kafka_client.core.protocol import Finished, Outcome
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.message import Message
@@ -25,14 +26,13 @@ from retriable_kafka_client.wire.checks import MAX_INT32, integer
 from retriable_kafka_client.wire.outbox import Output, size_of
 from retriable_kafka_client.workers.job import (
     HandlerSpec,
-    Outcome,
     check_async,
     failed,
     run_async,
     sent_bytes,
     timed_out,
 )
-from retriable_kafka_client.workers.runner import UNTAKEN_BYTES, Harvest, Running
+from retriable_kafka_client.workers.runner import UNTAKEN_BYTES, Running
 
 __all__ = ["AsyncExecutor", "AsyncRunner", "Host"]
 
@@ -250,7 +250,7 @@ class AsyncRunner:
     No lock: each list and deque has one side that adds and one that takes, by single atomic calls.
     """
 
-    _NOTHING = Harvest()
+    _NOTHING = Finished()
 
     def __init__(self, executor: AsyncExecutor, spec: HandlerSpec) -> None:
         self.slots = executor.concurrency
@@ -330,7 +330,7 @@ class AsyncRunner:
         self._overdue.append((run.entry, timed_out(self._spec, run.entry)))
         self._bell.set()
 
-    def take(self) -> Harvest:
+    def take(self) -> Finished:
         """See Runner."""
         if not self._bell.is_set():
             return self._NOTHING
@@ -339,7 +339,7 @@ class AsyncRunner:
         if sent:
             self._taken_bytes += sum(size_of(outputs) for _, outputs in sent)
             self._poke()  # it may have been too much
-        return Harvest(
+        return Finished(
             done=_taken(self._done),
             sent=sent,
             failed=_taken(self._failed),

@@ -12,12 +12,11 @@ from retriable_kafka_client.workers.coroutines import AsyncExecutor, AsyncRunner
 from retriable_kafka_client.workers.futures import FuturesRunner
 from retriable_kafka_client.workers.job import HandlerSpec, check_async, check_sync
 from retriable_kafka_client.workers.processes import ProcessExecutor, ProcessRunner
-from retriable_kafka_client.workers.runner import Harvest, Runner, Running
+from retriable_kafka_client.workers.runner import Runner, Running
 from retriable_kafka_client.workers.threads import DaemonThreads
 
 __all__ = [
     "AsyncExecutor",
-    "Harvest",
     "ProcessExecutor",
     "Runner",
     "Running",

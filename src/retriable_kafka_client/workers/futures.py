@@ -16,6 +16,7 @@ from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.plain_batch import PlainBatch
+from retriable_kafka_client.core.protocol import Finished, Outcome
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.user_functions.contexts import base_context
 from retriable_kafka_client.user_functions.results import refuse_unfinished
@@ -24,7 +25,6 @@ from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
     HandlerSpec,
     Item,
-    Outcome,
     check_sync,
     dump,
     ended,
@@ -35,7 +35,7 @@ from retriable_kafka_client.workers.job import (
     run,
     sent_bytes,
 )
-from retriable_kafka_client.workers.runner import Harvest, Slice, SliceReport, SliceRunner
+from retriable_kafka_client.workers.runner import Slice, SliceReport, SliceRunner
 from retriable_kafka_client.workers.threads import DaemonThreads
 
 __all__ = ["FuturesRunner"]
@@ -160,32 +160,32 @@ class _LocalSlice(Slice):
             except IndexError:
                 return taken
 
-    def gather(self, harvest: Harvest) -> int:
+    def gather(self, finished: Finished) -> int:
         done, noted = self._done, self._noted
         count = len(done)
         if count:
             self._gathered = done[count - 1], self._gathered[1]
         if count and not self._late:
-            harvest.done.extend(done[:count])
+            finished.done.extend(done[:count])
             del done[:count]
             self._ended += count
         elif count:
-            self._sort(harvest, [(entry, None) for entry in done[:count]])
+            self._sort(finished, [(entry, None) for entry in done[:count]])
             del done[:count]
         count = len(noted)
         if count:
             self._gathered = self._gathered[0], noted[count - 1][0]
-            self._sort(harvest, noted[:count])
+            self._sort(finished, noted[:count])
             del noted[:count]
         return self._ended
 
-    def _sort(self, harvest: Harvest, ended: list[tuple[Entry, Outcome]]) -> None:
+    def _sort(self, finished: Finished, ended: list[tuple[Entry, Outcome]]) -> None:
         for entry, outcome in ended:
             if entry in self._late:
                 self._late.remove(entry)
-                harvest.released.append(entry)
+                finished.released.append(entry)
             else:
-                harvest.note(entry, outcome)
+                finished.note(entry, outcome)
         self._ended += len(ended)
 
     def expire(self, now: float, timeout: float) -> Entry | None:

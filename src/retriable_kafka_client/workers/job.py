@@ -15,6 +15,7 @@ from types import CodeType, MethodDescriptorType, WrapperDescriptorType
 from typing import Any
 
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.protocol import Outcome
 from retriable_kafka_client.core.retry import Failure, Policy, decisive, judge
 from retriable_kafka_client.errors import ConfigError, RetryAfter
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
@@ -22,14 +23,13 @@ from retriable_kafka_client.user_functions.code_places import place_in, place_of
 from retriable_kafka_client.user_functions.interrupts import is_from_signal
 from retriable_kafka_client.user_functions.results import AwaitableReturned, refuse_unfinished
 from retriable_kafka_client.wire.headers import PLAIN, Marks
-from retriable_kafka_client.wire.outbox import Output, identified, size_of
+from retriable_kafka_client.wire.outbox import identified, size_of
 
 __all__ = [
     "ENOUGH_BYTES",
     "AwaitableReturned",
     "HandlerSpec",
     "Item",
-    "Outcome",
     "check_async",
     "check_sync",
     "dump",
@@ -59,9 +59,6 @@ class HandlerSpec:
     # In which the consumer was started, and the spec was made: runs have copies of it. It crosses to no other process.
     context: Context | None = field(default_factory=copy_context, compare=False, repr=False)
 
-
-Outcome = Failure | tuple[Output, ...] | None
-"""How a run ended: it failed; it succeeded and sent something; None: it succeeded."""
 
 ENOUGH_BYTES = 1_000_000  # sent by one slice: its worker leaves the rest of it, so that the loop can keep up
 

@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.protocol import Finished, Outcome
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.runtime.forks import Home, in_child
 from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
 from retriable_kafka_client.wire.checks import integer
 from retriable_kafka_client.workers import worker_main as child
-from retriable_kafka_client.workers.job import HandlerSpec, Outcome, check_sync, dump, item_of
-from retriable_kafka_client.workers.runner import Harvest, Slice, SliceRunner
+from retriable_kafka_client.workers.job import HandlerSpec, check_sync, dump, item_of
+from retriable_kafka_client.workers.runner import Slice, SliceRunner
 from retriable_kafka_client.workers.worker_process import MAIN_GUARD, WorkerEnded, WorkerProcess
 
 __all__ = ["Pool", "ProcessExecutor", "ProcessRunner"]
@@ -396,7 +397,7 @@ class _ProcessSlice(Slice, Job):
         taken.reverse()
         return taken
 
-    def gather(self, harvest: Harvest) -> int:
+    def gather(self, finished: Finished) -> int:
         with self._guard:
             done = self._done
             if self._process is not None:
@@ -404,7 +405,7 @@ class _ProcessSlice(Slice, Job):
                 if self._process.told > self._received:
                     return self._gathered  # an outcome is still in the pipe: which one is not known
             for index in range(self._gathered, done):
-                harvest.note(self._entries[index], self._told.pop(index, None))
+                finished.note(self._entries[index], self._told.pop(index, None))
             self._gathered = max(self._gathered, done)
             return self._gathered
 

@@ -7,18 +7,18 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
-from retriable_kafka_client.core.retry import Failure
-from retriable_kafka_client.wire.outbox import Output, size_of
-from retriable_kafka_client.workers.job import HandlerSpec, Outcome, timed_out
+from retriable_kafka_client.core.plain_batch import PlainBatch
+from retriable_kafka_client.core.protocol import Finished, Outcome
+from retriable_kafka_client.wire.outbox import size_of
+from retriable_kafka_client.workers.job import HandlerSpec, timed_out
 from retriable_kafka_client.workers.pace import Pace
 
-__all__ = ["UNTAKEN_BYTES", "Harvest", "Runner", "Running", "Slice", "SliceReport", "SliceRunner"]
+__all__ = ["UNTAKEN_BYTES", "Runner", "Running", "Slice", "SliceReport", "SliceRunner"]
 
 ALONE = attrgetter("alone")
 UNTAKEN_BYTES = 4_000_000  # sent by handlers, and not taken by the loop yet: above it nothing starts
@@ -34,35 +34,6 @@ class SliceReport:
     ran: int = 0  # messages; only of a slice that crossed to a process
     # By index in the slice, all but plain successes; likewise.
     outcomes: tuple[tuple[int, Outcome], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Harvest:
-    """What ended since the last ``take``. An entry stands in one list, and in one harvest only; but what is
-    ``overdue`` stands in ``released`` too, of the same or a later one.
-    """
-
-    done: list[Entry] = field(default_factory=list)
-    succeeded: list[Succeeded] = field(default_factory=list)  # likewise, of batches
-    sent: list[tuple[Entry, tuple[Output, ...]]] = field(default_factory=list)  # succeeded, with an outbox
-    failed: list[tuple[Entry, Failure]] = field(default_factory=list)
-    died: list[Entry] = field(default_factory=list)  # their worker process ended while it ran them
-    # Ran for too long, and still run, because nothing can end them: each keeps its slot until it is released.
-    overdue: list[tuple[Entry, Failure]] = field(default_factory=list)
-    released: list[Entry] = field(default_factory=list)
-
-    def __bool__(self) -> bool:
-        ended = self.done or self.succeeded or self.failed or self.sent
-        return bool(ended or self.died or self.overdue or self.released)
-
-    def note(self, entry: Entry, outcome: Outcome) -> None:
-        """Put an entry into the list that its outcome belongs to."""
-        if outcome is None:
-            self.done.append(entry)
-        elif isinstance(outcome, Failure):
-            self.failed.append((entry, outcome))
-        else:
-            self.sent.append((entry, outcome))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +83,8 @@ class Runner(Protocol):
         forerunners, end or report what runs for too long.
         """
 
-    def take(self) -> Harvest:
-        """Everything that ended since the last call; a constant, empty harvest costs nothing."""
+    def take(self) -> Finished:
+        """Everything that ended since the last call; a constant, empty finished costs nothing."""
 
     def wait(self, timeout: float) -> None:
         """Block until there may be something to take, the pool failed, or ``ring``, at most ``timeout`` seconds."""
@@ -146,8 +117,8 @@ class Slice(ABC):
         """Remove and return what has not started, the last first. Never waits for a worker."""
 
     @abstractmethod
-    def gather(self, harvest: Harvest) -> int:
-        """Move what ended since the last call into ``harvest``; returns how many have ended in all."""
+    def gather(self, finished: Finished) -> int:
+        """Move what ended since the last call into ``finished``; returns how many have ended in all."""
 
     @abstractmethod
     def expire(self, now: float, timeout: float) -> Entry | None:
@@ -171,7 +142,7 @@ class SliceRunner(ABC):
     lock for each runner, taken a few times for each slice and never while a handler runs.
     """
 
-    _NOTHING = Harvest()
+    _NOTHING = Finished()
 
     def __init__(self, slots: int, spec: HandlerSpec, *, shares_interpreter: bool) -> None:
         self.slots = slots
@@ -184,13 +155,13 @@ class SliceRunner(ABC):
         self._batch_next = False
         self._out: dict[Slice, None] = {}  # with the pool; in the order of their launch
         self._overdue = 0  # of _out
-        self._harvest = Harvest()
+        self._finished = Finished()
         self._pace = Pace(slots, shares_interpreter=shares_interpreter)
         # One thread launches at a time: slices keep their order, and an inline executor does not recurse.
         self._pumping = False
         self._single = False  # one message a slice: the pool does not say which of several runs
         self._held = False
-        self._untaken = 0  # bytes of what was sent, in _harvest
+        self._untaken = 0  # bytes of what was sent, in _finished
         self._closed = False
         self._bell = threading.Event()  # there may be something to take
         self._idle = threading.Event()  # nothing is with the pool
@@ -232,8 +203,8 @@ class SliceRunner(ABC):
         with self._lock:
             self._forget(part)
             ended = self._gather(part)
-            self._harvest.died.extend(died)
-            self._harvest.failed.extend((entry, timed_out(self.spec, entry)) for entry in killed)
+            self._finished.died.extend(died)
+            self._finished.failed.extend((entry, timed_out(self.spec, entry)) for entry in killed)
             self._ready.extendleft(part.take_back())
             self._pace.note(ended, seconds)
             self._pace.note_cpu(cpu, time.monotonic())
@@ -252,9 +223,9 @@ class SliceRunner(ABC):
         self._bell.set()
 
     def _gather(self, part: Slice) -> int:
-        sent = self._harvest.sent
+        sent = self._finished.sent
         before = len(sent)
-        ended = part.gather(self._harvest)
+        ended = part.gather(self._finished)
         if len(sent) > before:
             self._untaken += sum(size_of(outputs) for _, outputs in sent[before:])
         return ended
@@ -358,7 +329,7 @@ class SliceRunner(ABC):
         """See Runner."""
         timeout = self.spec.timeout
         with self._lock:
-            harvest = self._harvest
+            finished = self._finished
             for part in reversed(self._out):
                 ended = self._gather(part)
                 if part.started is not None and now - part.started > OVERDUE_SECONDS:
@@ -371,22 +342,22 @@ class SliceRunner(ABC):
                 late = None if timeout is None else part.expire(now, timeout)
                 if late is not None:
                     self._ready.extendleft(part.take_back())  # also where the timeout is very short
-                    harvest.overdue.append((late, timed_out(self.spec, late)))
-            if harvest:
+                    finished.overdue.append((late, timed_out(self.spec, late)))
+            if finished:
                 self._bell.set()
         self._pump()
 
-    def take(self) -> Harvest:
+    def take(self) -> Finished:
         """See Runner."""
         if not self._bell.is_set():
             return self._NOTHING
         with self._lock:
             self._bell.clear()
-            harvest, self._harvest = self._harvest, Harvest()
+            finished, self._finished = self._finished, Finished()
             full, self._untaken = self._untaken > UNTAKEN_BYTES, 0
         if full:
             self._pump()
-        return harvest
+        return finished
 
     def wait(self, timeout: float) -> None:
         """See Runner."""

@@ -17,12 +17,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.synchronize import Lock
 from typing import Any
 
+from retriable_kafka_client.core.protocol import Outcome
 from retriable_kafka_client.user_functions.results import refuse_unfinished
 from retriable_kafka_client.workers.job import (
     ENOUGH_BYTES,
     HandlerSpec,
     Item,
-    Outcome,
     load,
     message_of,
     run,
