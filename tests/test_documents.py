@@ -2,7 +2,7 @@
 
 import re
 
-from retriable_kafka_client.core import retry
+from retriable_kafka_client import events
 from retriable_kafka_client.wire import headers as wire
 from tests.support.processes import REPOSITORY
 
@@ -24,7 +24,7 @@ def test_the_file_map_names_every_module() -> None:
 
 def test_the_readme_lists_every_reason_and_header_of_a_dead_letter() -> None:
     readme = text("README.md")
-    reasons = {value for name, value in vars(retry).items() if name.startswith("REASON_")}
+    reasons = {value for name, value in vars(events).items() if name.startswith("REASON_")}
     assert set(re.findall(r"^\| `([a-z-]+)` \| .* \| (?:yes|no)", readme, re.MULTILINE)) == reasons
     for name in wire.__all__:
         value = getattr(wire, name)

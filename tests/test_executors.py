@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client.core.retry import REASON_REJECTED, REASON_UNDECODABLE
 from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.events import REASON_REJECTED, REASON_UNDECODABLE
 from retriable_kafka_client.wire.headers import Marks
 from retriable_kafka_client.workers.executor import (
     AsyncExecutor,

@@ -18,6 +18,7 @@ __all__ = [
     "DecodeError",
     "DeliveryError",
     "NotReachable",
+    "OwnedSetting",
     "QueueFull",
     "Reject",
     "RetriableKafkaError",
@@ -52,6 +53,14 @@ class ConfigError(RetriableKafkaError, ValueError):
         self.value = "(not shown)" if secret else _shown(value)
         self.remedy = remedy
         super().__init__(f"{field} = {self.value}: {remedy}")
+
+
+class OwnedSetting(ConfigError):
+    """A setting of the Kafka client that the library must own: leave it out. ``name`` is librdkafka's for it."""
+
+    def __init__(self, name: str, value: object, remedy: str, *, secret: bool = False) -> None:
+        super().__init__(f"Cluster.settings[{name!r}]", value, remedy, secret=secret)
+        self.name = name
 
 
 class DeliveryError(RetriableKafkaError):

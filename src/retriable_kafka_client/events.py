@@ -9,6 +9,20 @@ from dataclasses import dataclass
 from datetime import datetime
 
 __all__ = [
+    "REASON_CORRUPT",
+    "REASON_EXHAUSTED",
+    "REASON_FILTER",
+    "REASON_GIVEN_UP",
+    "REASON_INCOMPLETE",
+    "REASON_MALFORMED",
+    "REASON_NOT_BEFORE",
+    "REASON_NO_ORIGIN",
+    "REASON_ORPHAN",
+    "REASON_REJECTED",
+    "REASON_TOO_LARGE",
+    "REASON_UNDECODABLE",
+    "REASON_WORKER_DIED",
+    "REASON_WORKER_STUCK",
     "AdmissionBlocked",
     "AssignmentEnded",
     "AssignmentStarted",
@@ -41,6 +55,23 @@ __all__ = [
     "TransactionHangs",
     "WorkerDied",
 ]
+
+# The reasons for which a message is dead-lettered or dropped. They stand on the wire and in metrics: never rename one.
+REASON_EXHAUSTED = "exhausted"  # failed max_attempts times
+REASON_GIVEN_UP = "given-up"  # raised one of Retry.give_up_on
+REASON_REJECTED = "rejected"  # the handler raised Reject
+REASON_UNDECODABLE = "undecodable"  # the payload is not what the deserializer reads
+REASON_WORKER_DIED = "worker-died"  # killed its worker process max_attempts times
+# Held the whole process up, until the partitions were lost, max_attempts times.
+REASON_WORKER_STUCK = "worker-stuck"
+REASON_FILTER = "filter-failed"  # the filter raised
+REASON_MALFORMED = "malformed-header"  # a library header that cannot be what it says
+REASON_NO_ORIGIN = "unknown-origin"  # a retry copy of a topic that this consumer does not handle
+REASON_NOT_BEFORE = "not-before-too-far"  # to run more than a year from now
+REASON_CORRUPT = "corrupt"  # whole, but not of the size or checksum that its sender wrote
+REASON_INCOMPLETE = "incomplete"  # one chunk of a message of which others never came
+REASON_ORPHAN = "orphan"  # one chunk of a message whose first ones had been committed, or were gone, before
+REASON_TOO_LARGE = "too-large"  # above Limits.message_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +296,7 @@ class MessageRetried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageDeadLettered(Event):
-    """The message is in ``dead_letter_topic``, acknowledged."""
+    """The message is in ``dead_letter_topic``, acknowledged. ``reason`` is one of REASON_*."""
 
     offset: int
     attempts: int

@@ -161,14 +161,14 @@ def test_verdicts_are_not_run() -> None:
         BASE,
         (0, Raw(verdict=FILTERED)),
         (1, Raw(verdict=FOREIGN)),
-        (2, Raw(verdict=Verdict(retry.REASON_MALFORMED, text="header x: is null"))),
+        (2, Raw(verdict=Verdict(events.REASON_MALFORMED, text="header x: is null"))),
         (3, Raw()),
     )
     assert [one.offset for one in run(commands)] == [3]
     (dead,) = produced(commands)
     assert (dead.kind, dead.target, dead.attempts) == (HandOffKind.DEAD_LETTER, "dead", 0)
     assert dead.failure is not None
-    assert (dead.failure.reason, dead.failure.text) == (retry.REASON_MALFORMED, "header x: is null")
+    assert (dead.failure.reason, dead.failure.text) == (events.REASON_MALFORMED, "header x: is null")
     assert (bench.engine.counters.filtered, bench.engine.counters.foreign) == (1, 1)
     assert positions(bench.commit()) == {BASE: 2}
 

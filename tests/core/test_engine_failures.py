@@ -85,7 +85,7 @@ def test_what_cannot_be_retried_is_dead_lettered(retry_in: float | None) -> None
     sent = bench.fail(entry, retry_in=retry_in, reason="given-up")
     assert (sent.kind, sent.target, sent.attempts) == (HandOffKind.DEAD_LETTER, "dead", 1)
     assert sent.failure is not None
-    assert sent.failure.reason == ("given-up" if retry_in is None else retry.REASON_NOT_BEFORE)
+    assert sent.failure.reason == ("given-up" if retry_in is None else events.REASON_NOT_BEFORE)
     assert (sent.marks.failed, sent.marks.not_before_ms, sent.marks.alone) == (0, None, False)
     (event,) = told(bench.tell(p.HandOffAnswered(sent, None)), events.MessageDeadLettered)
     assert (event.attempts, event.dead_letter_topic) == (1, "dead")
@@ -127,7 +127,7 @@ def test_a_killer_is_isolated_and_its_neighbours_keep_their_attempt() -> None:
     (dead,) = produced(bench.tell(p.Finished(died=[again])))
     assert (dead.kind, dead.attempts) == (HandOffKind.DEAD_LETTER, 2)
     assert dead.failure is not None
-    assert dead.failure.reason == retry.REASON_WORKER_DIED
+    assert dead.failure.reason == events.REASON_WORKER_DIED
 
 
 def test_a_refused_copy_is_sent_again_for_ever() -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import FILTERED, Entry, Verdict
 from retriable_kafka_client.wire.headers import Marks
 from tests.core.harness import BASE, OTHER, Bench, Raw, due_in, failure, only, positions, produced, run, told
@@ -98,7 +97,7 @@ def test_attempts_in_place_are_counted_and_end_in_a_dead_letter() -> None:
 
 def test_what_is_dropped_or_bad_lets_the_next_go() -> None:
     one = bench(dead_letter=None)
-    bad = keyed(b"a", verdict=Verdict(retry.REASON_MALFORMED))
+    bad = keyed(b"a", verdict=Verdict(events.REASON_MALFORMED))
     handed = run(one.arrive(BASE, (0, keyed(b"a")), (1, bad), (2, keyed(b"a"))))
     assert offsets(handed) == [0]
     assert told(one.wait(0.0), events.MessageDropped) == []
@@ -137,7 +136,7 @@ def test_a_year_is_too_far_in_place_too() -> None:
     sent = one.fail(entry, retry_in=400 * 24 * 3600.0)
     assert (sent.kind, sent.failure and sent.failure.reason) == (
         p.HandOffKind.DEAD_LETTER,
-        retry.REASON_NOT_BEFORE,
+        events.REASON_NOT_BEFORE,
     )
 
 
@@ -210,7 +209,7 @@ def test_a_death_in_place_keeps_its_mark(alone: bool) -> None:
     (again,) = run(one.wait(1.0))
     assert again.alone and again.attempt == 2
     (sent,) = produced(one.tell(p.Finished(died=[again])))
-    assert sent.failure and sent.failure.reason == retry.REASON_WORKER_DIED
+    assert sent.failure and sent.failure.reason == events.REASON_WORKER_DIED
 
 
 def test_a_clock_set_back_holds_a_retry_in_place() -> None:

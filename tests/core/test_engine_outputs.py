@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core import retry
 from retriable_kafka_client.wire.outbox import Output, size_of
 from tests.core.harness import BASE, OTHER, RETRY, Bench, Raw, due_in, failure, only, positions, produced, run
 
@@ -58,7 +58,7 @@ def test_the_last_attempts_refused_output_is_a_dead_letter() -> None:
     (publication,) = publish(bench)
     (sent,) = produced(bench.tell(p.Published(publication, "MSG_SIZE_TOO_LARGE")))
     assert (sent.kind, sent.attempts) == (p.HandOffKind.DEAD_LETTER, 1)
-    assert sent.failure is not None and sent.failure.reason == retry.REASON_EXHAUSTED
+    assert sent.failure is not None and sent.failure.reason == events.REASON_EXHAUSTED
     assert sent.failure.error == "retriable_kafka_client.errors.DeliveryError"
 
 

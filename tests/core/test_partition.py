@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import FILTERED, Entry
 from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase
-from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
 from retriable_kafka_client.core.runs import within
+from retriable_kafka_client.events import REASON_NOT_BEFORE
 from retriable_kafka_client.wire.headers import Marks
 from tests.core.harness import BASE, RETRY, Raw, entry
 

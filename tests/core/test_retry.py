@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retriable_kafka_client.core import retry
+from retriable_kafka_client import events
 from retriable_kafka_client.core.retry import Failure, Policy, decisive, judge, judge_death
 from retriable_kafka_client.errors import DecodeError, Reject, RetryAfter
 from tests.core.harness import After
@@ -21,7 +21,7 @@ class Speechless(Exception):
 
 def test_an_exception_is_retried_after_the_delay() -> None:
     failure = judge(POLICY, 1, ValueError("payload"), 0.5, error_text=False)
-    assert failure == Failure(reason=retry.REASON_EXHAUSTED, retry_in=5.0, error="ValueError", text=None)
+    assert failure == Failure(reason=events.REASON_EXHAUSTED, retry_in=5.0, error="ValueError", text=None)
 
 
 @given(attempt=st.integers(1, 10), most=st.integers(1, 10))
@@ -37,9 +37,9 @@ def test_attempts_are_counted_by_runs(attempt: int, most: int) -> None:
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (Reject("not ours"), retry.REASON_REJECTED),
-        (DecodeError("bad"), retry.REASON_UNDECODABLE),
-        (KeyError("x"), retry.REASON_GIVEN_UP),
+        (Reject("not ours"), events.REASON_REJECTED),
+        (DecodeError("bad"), events.REASON_UNDECODABLE),
+        (KeyError("x"), events.REASON_GIVEN_UP),
     ],
 )
 def test_some_failures_are_final(error: Exception, reason: str) -> None:
@@ -49,7 +49,7 @@ def test_some_failures_are_final(error: Exception, reason: str) -> None:
 
 def test_a_subclass_is_given_up_too() -> None:
     policy = Policy(max_attempts=3, delay=After(1.0), give_up_on=(LookupError,))
-    assert judge(policy, 1, IndexError(), 0.0, error_text=False).reason == retry.REASON_GIVEN_UP
+    assert judge(policy, 1, IndexError(), 0.0, error_text=False).reason == events.REASON_GIVEN_UP
 
 
 def test_the_handler_may_choose_the_delay_but_not_the_number_of_attempts() -> None:
@@ -68,17 +68,17 @@ def group(*errors: BaseException) -> BaseException:
 
 
 GROUPS = [
-    (group(Reject("a"), Reject("b")), retry.REASON_REJECTED, None, Reject),
-    (group(group(Reject("a")), group(group(Reject("b")))), retry.REASON_REJECTED, None, Reject),
-    (group(KeyError(), group(KeyError())), retry.REASON_GIVEN_UP, None, KeyError),
-    (group(KeyError(), Reject("a"), Reject("b")), retry.REASON_REJECTED, None, Reject),
-    (group(RetryAfter(7), group(RetryAfter(9), ValueError())), retry.REASON_EXHAUSTED, 9.0, RetryAfter),
-    (group(Reject("a"), RetryAfter(7)), retry.REASON_EXHAUSTED, 7.0, RetryAfter),
-    (group(KeyError(), RetryAfter(7)), retry.REASON_EXHAUSTED, 7.0, RetryAfter),
-    (group(Reject("a"), ValueError()), retry.REASON_EXHAUSTED, 5.0, ValueError),
-    (group(KeyError(), ValueError(), TypeError()), retry.REASON_EXHAUSTED, 5.0, ValueError),
-    (group(SystemExit(), KeyboardInterrupt()), retry.REASON_EXHAUSTED, 5.0, SystemExit),
-    (group(DecodeError("bad"), KeyError()), retry.REASON_UNDECODABLE, None, DecodeError),
+    (group(Reject("a"), Reject("b")), events.REASON_REJECTED, None, Reject),
+    (group(group(Reject("a")), group(group(Reject("b")))), events.REASON_REJECTED, None, Reject),
+    (group(KeyError(), group(KeyError())), events.REASON_GIVEN_UP, None, KeyError),
+    (group(KeyError(), Reject("a"), Reject("b")), events.REASON_REJECTED, None, Reject),
+    (group(RetryAfter(7), group(RetryAfter(9), ValueError())), events.REASON_EXHAUSTED, 9.0, RetryAfter),
+    (group(Reject("a"), RetryAfter(7)), events.REASON_EXHAUSTED, 7.0, RetryAfter),
+    (group(KeyError(), RetryAfter(7)), events.REASON_EXHAUSTED, 7.0, RetryAfter),
+    (group(Reject("a"), ValueError()), events.REASON_EXHAUSTED, 5.0, ValueError),
+    (group(KeyError(), ValueError(), TypeError()), events.REASON_EXHAUSTED, 5.0, ValueError),
+    (group(SystemExit(), KeyboardInterrupt()), events.REASON_EXHAUSTED, 5.0, SystemExit),
+    (group(DecodeError("bad"), KeyError()), events.REASON_UNDECODABLE, None, DecodeError),
 ]
 
 
@@ -89,7 +89,7 @@ def test_a_group_is_judged_by_what_stands_in_it(
     failure = judge(POLICY, 1, error, 0.5, error_text=False)
     assert (failure.reason, failure.retry_in) == (reason, retry_in)
     assert (failure.error or "").endswith(named.__name__)
-    assert failure.text == ("a; b" if reason == retry.REASON_REJECTED else None)
+    assert failure.text == ("a; b" if reason == events.REASON_REJECTED else None)
     assert type(decisive(POLICY, error)) is named
     last = judge(POLICY, 3, error, 0.5, error_text=False)
     assert (last.reason, last.retry_in) == (reason, None)
@@ -98,7 +98,7 @@ def test_a_group_is_judged_by_what_stands_in_it(
 def test_a_group_may_itself_be_given_up_on() -> None:
     policy = Policy(max_attempts=3, delay=After(1.0), give_up_on=(ExceptionGroup,))
     failure = judge(policy, 1, group(ValueError()), 0.0, error_text=False)
-    assert (failure.reason, failure.error) == (retry.REASON_GIVEN_UP, "ValueError")
+    assert (failure.reason, failure.error) == (events.REASON_GIVEN_UP, "ValueError")
 
 
 class Wild(type):
@@ -137,7 +137,7 @@ def undecodable(cause: BaseException) -> DecodeError:
 
 def test_a_decode_error_is_named_by_what_the_deserializer_raised() -> None:
     failure = judge(POLICY, 1, undecodable(UnicodeError("why")), 0.5, error_text=True)
-    assert (failure.reason, failure.error, failure.text) == (retry.REASON_UNDECODABLE, "UnicodeError", "why")
+    assert (failure.reason, failure.error, failure.text) == (events.REASON_UNDECODABLE, "UnicodeError", "why")
 
 
 def test_the_text_is_kept_only_if_opted_in() -> None:
@@ -151,8 +151,8 @@ def test_an_exception_whose_text_cannot_be_read_is_judged() -> None:
 
 
 def test_a_death_says_so() -> None:
-    assert judge_death(POLICY, 1, 0.5) == Failure(reason=retry.REASON_WORKER_DIED, retry_in=5.0)
-    assert judge_death(POLICY, 3, 0.5) == Failure(reason=retry.REASON_WORKER_DIED, retry_in=None)
+    assert judge_death(POLICY, 1, 0.5) == Failure(reason=events.REASON_WORKER_DIED, retry_in=5.0)
+    assert judge_death(POLICY, 3, 0.5) == Failure(reason=events.REASON_WORKER_DIED, retry_in=None)
 
 
 def test_what_crosses_to_another_process_pickles() -> None:

@@ -14,7 +14,8 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import dead_letter, retry_copy
 from retriable_kafka_client.core.partition import Assignment
-from retriable_kafka_client.core.retry import REASON_EXHAUSTED, Failure
+from retriable_kafka_client.core.retry import Failure
+from retriable_kafka_client.events import REASON_EXHAUSTED
 from retriable_kafka_client.message import PlainRecord
 from retriable_kafka_client.wire import headers as wire
 from retriable_kafka_client.wire.headers import PLAIN, Chunk, Marks

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
+from retriable_kafka_client import events
 from retriable_kafka_client.core import outcomes as outcomes_module
 from retriable_kafka_client.core import partition as partition_module
 from retriable_kafka_client.core import protocol as p
@@ -430,7 +431,7 @@ def _loses_marks(entry: Entry, group: str, now_ms: int) -> p.HandOff:
 
 def _death_is_no_failure(policy: retry.Policy | None, attempt: int, chance: float) -> retry.Failure:
     """A killer is retried for ever."""
-    return retry.Failure(reason=retry.REASON_WORKER_DIED, retry_in=0.5)
+    return retry.Failure(reason=events.REASON_WORKER_DIED, retry_in=0.5)
 
 
 def _one(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.dispatch import Dispatch
@@ -157,7 +158,7 @@ def _sending_is_no_work(self: Outcomes, publication: p.Publication) -> None:
 def _refusals_are_no_attempts(
     policy: retry.Policy | None, attempt: int, chance: float, code: str
 ) -> retry.Failure:
-    return retry.Failure(reason=retry.REASON_EXHAUSTED, retry_in=0.1)
+    return retry.Failure(reason=events.REASON_EXHAUSTED, retry_in=0.1)
 
 
 def _outlived_outputs_count(self: Outcomes, event: p.Published, now: p.Now) -> None:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, cast
 from retriable_kafka_client import events
 from retriable_kafka_client.consumer.stalls import Stalls
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.workers.runner import Runner
 from tests.simulation.records import Expected, Kind, Record
@@ -145,7 +144,7 @@ def expect_stuck(settings: Settings, tenure: Tenure, record: Record, now: p.Now)
     nowhere = settings.retry_topic not in (route.retry_topic, record.place.topic)
     attempt = tenure.facts(record).failed + 1
     if policy is None or nowhere or attempt >= policy.max_attempts:
-        return Expected(reason=retry.REASON_WORKER_STUCK, attempts=attempt, alone=True)
+        return Expected(reason=events.REASON_WORKER_STUCK, attempts=attempt, alone=True)
     delay = policy.delay.delay(attempt, 0.5)
     return Expected(
         reason=None,

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry, Verdict
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.partition import Assignment, Phase
@@ -378,7 +377,7 @@ class Watch:
         if any(record.letter is not letter for record in records):
             raise Violation("B", f"{letter.facts}: chunks of several messages are put together")
         if letter.corrupt:
-            if not isinstance(made, Verdict) or made.reason != retry.REASON_CORRUPT:
+            if not isinstance(made, Verdict) or made.reason != events.REASON_CORRUPT:
                 raise Violation("B", f"{records[0]}: what is corrupt is put together")
             return
         if isinstance(made, Verdict):
@@ -420,11 +419,11 @@ class Watch:
         chunks = tenure.assignment.chunks
         gone = any(part.gone for part in letter.parts())
         was_cut = chunks.recalls or chunks.cut  # then a group may have lost its beginning to that
-        if (event.reason == retry.REASON_ORPHAN) != (letter in tenure.orphans) and not (
+        if (event.reason == events.REASON_ORPHAN) != (letter in tenure.orphans) and not (
             was_cut and (letter in tenure.orphans or gone)
         ):
             raise Violation("G", f"{record} is given up as {event.reason}")
-        if event.reason == retry.REASON_INCOMPLETE:
+        if event.reason == events.REASON_INCOMPLETE:
             if len(there) == len(letter.bodies) and not gone:
                 raise Violation("G", f"{record} is given up, and the message is there")
             if now.mono < tenure.came[letter] + min(60.0, config.chunk_wait):
@@ -434,10 +433,10 @@ class Watch:
                 raise Violation("G", f"{record} is given up while nothing is read")
             if not jammed and tenure.read_ms < tenure.first_ms[letter] + config.chunk_wait * 1000 - 1:
                 raise Violation("G", f"{record} is given up before its time")
-        elif event.reason == retry.REASON_TOO_LARGE:
+        elif event.reason == events.REASON_TOO_LARGE:
             if sum(len(letter.bodies[index]) for index in there) <= config.message_bytes:
                 raise Violation("G", f"{record} is said to be too large")
-        elif event.reason != retry.REASON_ORPHAN and not letter.corrupt:
+        elif event.reason != events.REASON_ORPHAN and not letter.corrupt:
             raise Violation("G", f"{record} is said to be {event.reason}")
 
     def reread(self, tenure: Tenure, records: Sequence[Record], now: p.Now) -> None:

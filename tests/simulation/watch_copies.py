@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core import retry
 from retriable_kafka_client.wire.headers import Origin
 from tests.simulation.records import Expected, Facts, Kind, PartRecord, Record
 from tests.simulation.stalling import expect_stuck
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["REASONS", "CopyWatch"]
 
 REASONS = {
-    Kind.MALFORMED: retry.REASON_MALFORMED,
-    Kind.NO_ORIGIN: retry.REASON_NO_ORIGIN,
-    Kind.TOO_FAR: retry.REASON_NOT_BEFORE,
-    Kind.TOO_LARGE: retry.REASON_TOO_LARGE,
+    Kind.MALFORMED: events.REASON_MALFORMED,
+    Kind.NO_ORIGIN: events.REASON_NO_ORIGIN,
+    Kind.TOO_FAR: events.REASON_NOT_BEFORE,
+    Kind.TOO_LARGE: events.REASON_TOO_LARGE,
 }
 
 

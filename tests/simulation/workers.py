@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.entry import Entry
@@ -202,11 +203,11 @@ class Workers:
         alone = facts.alone or outcome is Outcome.DIE
         reason: str | None = None
         if outcome is Outcome.REJECT:
-            reason = retry.REASON_REJECTED
+            reason = events.REASON_REJECTED
         elif outcome is Outcome.GIVE_UP and policy is not None:
-            reason = retry.REASON_GIVEN_UP
+            reason = events.REASON_GIVEN_UP
         elif policy is None or attempt >= policy.max_attempts or nowhere:
-            reason = retry.REASON_WORKER_DIED if outcome is Outcome.DIE else retry.REASON_EXHAUSTED
+            reason = events.REASON_WORKER_DIED if outcome is Outcome.DIE else events.REASON_EXHAUSTED
         if reason is not None or policy is None:
             return Expected(reason=reason, attempts=attempt, alone=alone)
         delay = AFTER_SECONDS if outcome is Outcome.AFTER else policy.delay.delay(attempt, chance)

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client.core.retry import REASON_EXHAUSTED, REASON_REJECTED, REASON_UNDECODABLE, Failure
+from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConfigError, Reject, RetryAfter
+from retriable_kafka_client.events import REASON_EXHAUSTED, REASON_REJECTED, REASON_UNDECODABLE
 from retriable_kafka_client.message import JSON, Message
 from retriable_kafka_client.wire.headers import Marks
 from retriable_kafka_client.workers.job import (

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.retry import REASON_UNDECODABLE
 from retriable_kafka_client.errors import RetriableKafkaError
+from retriable_kafka_client.events import REASON_UNDECODABLE
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.wire.headers import Marks
 from retriable_kafka_client.wire.outbox import OUTPUT_BYTES

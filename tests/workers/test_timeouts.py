@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client.core.retry import REASON_GIVEN_UP, Failure, Policy
+from retriable_kafka_client.core.retry import Failure, Policy
+from retriable_kafka_client.events import REASON_GIVEN_UP
 from retriable_kafka_client.message import Message
 from retriable_kafka_client.workers.executor import AsyncExecutor, ProcessExecutor
 from retriable_kafka_client.workers.job import HandlerSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from retriable_kafka_client.errors import ConfigError
+from retriable_kafka_client.errors import ConfigError, OwnedSetting
 
 __all__ = [
     "CALLBACKS",
@@ -15,7 +15,6 @@ __all__ = [
     "is_secret",
     "number",
     "reset_rule",
-    "why_owned",
 ]
 
 CALLBACKS = frozenset({"error_cb", "logger", "oauth_cb", "stats_cb", "throttle_cb"})
@@ -121,7 +120,7 @@ class Settings(Mapping[str, Any]):
                 )
             field = f"Cluster.settings[{name!r}]"
             if name in _OWNED:
-                raise ConfigError(field, value, _OWNED[name], secret=is_secret(name))
+                raise OwnedSetting(name, value, _OWNED[name], secret=is_secret(name))
             _check_value(field, name, value)
             items[name] = value
         self._items = items
@@ -147,11 +146,6 @@ class Settings(Mapping[str, Any]):
             for name, value in self._items.items()
         )
         return "{" + ", ".join(shown) + "}"
-
-
-def why_owned(name: str) -> str | None:
-    """Say what to do instead of giving the setting ``name``, which the library must own; None: it may be given."""
-    return _OWNED.get(name)
 
 
 def reset_rule(settings: Mapping[str, Any]) -> Literal["earliest", "latest", "error"]:

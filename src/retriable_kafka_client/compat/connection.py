@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from retriable_kafka_client.brokers.client_settings import why_owned
 from retriable_kafka_client.compat.config import CommonConfig
 from retriable_kafka_client.compat.errors import refused
 from retriable_kafka_client.config import Cluster
+from retriable_kafka_client.errors import OwnedSetting
 
 __all__ = ["HealthCheckClient", "check_connection", "cluster_of", "group_of"]
 
@@ -33,22 +33,22 @@ def cluster_of(config: CommonConfig, *, at_once: bool = False, warn: bool = True
     for name in _SERVERS:
         servers = given.pop(name, servers)
     given.pop(_GROUP, None)
-    for name in list(given):
-        remedy = why_owned(name)
-        if remedy is not None:
-            del given[name]
-            if warn:
-                log.warning("additional_settings[%r] is ignored: %s", name, remedy)
     protocol = None if "security.protocol" in given else "SASL_SSL"
     logs_in = str(given.get("security.protocol", protocol)).upper().startswith("SASL_")
-    return Cluster(
-        servers,
-        # 0.x programs name a user whatever the protocol is.
-        username=config.username if logs_in and "sasl.username" not in given else None,
-        password=config.password if logs_in and "sasl.password" not in given else None,
-        security_protocol=protocol,
-        settings={**(_AT_ONCE if at_once else {}), **given},
-    )
+    while True:
+        try:
+            return Cluster(
+                servers,
+                # 0.x programs name a user whatever the protocol is.
+                username=config.username if logs_in and "sasl.username" not in given else None,
+                password=config.password if logs_in and "sasl.password" not in given else None,
+                security_protocol=protocol,
+                settings={**(_AT_ONCE if at_once else {}), **given},
+            )
+        except OwnedSetting as error:
+            del given[error.name]
+            if warn:
+                log.warning("additional_settings[%r] is ignored: %s", error.name, error.remedy)
 
 
 def group_of(config: CommonConfig, group_id: str) -> str:

@@ -10,18 +10,17 @@ from typing import Any
 
 from confluent_kafka import Message as KafkaMessage
 
+from retriable_kafka_client import Consumer
 from retriable_kafka_client.compat.config import ConsumerConfig, ConsumeTopicConfig
 from retriable_kafka_client.compat.connection import check_connection, cluster_of, group_of
 from retriable_kafka_client.compat.errors import DuplicateTopic, refused
 from retriable_kafka_client.compat.report import Reporter
 from retriable_kafka_client.compat.signals import draining
 from retriable_kafka_client.config import DISCARD, Limits, Retry, Topic
-from retriable_kafka_client.consumer.consumer import Consumer
 from retriable_kafka_client.errors import ConfigError, NotReachable, Reject
 from retriable_kafka_client.message import STDLIB_JSON, Message
 from retriable_kafka_client.user_functions.interrupts import is_from_signal
 from retriable_kafka_client.user_functions.results import refuse_unfinished
-from retriable_kafka_client.workers.job import check_sync
 
 __all__ = ["BaseConsumer"]
 
@@ -84,7 +83,6 @@ class BaseConsumer:
 
     def _make(self) -> Consumer:
         config = self._config
-        check_sync(config.target)
         group = group_of(config, config.group_id)
         consumer = Consumer(
             cluster_of(config),
@@ -121,17 +119,22 @@ class BaseConsumer:
 
 
 class _Target:
-    """A 0.x target as a handler; it pickles where the target does."""
+    """A 0.x target as a handler; it pickles where the target does.
 
-    __slots__ = ("_target",)
+    It wraps the target, as functools.wraps has it, so that the consumer looks at the target itself: one whose call would
+    return before its body runs is refused.
+    """
 
     def __init__(self, target: Callable[[Any], Any]) -> None:
-        self._target = target
+        self.__wrapped__ = target
+
+    def __repr__(self) -> str:
+        return repr(self.__wrapped__)
 
     def __call__(self, message: Message[Any]) -> Any:
         if message.body is None:
             raise Reject("a null body: targets are called with what a JSON body says")
-        return self._target(message.value)
+        return self.__wrapped__(message.value)
 
 
 class _Filter:

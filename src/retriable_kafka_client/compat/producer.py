@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+from retriable_kafka_client import Delivery, Producer
 from retriable_kafka_client.compat.config import ProducerConfig
 from retriable_kafka_client.compat.connection import check_connection, cluster_of
 from retriable_kafka_client.compat.errors import delivery_failed, refused
 from retriable_kafka_client.errors import DeliveryError, QueueFull, RetriableKafkaError
-from retriable_kafka_client.producer.delivery import Delivery
-from retriable_kafka_client.producer.producer import Producer
 from retriable_kafka_client.wire.headers import CHUNK_GROUP
 
 __all__ = ["BaseProducer"]

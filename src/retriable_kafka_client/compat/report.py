@@ -7,14 +7,13 @@ from collections.abc import Iterable
 
 from retriable_kafka_client import events
 from retriable_kafka_client.compat.config import ConsumeTopicConfig
-from retriable_kafka_client.core.retry import REASON_CORRUPT, REASON_INCOMPLETE, REASON_ORPHAN
 
 __all__ = ["Reporter"]
 
 log = logging.getLogger("retriable_kafka_client.compat")
 
 # Single chunks of a message that will never be whole. The library warns once, of the message.
-_CHUNKS = frozenset((REASON_INCOMPLETE, REASON_ORPHAN, REASON_CORRUPT))
+_CHUNKS = frozenset((events.REASON_INCOMPLETE, events.REASON_ORPHAN, events.REASON_CORRUPT))
 
 
 class Reporter:

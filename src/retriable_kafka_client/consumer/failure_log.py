@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass
 
 from retriable_kafka_client import events
-from retriable_kafka_client.core.retry import REASON_CORRUPT, REASON_INCOMPLETE, REASON_ORPHAN
+from retriable_kafka_client.events import REASON_CORRUPT, REASON_INCOMPLETE, REASON_ORPHAN
 
 __all__ = ["FailureLines"]
 

@@ -11,6 +11,7 @@ from hashlib import sha256
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
+from retriable_kafka_client import events
 from retriable_kafka_client.consumer.joined_record import JoinedRecord
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.chunks import Part
@@ -127,7 +128,7 @@ class Intake:
             size += len(name) + (len(value) if value is not None else 0) + HEADER_BYTES
         entry = self._read_marked(assignment, offset, size, raw, headers, role)
         if len(raw) > self._message_bytes and entry.verdict is None:
-            entry.verdict = Verdict(retry.REASON_TOO_LARGE)
+            entry.verdict = Verdict(events.REASON_TOO_LARGE)
         if self._keep is not None and entry.verdict is None:
             entry.verdict = self._filter(self._keep, entry)
         return entry
@@ -138,7 +139,7 @@ class Intake:
         try:
             marks = read_marks(headers, _deciding(role))
         except MalformedHeader as error:
-            malformed = Verdict(retry.REASON_MALFORMED, text=str(error))
+            malformed = Verdict(events.REASON_MALFORMED, text=str(error))
             told = read_identity(headers)
             return Entry.marked(assignment, offset, size, raw, told, role.route, verdict=malformed)
         if marks is PLAIN:
@@ -162,7 +163,7 @@ class Intake:
             if marks.origin is not None:
                 found = self._routing.of_origin(topic, marks.origin.topic)
                 if found is None:
-                    return route, Verdict(retry.REASON_NO_ORIGIN)
+                    return route, Verdict(events.REASON_NO_ORIGIN)
                 route = found
         return route, None
 
@@ -185,13 +186,13 @@ class Intake:
         size = sum(part.body_bytes for part in parts)
         sums = {chunk.checksum for chunk in chunks if chunk.checksum is not None}
         if any(chunk.total not in {None, size} for chunk in chunks):
-            return Verdict(retry.REASON_CORRUPT)
+            return Verdict(events.REASON_CORRUPT)
         if sums and seal is False:
             seal = sha256()
             for part in parts:
                 seal.update(part.raw.value() or b"")
         if any(seal.digest() != one for one in sums):
-            return Verdict(retry.REASON_CORRUPT)
+            return Verdict(events.REASON_CORRUPT)
         first, offset = parts[0], min(part.offset for part in parts)
         marks = replace(first.marks, chunk=Chunk(chunks[0].group, 0, 1))  # as if it had never been split
         record = JoinedRecord([part.raw for part in parts], offset)
@@ -235,7 +236,7 @@ class Intake:
             failure = retry.judge(None, entry.attempt, error, 0.0, self._error_text)
             decisive = retry.decisive(None, error)
             place = place_of(decisive, error, function=keep)
-            verdict = Verdict(retry.REASON_FILTER, error=failure.error, text=failure.text, place=place)
+            verdict = Verdict(events.REASON_FILTER, error=failure.error, text=failure.text, place=place)
         trouble = message.trouble
         if trouble is not None and not isinstance(trouble, Reject):
             policy = self._policies[entry.route] if self._policies else None
@@ -295,7 +296,7 @@ def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route:
     plain = PlainRecord(
         raw.value(), raw.key(), headers, place.topic, place.partition, offset, raw.timestamp()
     )
-    verdict = Verdict(retry.REASON_MALFORMED, text="the name of a header is not UTF-8")
+    verdict = Verdict(events.REASON_MALFORMED, text="the name of a header is not UTF-8")
     told = read_identity(headers)
     return Entry.marked(assignment, offset, size, plain, told, route, verdict=verdict)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from retriable_kafka_client.core.entry import DUPLICATE, Entry, Verdict
 from retriable_kafka_client.core.offset_set import OffsetSet
-from retriable_kafka_client.core.retry import REASON_INCOMPLETE, REASON_ORPHAN, REASON_TOO_LARGE
+from retriable_kafka_client.events import REASON_INCOMPLETE, REASON_ORPHAN, REASON_TOO_LARGE
 
 if TYPE_CHECKING:
     from retriable_kafka_client.core.lanes import Reservation

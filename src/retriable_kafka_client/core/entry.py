@@ -18,7 +18,7 @@ __all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "STUCK", "Entry",
 class Verdict:
     """Why a message is not run: it completes quietly, or is dead-lettered for ``reason``."""
 
-    reason: str | None = None  # one of retry.REASON_*; None: completes, nothing is sent
+    reason: str | None = None  # one of events.REASON_*; None: completes, nothing is sent
     counted: bool = False  # the user's filter dropped it, which is counted
     error: str | None = None  # the filter's exception type
     text: str | None = None

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from retriable_kafka_client import events
 from retriable_kafka_client.core import notices, retry
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine_config import Counters, EngineConfig
@@ -180,7 +181,7 @@ class Outcomes:
                 self._out.append(p.Notify(notices.nowhere(entry, route.retry_topic)))
             self.dead_letter(entry, failure, entry.attempt)
         elif failure.retry_in * 1000 > YEAR_MS:
-            too_far = replace(failure, reason=retry.REASON_NOT_BEFORE, retry_in=None)
+            too_far = replace(failure, reason=events.REASON_NOT_BEFORE, retry_in=None)
             self.dead_letter(entry, too_far, entry.attempt)
         else:
             # Rounded up: a copy may run later by a millisecond, never earlier.

@@ -17,9 +17,9 @@ from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMap
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.protocol import Place, Progress, Restored
-from retriable_kafka_client.core.retry import REASON_NOT_BEFORE
 from retriable_kafka_client.core.runs import runs_of
 from retriable_kafka_client.core.schedule import DueQueue
+from retriable_kafka_client.events import REASON_NOT_BEFORE
 from retriable_kafka_client.wire.headers import PLAIN
 
 __all__ = ["LEAST_MAP_UNITS", "YEAR_MS", "Assignment", "Phase"]
