@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from retriable_kafka_client.brokers.asking import Asker
 from retriable_kafka_client.brokers.client import admin_settings, open_client
-from retriable_kafka_client.brokers.topics import Directory
+from retriable_kafka_client.brokers.topics import TopicDirectory
 from retriable_kafka_client.config import Cluster
 from retriable_kafka_client.consumer.topic_checks import check
 from retriable_kafka_client.core.engine import Route
@@ -98,7 +98,9 @@ class World:
     def __init__(self, *names: str) -> None:
         self.admin = Admin()
         admin: Any = self.admin
-        self.directory = Directory(admin, "a-cluster", set(names), keeps=lambda name: name.endswith("retry"))
+        self.directory = TopicDirectory(
+            admin, "a-cluster", set(names), keeps=lambda name: name.endswith("retry")
+        )
         self.names = names
         self.troubled: tuple[str, ...] = ()
         self.now = 1000.0
@@ -292,7 +294,7 @@ class Listing(Admin):
         return SimpleNamespace(cluster_id="a-cluster", topics=dict.fromkeys(("orders", "dead"), told))
 
 
-def checked(*clients: Listing, timeout: float) -> Directory | None:
+def checked(*clients: Listing, timeout: float) -> TopicDirectory | None:
     given: Any = iter(clients)
     return check(
         Asker(lambda: next(given)),

@@ -59,7 +59,7 @@ class Discard(Enum):
 
 
 DISCARD: Final = Discard.DISCARD
-"""In place of a dead-letter topic: what cannot be handled is dropped, counted and told to ``on_event``."""
+"""In place of a dead-letter topic: what cannot be handled is dropped and counted, and ``on_event`` is called."""
 
 
 @sealed
@@ -116,9 +116,7 @@ class Cluster:
             settings["sasl.username"] = self.username
             settings["sasl.password"] = self.password
         own = dict(self.settings)
-        own.pop(
-            "sasl.mechanism", None
-        )  # an alias: two names for one property would leave the order to decide
+        own.pop("sasl.mechanism", None)  # an alias: of two names for one property the order would decide
         return settings | own
 
     def check(self, timeout: Duration = 5.0) -> Health:

@@ -166,7 +166,7 @@ def cannot_now(error: BaseException, outside: BaseException | None = None, *, im
         if one.__cause__ is not None:
             left.append(one.__cause__)
         elif implied and one.__context__ is not None:
-            # A file that is not there (its name is told) was a cache, perhaps: what came of it is another matter.
+            # A file that is not there (the error names it) was a cache, perhaps: what came of it is another matter.
             left += [one.__context__] if getattr(one.__context__, "filename", None) is None else []
     return False
 

@@ -113,7 +113,7 @@ class CommitFailed(Event):
     """The broker refused a commit, or did not answer; the next one carries the same progress.
 
     Just before AssignmentEnded, with ``_TIMED_OUT``: the last commit, or with exactly once the last transaction, had no good
-    answer in time. What it would have told may not be committed, and then runs again with the next owner.
+    answer in time. The progress in it may not be committed, and then runs again with the next owner.
     """
 
     code: str
@@ -187,7 +187,7 @@ class PartitionMoves(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OffsetMapOverflow(Event):
-    """The chunks of a message lie so far apart that commits cannot tell all that is complete between them.
+    """The chunks of a message lie so far apart that a commit has no room for all that is complete between them.
 
     After a crash or a rebalance before they can, some of it runs again, or ends as "orphan" or "incomplete".
     """
@@ -242,7 +242,7 @@ class TransactionHangs(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TransactionEnded(Event):
-    """The partition that TransactionHangs told of goes on."""
+    """The partition of an earlier TransactionHangs goes on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,7 +254,7 @@ class TopicUnclear(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForeignCopies(Event):
-    """Retry copies of ``group`` are passed over, from this one on; told once for each group, of a hundred groups at most.
+    """Retry copies of ``group`` are passed over, from this one on. One event for each group, for a hundred groups at most.
 
     Where that was this consumer's ``group_id`` before, ``Consumer(former_groups=…)`` runs them. A name of more than 255
     characters is cut.
@@ -267,7 +267,7 @@ class ForeignCopies(Event):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoRetryTopic(Event):
     """Run number ``attempt`` failed in a topic of first attempts, and ``Retry.topic`` is a pattern: where to put a copy
-    cannot be told, so the message counts as exhausted.
+    are not known, so the message counts as exhausted.
     """
 
     offset: int

@@ -164,12 +164,12 @@ class Message(Generic[T]):
     _value: Any = _UNREAD
     decode_error: DecodeError | None = None
     """Internal: what the first read of ``value`` ended in. The run fails by it even if the handler went on."""
-    trouble: BaseException | None = None
-    """Internal: likewise, where the deserializer could not decode now, or rejected the message: the payload is not bad."""
+    deserializer_error: BaseException | None = None
+    """Internal: the same where the payload is not bad: the deserializer could not decode it now, or rejected the message."""
     outbox: Sequence[Output] = ()
     """Internal: what the handler has sent so far."""
     eventful: bool = False
-    """Internal: whether there is a ``decode_error``, a ``trouble`` or an ``outbox``: the runner looks at nothing else."""
+    """Internal: whether the run has left either error or an ``outbox``; where not, the runner looks at nothing else."""
     ended: bool
     """Internal: nobody publishes any more what is sent. Not set: it is not so."""
 
@@ -193,7 +193,7 @@ class Message(Generic[T]):
         return cast("T", self._value)
 
     def _decoded(self) -> Any:
-        ended = self.decode_error or self.trouble
+        ended = self.decode_error or self.deserializer_error
         if ended is not None:
             raise ended
         body = self._raw.value()
@@ -218,7 +218,7 @@ class Message(Generic[T]):
             if cannot_now(error, outside, implied=True) or all(
                 isinstance(one, Reject) for one in leaves(error)
             ):
-                self.trouble = error
+                self.deserializer_error = error
                 raise
             self.decode_error = DecodeError(f"the payload cannot be decoded: {type(error).__name__}")
             raise self.decode_error from error

@@ -14,7 +14,12 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client import Limits
 from retriable_kafka_client import events as ev
 from retriable_kafka_client.brokers.client import admin_settings, open_client, producer_settings
-from retriable_kafka_client.brokers.reachability import PATIENCE_SECONDS, REACH_SECONDS, Absence, Reach
+from retriable_kafka_client.brokers.reachability import (
+    PATIENCE_SECONDS,
+    REACH_SECONDS,
+    BrokerReachability,
+    GroupReachability,
+)
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
 from retriable_kafka_client.consumer import loop
 from retriable_kafka_client.consumer.connectivity import Connectivity
@@ -36,30 +41,30 @@ class Brokers:
 
 def test_who_is_in_the_group_or_was_not_yet_is_not_absent() -> None:
     brokers = Brokers()
-    absence = Absence(brokers.ask)
-    assert not absence.is_vain(1e9)
+    absence = GroupReachability(brokers.ask)
+    assert not absence.should_replace(1e9)
     absence.begin(0.0)
     absence.end()
-    assert not absence.is_vain(1e9)
+    assert not absence.should_replace(1e9)
     assert brokers.asked == []
 
 
 def test_it_is_vain_after_a_while_if_the_brokers_answer() -> None:
     brokers = Brokers()
-    absence = Absence(brokers.ask)
+    absence = GroupReachability(brokers.ask)
     absence.begin(10.0)
     absence.begin(20.0)  # lost again, never having been back
-    assert not absence.is_vain(10.0 + PATIENCE_SECONDS - 1)
+    assert not absence.should_replace(10.0 + PATIENCE_SECONDS - 1)
     now = 10.0 + PATIENCE_SECONDS
-    assert not absence.is_vain(now)
+    assert not absence.should_replace(now)
     brokers.asked[0].set_exception(TimeoutError())
-    assert not absence.is_vain(now + 5)
-    assert not absence.is_vain(now + 5)
+    assert not absence.should_replace(now + 5)
+    assert not absence.should_replace(now + 5)
     brokers.asked[1].set_result(None)
-    assert absence.is_vain(now + 6)
-    assert not absence.is_vain(now + 7)  # the new client has as long
+    assert absence.should_replace(now + 6)
+    assert not absence.should_replace(now + 7)  # the new client has as long
     brokers_asked = len(brokers.asked)
-    assert not absence.is_vain(now + 5 + PATIENCE_SECONDS)
+    assert not absence.should_replace(now + 5 + PATIENCE_SECONDS)
     assert len(brokers.asked) == brokers_asked
 
 
@@ -76,10 +81,10 @@ class Client:
 def test_a_client_has_its_time_to_find_the_brokers_that_others_reach() -> None:
     """After an outage every client waits for its next try to connect: none is replaced for that."""
     brokers, client = Brokers(), Client()
-    reach = Reach(brokers.ask)
+    reach = BrokerReachability(brokers.ask)
 
     def passes(begin: int, end: int) -> bool:
-        return any(reach.is_vain(client, "t", float(now)) for now in range(begin, end))
+        return any(reach.should_replace(client, "t", float(now)) for now in range(begin, end))
 
     assert not passes(0, 60)
     assert brokers.asked == []
@@ -102,26 +107,28 @@ def test_a_client_has_its_time_to_find_the_brokers_that_others_reach() -> None:
 def test_a_client_has_longer_where_others_take_long_to_reach_the_brokers() -> None:
     brokers, client = Brokers(), Client()
     client.has_broker = False
-    reach = Reach(brokers.ask)
-    assert not any(reach.is_vain(client, "t", float(now)) for now in range(30))
+    reach = BrokerReachability(brokers.ask)
+    assert not any(reach.should_replace(client, "t", float(now)) for now in range(30))
     brokers.asked[0].set_result(None)
-    assert not any(reach.is_vain(client, "t", float(now)) for now in range(30, 60 + int(REACH_SECONDS)))
+    assert not any(
+        reach.should_replace(client, "t", float(now)) for now in range(30, 60 + int(REACH_SECONDS))
+    )
 
-    absence = Absence(brokers.ask)
+    absence = GroupReachability(brokers.ask)
     absence.begin(0.0)
-    assert not absence.is_vain(PATIENCE_SECONDS)
+    assert not absence.should_replace(PATIENCE_SECONDS)
     brokers.asked[-1].set_result(None)
-    assert not absence.is_vain(PATIENCE_SECONDS + 20.0)
+    assert not absence.should_replace(PATIENCE_SECONDS + 20.0)
 
 
 def test_who_is_not_looked_at_for_long_begins_anew() -> None:
     brokers, client = Brokers(), Client()
     client.has_broker = False
-    reach = Reach(brokers.ask)
-    assert not any(reach.is_vain(client, "t", float(now)) for now in range(10))
+    reach = BrokerReachability(brokers.ask)
+    assert not any(reach.should_replace(client, "t", float(now)) for now in range(10))
     brokers.asked[0].set_result(None)
-    assert not reach.is_vain(client, "t", 9.5)
-    assert not reach.is_vain(client, "t", 1000.0)
+    assert not reach.should_replace(client, "t", 9.5)
+    assert not reach.should_replace(client, "t", 1000.0)
     assert len(brokers.asked) == 1
 
 
@@ -235,13 +242,13 @@ def test_a_new_client_commits_though_the_old_one_left_a_commit_unanswered(
                 return None
             return super().commit(*args, **options)
 
-    def is_vain(*_: object) -> bool:
+    def should_replace(*_: object) -> bool:
         was_set = vain.is_set()
         vain.clear()
         return was_set
 
     monkeypatch.setattr(loop, "KafkaConsumer", Forgetful)
-    monkeypatch.setattr(Connectivity, "is_vain", is_vain)
+    monkeypatch.setattr(Connectivity, "should_replace", should_replace)
     runs, entry = Log(), lab.entry(retry=False, partitions=1)
     lab.start(entry, lambda m: runs.add(m.value))
     lab.send(entry, b"1")

@@ -100,9 +100,7 @@ class Bounds(Protocol):
 def consumer_settings(
     cluster: Connection, limits: Bounds, group_id: str, *, on_error: OnError | None = None
 ) -> dict[str, Any]:
-    """Return a consumer's settings. ``on_error`` is told of the client's errors before the user's own
-    callback.
-    """
+    """Return a consumer's settings. ``on_error`` is given the client's errors, before the user's own callback."""
     settings = {
         "group.protocol": "classic",
         "partition.assignment.strategy": "cooperative-sticky",
@@ -212,8 +210,8 @@ def open_client(kind: Callable[[dict[str, Any]], Client], settings: Mapping[str,
     try:
         return open_lasting(kind, dict(settings))
     except KafkaException as error:
-        told = error.args[0]
-        text = told.str() if isinstance(told, KafkaError) else str(told)
+        reason = error.args[0]
+        text = reason.str() if isinstance(reason, KafkaError) else str(reason)
         problem = without_secrets(text, settings)
     except (TypeError, ValueError) as error:
         problem = without_secrets(str(error), settings)
@@ -259,9 +257,9 @@ def _guarded(
     if "oauth_cb" in settings:
         settings["oauth_cb"] = guard_oauth(settings["oauth_cb"])
     users = settings.get("error_cb")
-    told = [one for one in (redacting(on_error, settings), users) if one is not None]
+    takers = [one for one in (redacting(on_error, settings), users) if one is not None]
     # Without a callback librdkafka logs each error at once; the log has them already.
-    settings["error_cb"] = guard("error_cb", lambda error: [one(error) for one in told])
+    settings["error_cb"] = guard("error_cb", lambda error: [one(error) for one in takers])
     target = settings.get("logger", _client_log)
     settings["logger"] = ClientLog(target, highest=highest, settings=dict(settings))
     return settings

@@ -58,8 +58,8 @@ class ClientLog:
     def log(self, level: int, message: str, *args: object) -> None:
         """Log one line; the client gives its kind ("FAIL"), the client's name and the text as ``args``."""
         try:
-            told = (without_secrets(arg, self._settings) if isinstance(arg, str) else arg for arg in args)
-            self._target.log(self._level(level, args), message, *told)
+            shown = (without_secrets(arg, self._settings) if isinstance(arg, str) else arg for arg in args)
+            self._target.log(self._level(level, args), message, *shown)
         except BaseException as error:
             if is_from_signal(error):
                 raise
@@ -80,15 +80,15 @@ class ClientLog:
 
 
 def redacting(on_error: OnError | None, settings: Mapping[str, Any]) -> OnError | None:
-    """What the client says is shown to users, and may hold a part of a setting that it does not understand."""
+    """Wrap ``on_error``: the text of an error is shown to users, and may hold a part of a secret setting."""
     if on_error is None:
         return None
 
-    def told(error: KafkaError) -> None:
+    def redacted(error: KafkaError) -> None:
         text = without_secrets(error.str(), settings)
         on_error(KafkaError(error.code(), text, fatal=error.fatal(), retriable=error.retriable()))
 
-    return told
+    return redacted
 
 
 def _where(error: BaseException) -> str:
@@ -101,9 +101,9 @@ def _where(error: BaseException) -> str:
 def guard(name: str, callback: Callable[[Any], object]) -> Callable[[Any], None]:
     """Wrap a callback: an exception out of one, within consume(), would throw that call's messages away."""
 
-    def guarded(told: Any) -> None:
+    def guarded(report: Any) -> None:
         try:
-            callback(told)
+            callback(report)
         except BaseException as error:
             if is_from_signal(error):
                 raise

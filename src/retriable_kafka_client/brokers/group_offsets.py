@@ -47,7 +47,7 @@ class GroupOffsets:
 
     One partition that is locked by an open transaction makes the client repeat the whole question: what does not come in
     time is asked for in halves, so that the others get their answers. What is in time is measured: a question that nothing
-    can lock tells how far away the brokers are.
+    can lock shows how far away the brokers are.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:

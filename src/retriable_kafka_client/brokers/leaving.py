@@ -20,7 +20,7 @@ from retriable_kafka_client.brokers.setting_values import is_classic, static_mem
 
 __all__ = ["Belonging", "belonging", "close_member"]
 
-UNSUBSCRIBE_SHARE = 0.4  # of the time, at most, until the client has told its group
+UNSUBSCRIBE_SHARE = 0.4  # of the time, at most, until the client has left its group
 POLL_SECONDS = 0.02
 _FORMAT = b"CGMDv2:"  # of the client's group metadata: the generation in four bytes, the group's name, the member's id
 
@@ -53,9 +53,8 @@ def close_member(client: Any, settings: Mapping[str, Any], timeout: float) -> bo
     """
     deadline = time.monotonic() + timeout
     if not static_member(settings):
-        with suppress(
-            KafkaException, RuntimeError
-        ):  # of no use any more, after a fatal error: closing is all that is left
+        # After a fatal error the client does nothing any more but close.
+        with suppress(KafkaException, RuntimeError):
             _unsubscribe(client, timeout * UNSUBSCRIBE_SHARE, classic=is_classic(settings))
     return close_in_time(client, max(0.0, deadline - time.monotonic()))
 

@@ -1,10 +1,13 @@
-"""Notices a client that must be replaced, because it does not find back to the brokers or into its group by itself.
+"""Whether a client still finds the brokers and its group, and when it should be replaced.
 
-librdkafka 2.13 to 2.16, once a connection breaks while an answer about the cluster is being read, never looks for brokers
-again when it knows of none; and a single broker that is let in again after a pause tells for an instant of none. No setting
-mends that (its issue 5301), and other connections may go on meanwhile, so that the group is not even lost. A new client is
-the remedy. Before one takes the old one's place, another must have reached the brokers: while nobody does, it would be no
-better.
+librdkafka 2.13 to 2.16 can lose all brokers for good (its issue 5301): a connection breaks while an answer about the cluster
+is being read, and at that moment the client knows of no broker. A single broker that comes back after a pause names none for
+an instant. No setting helps. Other connections of the client may go on, so that it may even keep its place in the group.
+
+The remedy is a new client. It takes the old one's place only after another client has reached the brokers: while nobody
+reaches them, a new client would be no better.
+
+All times are ``time.monotonic()``, in seconds.
 """
 
 from __future__ import annotations
@@ -27,34 +30,34 @@ __all__ = [
     "MOST_LOST_SECONDS",
     "PATIENCE_SECONDS",
     "REACH_SECONDS",
-    "Absence",
-    "Ask",
-    "Reach",
+    "AskBrokers",
+    "BrokerReachability",
+    "GroupReachability",
     "ask_brokers",
 ]
 
-PATIENCE_SECONDS = (
-    60.0  # out of the group, from the loss: longer than a rebalance with a whole drain mostly takes
-)
-REACH_SECONDS = (
-    20.0  # since others reach the brokers: longer than the client pauses between two tries to connect
-)
-LOST_SECONDS = 30.0  # of vain tries with a client that holds nothing: it is replaced, whoever answers
-MOST_LOST_SECONDS = 240.0  # of them, however often it was replaced in vain: longer than any request takes
+# A client may be out of its group for so long, from the loss. A rebalance with a whole drain mostly takes less.
+PATIENCE_SECONDS = 60.0
+# A client may have no broker for so long, from when another one reached them. Its pauses between two tries are shorter.
+REACH_SECONDS = 20.0
+# A client that holds nothing is replaced after so long without an answer, whether others are answered or not.
+LOST_SECONDS = 30.0
+# The same where it was replaced again and again, and doubled each time. No request takes longer.
+MOST_LOST_SECONDS = 240.0
 AGAIN_SECONDS = 10.0  # between two questions to the brokers
 LOOK_SECONDS = 3.0  # between two looks whether a client has a broker
-SLOW = 3  # so many times as long as another client took to reach them, this one may take
+SLOW = 3  # a client may take so many times as long as another one took to reach the brokers
 
-Ask = Callable[[], Future[Any]]
+AskBrokers = Callable[[], Future[Any]]
 
 
-class Absence:
-    """How long we have been out of the group. One thread calls it; nothing blocks.
+class GroupReachability:
+    """How long a consumer has been out of its group. One thread calls it; nothing blocks or raises.
 
     ``ask`` asks the brokers with another client.
     """
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: AskBrokers) -> None:
         self._ask = ask
         self._since: float | None = None  # monotonic; None: we are in the group, or were not yet
         self._question: Future[Any] | None = None
@@ -69,8 +72,8 @@ class Absence:
         """The group has given us an assignment, if only an empty one."""
         self._since = self._question = None
 
-    def is_vain(self, now: float) -> bool:
-        """Whether the client should be replaced; once for each time that it was given to find back."""
+    def should_replace(self, now: float) -> bool:
+        """Whether the client should be replaced by now. After a True the next client has its whole time again."""
         if self._since is None or now < self._since + PATIENCE_SECONDS:
             return False
         if self._question is None:
@@ -85,10 +88,13 @@ class Absence:
         return True
 
 
-class Reach:
-    """Whether one client has any broker to talk to. One thread calls it; nothing blocks."""
+class BrokerReachability:
+    """Whether one client has any broker to talk to. One thread calls it; nothing blocks or raises.
 
-    def __init__(self, ask: Ask) -> None:
+    ``ask`` asks the brokers with another client.
+    """
+
+    def __init__(self, ask: AskBrokers) -> None:
         self._ask = ask
         self._question: Future[Any] | None = None
         self.had_at = 0.0  # when a look found one; monotonic, as all times here
@@ -98,28 +104,30 @@ class Reach:
         self._took = 0.0  # seconds, until that was answered last
         self._reached_at: float | None = None  # when another client reached them, and it did not
 
-    def is_vain(self, client: Any, topic: str | None, now: float) -> bool:
-        """Whether the client should be replaced. Now and then it is made to ask for ``topic`` (None: for all)."""
+    def should_replace(self, client: Any, topic: str | None, now: float) -> bool:
+        """Whether the client should be replaced by now. Every few seconds it is made to ask for ``topic`` (None: for all
+        topics), which shows whether it has a broker.
+        """
         if now > self._look_at + 2 * LOOK_SECONDS:
-            self._well()  # nobody has looked for long
+            self._start_over()  # nobody has looked for long
         if now >= self._look_at:
             self._look_at = now + LOOK_SECONDS
             if _has_broker(client, topic):
                 self.had_at = now
-                self._well()
+                self._start_over()
             elif self._ask_at is None:
                 self._ask_at = now + LOOK_SECONDS
         if self._ask_at is None:
             return False
         if self._reached_at is None:
-            self._find_out(self._ask_at, now)
+            self._ask_another(self._ask_at, now)
             return False
         if now < self._reached_at + REACH_SECONDS + SLOW * self._took:
             return False
-        self._well()
+        self._start_over()
         return True
 
-    def _find_out(self, ask_at: float, now: float) -> None:
+    def _ask_another(self, ask_at: float, now: float) -> None:
         if self._question is None:
             if now >= ask_at:
                 self._question, self._asked_at = self._ask(), now
@@ -129,12 +137,12 @@ class Reach:
             if question.exception() is None:
                 self._reached_at, self._took = now, now - self._asked_at
 
-    def _well(self) -> None:
+    def _start_over(self) -> None:
         self._question = self._ask_at = self._reached_at = None
 
 
 def _has_broker(client: Any, topic: str | None) -> bool:
-    """Without waiting: a client that has a broker sends it the question, and the time for the answer is over at once."""
+    """Whether the client has a broker. Does not wait for the answer: without a broker the client says so at once."""
     try:
         if topic is None:
             client.list_topics(timeout=0)
@@ -146,7 +154,7 @@ def _has_broker(client: Any, topic: str | None) -> bool:
 
 
 def ask_brokers(settings: Mapping[str, Any]) -> Future[None]:
-    """Ask with a client of its own, on a thread; the future has an exception if there was no answer."""
+    """AskBrokers with a client of its own, on a thread; the future has an exception if there was no answer."""
     answer: Future[None] = Future()
     timeout = request_seconds(settings)
 

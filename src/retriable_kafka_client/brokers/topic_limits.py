@@ -15,7 +15,7 @@ from retriable_kafka_client.brokers.client import is_mock
 
 __all__ = ["TopicLimits"]
 
-_AGAIN = 60.0  # seconds until a topic whose limit was not told is asked for again; doubled each time, up to
+_AGAIN = 60.0  # seconds until a topic whose limit is not known is asked for again; doubled each time, up to
 _LONGEST = 960.0
 
 
@@ -36,11 +36,11 @@ class TopicLimits:
         self._mock = mock
         self._limits: dict[str, int | None] = {}
         self._asked_at: dict[str, float] = {}
-        self._pauses: dict[str, float] = {}  # of topics whose limit was not told
+        self._pauses: dict[str, float] = {}  # of topics whose limit is not known
         self._questions: dict[str, tuple[AdminClient, Future[Any]]] = {}  # and who asks
 
     def limit(self, topic: str) -> int | None:
-        """Bytes of the largest batch that the topic takes; None: not told, or not yet."""
+        """Bytes of the largest batch that the topic takes; None: not known, or not yet."""
         return self._limits.get(topic)
 
     def learn(self, topic: str, size: int) -> None:

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from retriable_kafka_client.brokers.client import is_mock
 from retriable_kafka_client.brokers.error_codes import error_name
 
-__all__ = ["MISSING", "Answer", "Directory", "TopicFacts", "is_compacted", "retention_of"]
+__all__ = ["MISSING", "Answer", "TopicDirectory", "TopicFacts", "is_compacted", "retention_of"]
 
 REFRESH_SECONDS = 60.0  # how long a re-created topic may go unnoticed to which nothing points
 SOON_SECONDS = 0.5  # from one question to the next, where something does; doubled each time, up to
@@ -46,7 +46,7 @@ class TopicFacts:
     """What a consumer must know of a topic that it reads."""
 
     uid: str  # in ids of messages: the topic's id as it was when first asked for, else ``untold_uid``
-    topic_id: str | None  # differs when a topic of the same name is made anew; None: the brokers do not tell
+    topic_id: str | None  # differs when a topic of the same name is made anew; None: the brokers do not say
     untold_uid: str  # made of the cluster's id and the name
     retention_ms: int | None  # None: unlimited, or not known
 
@@ -57,7 +57,7 @@ def is_compacted(settings: Mapping[str, str]) -> bool:
 
 
 def retention_of(settings: Mapping[str, str]) -> int | None:
-    """Milliseconds for which the topic keeps records; None: without limit, or not told."""
+    """Milliseconds for which the topic keeps records; None: without limit, or not known."""
     try:
         value = int(settings["retention.ms"])
     except (KeyError, ValueError):
@@ -86,7 +86,7 @@ class _Topic:
     again: bool = False  # something did while a question was under way
     stale: bool = False  # what is known is from before a partition of it was given to us
     missing: bool = False  # it did not exist when last asked for
-    readable: float = -math.inf  # when the question was asked that told so last
+    readable: float = -math.inf  # when the last question was asked that found we may read it
     settings_at: float = -math.inf  # before, its settings are not asked for again
     settings_pause: float = REFRESH_SECONDS
 
@@ -107,7 +107,7 @@ class _Question:
         return done
 
 
-class Directory:
+class TopicDirectory:
     """Facts of topics, asked for in the background. Only the loop's thread calls it; nothing but ``ask_now`` blocks.
 
     All topics are asked for in one request: when a partition is given to us, soon after something has pointed to a change
@@ -132,12 +132,12 @@ class Directory:
         self._known = known  # topics that the cluster listed at first
         self._keeps = keeps  # whether a topic's settings count while we run
         self._facts: dict[str, TopicFacts] = {}
-        self._settings: dict[str, Mapping[str, str] | None] = {}  # None: not told
+        self._settings: dict[str, Mapping[str, str] | None] = {}  # None: we may not see them
         self._topics: defaultdict[str, _Topic] = defaultdict(_Topic)
         self._described: list[_Question] = []
         self._configured: list[_Question] = []
         self._codes: dict[str, str | None] = {}  # what asking for a topic brought last
-        self._changed: set[str] = set()  # made anew, and not told yet
+        self._changed: set[str] = set()  # made anew, and not reported yet by ``refresh``
         self._look_at = 0.0  # before, nothing is to be asked for
 
     # What is known -----------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Directory:
         return next(iter(self._facts), None) or min(self._known, default=None)
 
     def readable_since(self, name: str, moment: float) -> bool:
-        """Whether a question asked after ``moment`` (monotonic) told that the topic is there and we may read it."""
+        """Whether a question asked after ``moment`` (monotonic) found that the topic is there and we may read it."""
         return self.is_mock or (name in self._topics and self._topics[name].readable > moment)
 
     def facts(self, name: str) -> TopicFacts | None:
@@ -168,11 +168,11 @@ class Directory:
         return replace(known, retention_ms=None if settings is None else retention_of(settings))
 
     def batch_bytes(self) -> dict[str, int]:
-        """How large a batch each topic takes, of those whose settings were told."""
-        told = {
+        """How large a batch each topic takes, in bytes, of those whose settings we may see."""
+        sizes = {
             name: (settings or {}).get("max.message.bytes", "") for name, settings in self._settings.items()
         }
-        return {name: int(text) for name, text in told.items() if text.isdecimal()}
+        return {name: int(text) for name, text in sizes.items() if text.isdecimal()}
 
     # What points to a change -------------------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class Directory:
         """A partition of these is about to begin: what is known may be of a topic that is gone."""
         for name in dict.fromkeys(names):
             if self.is_mock:
-                self._untold(name)
+                self._go_without_id(name)
                 continue
             one = self._topics[name]
             one.stale, one.ask_at, one.pause = True, 0.0, SOON_SECONDS
@@ -223,7 +223,7 @@ class Directory:
         asked = list(names)
         if self.is_mock:
             for name in asked:
-                self._untold(name)
+                self._go_without_id(name)
                 self._codes[name] = None if name in self._known else "UNKNOWN_TOPIC_OR_PART"
             return
         for name in asked:
@@ -330,7 +330,7 @@ class Directory:
             self._codes[name] = code
             one.missing = code in MISSING or (was_missing and code not in _REFUSED)
             if code in _REFUSED:
-                self._untold(name)
+                self._go_without_id(name)
                 one.ask_at = asked_at + LONGEST_SECONDS
             else:
                 one.hurried = True  # so that the pauses grow
@@ -354,14 +354,14 @@ class Directory:
     def _take_id(self, name: str, topic_id: str) -> None:
         before = self._facts.get(name)
         if topic_id == NO_ID:
-            self._untold(name)
+            self._go_without_id(name)
             return
-        untold = self._untold_uid(name)
+        fallback = self._fallback_uid(name)
         if before is not None and before.topic_id is None:
-            # The ids that messages have stay as they are for a whole run; and to be told one is no new topic.
+            # The ids of messages stay as they are for a whole run. And the topic is not new: its brokers are.
             self._facts[name] = replace(before, topic_id=topic_id)
         elif before is None or before.topic_id != topic_id:
-            self._facts[name] = TopicFacts(topic_id, topic_id, untold, None)
+            self._facts[name] = TopicFacts(topic_id, topic_id, fallback, None)
             if before is not None:
                 self._changed.add(name)
                 self._settings.pop(name, None)
@@ -382,15 +382,15 @@ class Directory:
             one.settings_pause = min(2 * one.settings_pause, LONGEST_REFUSED_SECONDS)
         one.settings_at = now + one.settings_pause
 
-    def _untold(self, name: str) -> None:
-        """The brokers do not say which incarnation it is: a re-created topic cannot be told from the old one."""
+    def _go_without_id(self, name: str) -> None:
+        """Take cluster and name for its id: a topic that is made anew then looks like the old one."""
         if not self.is_mock:
             self._topics[name].stale = False
         if name not in self._facts:
-            uid = self._untold_uid(name)
+            uid = self._fallback_uid(name)
             self._facts[name] = TopicFacts(uid, None, uid, None)
 
-    def _untold_uid(self, name: str) -> str:
+    def _fallback_uid(self, name: str) -> str:
         uid = f"{self.cluster_id}.{name}"
         return uid if len(uid) <= LONGEST_UID else f"{self.cluster_id}.{sha256(name.encode()).hexdigest()}"
 

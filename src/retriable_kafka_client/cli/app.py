@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from retriable_kafka_client.cli.ending import told
+from retriable_kafka_client.cli.ending import exits
 
 __all__ = ["app"]
 
@@ -66,7 +66,7 @@ def run(
     level = log_level.upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise typer.BadParameter("must be DEBUG, INFO, WARNING or ERROR", param_hint="--log-level")
-    with told():
+    with exits():
         run_all(load_consumers(consumers), log_level=level, as_json=as_json or bool(context.obj))
 
 
@@ -92,7 +92,7 @@ def demo(
     """Run the demo."""
     from retriable_kafka_client.cli.demo import run as run_demo
 
-    with told():
+    with exits():
         run_demo(orders=orders, bootstrap_servers=bootstrap_servers, as_json=as_json or bool(context.obj))
 
 

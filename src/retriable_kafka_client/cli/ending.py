@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from retriable_kafka_client.errors import ConfigError, NotReachable, RetriableKafkaError
 
-__all__ = ["Code", "CommandFailed", "told"]
+__all__ = ["Code", "CommandFailed", "exits"]
 
 
 class Code(IntEnum):
@@ -30,7 +30,7 @@ class CommandFailed(Exception):
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def exits() -> Iterator[None]:
     """Turn what the library raises into one line on stderr and an exit code; anything else passes."""
     try:
         yield

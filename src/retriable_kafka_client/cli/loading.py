@@ -60,12 +60,12 @@ def _import(name: str) -> object:
                 Code.USAGE,
                 f"no module named {name!r}, neither in the current directory nor among what is installed",
             ) from None
-        raise CommandFailed(Code.FAILED, _told(name, error)) from error
+        raise CommandFailed(Code.FAILED, _import_failure(name, error)) from error
     except Exception as error:
-        raise CommandFailed(Code.FAILED, _told(name, error)) from error
+        raise CommandFailed(Code.FAILED, _import_failure(name, error)) from error
 
 
-def _told(name: str, error: Exception) -> str:
+def _import_failure(name: str, error: Exception) -> str:
     """What went wrong in a module, with the place: the module is the user's, and so is the mistake."""
     frames = list(traceback.extract_tb(error.__traceback__))
     here = os.getcwd()

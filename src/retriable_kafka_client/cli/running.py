@@ -28,12 +28,12 @@ def run(consumers: Sequence[Consumer], *, log_level: str, as_json: bool) -> None
             run_consumers(*consumers)
     except BaseException:
         if any(consumer.stats().arrived for consumer in consumers):
-            _tell(consumers, as_json)
+            _report(consumers, as_json)
         raise
-    _tell(consumers, as_json)
+    _report(consumers, as_json)
 
 
-def _tell(consumers: Sequence[Consumer], as_json: bool) -> None:
+def _report(consumers: Sequence[Consumer], as_json: bool) -> None:
     if as_json:
         print(json.dumps({"consumers": [_plain(consumer) for consumer in consumers]}))
     else:

@@ -50,7 +50,7 @@ class BaseConsumer:
         In the main thread SIGTERM and SIGINT stop it, unless the program handles them itself; after SIGINT it raises
         KeyboardInterrupt.
         """
-        told = ""
+        last = ""
         with draining(self.stop):
             while not self._stopped:
                 try:
@@ -58,9 +58,9 @@ class BaseConsumer:
                 except (NotReachable, ConfigError) as error:
                     if isinstance(error, ConfigError) and error.field != "topic":
                         raise
-                    if str(error) != told:
-                        told = str(error)
-                        log.error("group %s cannot start, and tries again: %s", self._config.group_id, told)
+                    if str(error) != last:
+                        last = str(error)
+                        log.error("group %s cannot start, and tries again: %s", self._config.group_id, last)
                     self._wait()
                 else:
                     return

@@ -26,9 +26,8 @@ class _DeliveryFailed(SendError, KafkaException):
     """0.x raised one or the other, by who refused the record: the brokers or its own client."""
 
     def __init__(self, text: str, error: KafkaError) -> None:
-        super().__init__(
-            error, retriable=error.retriable(), fatal=error.fatal(), kafka_error=error
-        )  # as KafkaException has it
+        # The error is the first argument, as KafkaException has it.
+        super().__init__(error, retriable=error.retriable(), fatal=error.fatal(), kafka_error=error)
         self._text = text
 
     def __str__(self) -> str:
@@ -62,7 +61,7 @@ def refused() -> Iterator[None]:
 
 
 def delivery_failed(error: DeliveryError) -> SendError:
-    """Return what a 0.x program is told of a record that was not acknowledged.
+    """Return what a 0.x program gets for a record that was not acknowledged.
 
     Not retriable after a time-out: the client has tried all that time, and the record may be written.
     """

@@ -149,9 +149,8 @@ class _Attempts:
     headers: _Headers
     rounds: int = 0
     failures: dict[str, BaseException] = field(default_factory=dict)  # of this round, by topic
-    lost: BaseException | None = (
-        None  # the first failure that nothing mends, of a topic that is left alone since
-    )
+    # The first failure that trying again does not mend. Its topic gets no further try.
+    lost: BaseException | None = None
 
     @property
     def key(self) -> str | bytes | None:

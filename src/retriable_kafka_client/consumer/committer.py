@@ -18,15 +18,14 @@ from retriable_kafka_client.core.protocol import Commit, Place
 __all__ = ["Committer", "Outcome"]
 
 FIRST_SECONDS = (
-    0.1  # the first try to read the group's positions, at least; each further one gets twice the time
+    0.1  # for the first try to read the group's positions, at least; each further one gets twice the time
 )
 PAUSE_SECONDS = 0.01
 AGAIN_SECONDS = 2.0  # until a commit that is not in, though the brokers answer, is sent once more
 REFUSED_SECONDS = 5.0  # of such answers, until it counts as refused
 ROUND_TRIPS = 3  # longer than so many, and an answer is late
-MOST_ALLOWANCE = (
-    30.0  # seconds: an outage that a commit has waited out says nothing of how far away the brokers are
-)
+# Seconds. A commit that has waited an outage out says nothing of how far away the brokers are.
+MOST_ALLOWANCE = 30.0
 
 
 class Outcome(NamedTuple):

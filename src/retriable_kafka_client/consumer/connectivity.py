@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from retriable_kafka_client.brokers.reachability import Absence, Ask, Reach
+from retriable_kafka_client.brokers.reachability import AskBrokers, BrokerReachability, GroupReachability
 from retriable_kafka_client.consumer.client_errors import ClientErrors
 from retriable_kafka_client.consumer.membership import Membership
 from retriable_kafka_client.consumer.problems import Problems
@@ -18,13 +18,13 @@ __all__ = ["Connectivity"]
 class Connectivity:
     """The loop's thread only; nothing blocks. ``ask`` asks the brokers with another client."""
 
-    def __init__(self, group: str, ask: Ask, errors: ClientErrors, problems: Problems) -> None:
+    def __init__(self, group: str, ask: AskBrokers, errors: ClientErrors, problems: Problems) -> None:
         self._group = group
         self._errors = errors
         self._problems = problems
-        self._absence = Absence(ask)
-        self._reach = Reach(ask)  # the consumer's
-        self._admin_reach = Reach(ask)
+        self._group_reachability = GroupReachability(ask)
+        self._broker_reachability = BrokerReachability(ask)  # the consumer's
+        self._admin_reachability = BrokerReachability(ask)
         self._membership: Membership
 
     def begin(self, settings: Mapping[str, Any]) -> None:
@@ -36,7 +36,7 @@ class Connectivity:
     def belong(self) -> None:
         """The group has us, and has given us what there is for us."""
         self._errors.assigned = True
-        self._absence.end()
+        self._group_reachability.end()
         self._membership.end()
         self._problems.clear("brokers", "login", "assignment", "join")
 
@@ -45,7 +45,7 @@ class Connectivity:
         self._problems.note(
             "assignment", "partitions were lost: the group heard nothing of us in time, or nothing of it"
         )
-        self._absence.begin(time.monotonic())
+        self._group_reachability.begin(time.monotonic())
         self._membership.begin(time.monotonic())
 
     def end(self) -> None:
@@ -62,16 +62,16 @@ class Connectivity:
                 raise
             self._problems.note("brokers", str(error))
 
-    def is_vain(self, consumer: Any, topic: str | None, now: float) -> bool:
+    def should_replace(self, consumer: Any, topic: str | None, now: float) -> bool:
         """Whether another client should take the consumer's place; says so."""
-        vain = "did not find back into it" if self._absence.is_vain(now) else None
-        if self._reach.is_vain(consumer, topic, now):
+        vain = "did not find back into it" if self._group_reachability.should_replace(now) else None
+        if self._broker_reachability.should_replace(consumer, topic, now):
             vain = "does not find the brokers"
-        self._errors.reached(self._reach.had_at)
+        self._errors.reached(self._broker_reachability.had_at)
         if vain is not None:
             self._problems.say(f"the client {vain}, though they answer; another one takes its place")
         return vain is not None
 
-    def is_admin_vain(self, admin: Any, topic: str | None, now: float) -> bool:
+    def should_replace_admin(self, admin: Any, topic: str | None, now: float) -> bool:
         """Whether another one should take the place of the client that asks."""
-        return self._admin_reach.is_vain(admin, topic, now)
+        return self._admin_reachability.should_replace(admin, topic, now)

@@ -12,9 +12,8 @@ __all__ = ["FailureLines"]
 
 log = logging.getLogger("retriable_kafka_client")
 
-FIRST_SECONDS = (
-    1.0  # from the first failure of a kind to its line, so that what failed together is counted together
-)
+# From the first failure of a kind to its line, so that what failed together is counted together.
+FIRST_SECONDS = 1.0
 AGAIN_SECONDS = 10.0  # between two lines about a kind
 MOST_KINDS = 1_000  # beyond it, new kinds are told as one
 _RETRY_AFTER = "retriable_kafka_client.errors.RetryAfter"

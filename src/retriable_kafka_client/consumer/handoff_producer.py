@@ -21,7 +21,7 @@ from retriable_kafka_client.brokers.derived_settings import (
     whole_queue_settings,
 )
 from retriable_kafka_client.brokers.error_codes import is_fatal
-from retriable_kafka_client.brokers.reachability import Ask, Reach
+from retriable_kafka_client.brokers.reachability import AskBrokers, BrokerReachability
 from retriable_kafka_client.brokers.setting_values import queue_bytes
 from retriable_kafka_client.core.protocol import (
     HandOff,
@@ -62,14 +62,14 @@ class HandOffProducer:
         settings: Mapping[str, Any],
         clock: Callable[[], float],
         limits: BatchLimits,
-        ask: Ask | None = None,
+        ask: AskBrokers | None = None,
     ) -> None:
         """``ask`` asks the brokers with another client: one that does not find them any more is replaced."""
         self._settings = copies_settings(settings, LARGEST_COPY)
         self._clock = clock  # wall seconds; stamps dead letters
         self._limits = limits
         self._ask = ask
-        self._reaches: dict[bool, Reach] = {}
+        self._reachability: dict[bool, BrokerReachability] = {}
         self._topic: str | None = None  # the last one that was written to
         self._producers: dict[bool, Producer] = {}  # by whether each copy goes in a request of its own
         self._backlog: deque[Parcel] = deque()  # the client's queue was full
@@ -92,7 +92,7 @@ class HandOffProducer:
             own = whole_queue_settings(single_record_settings(self._settings)) if single else self._settings
             self._producers[single] = open_client(Producer, own)
             if self._ask is not None:
-                self._reaches[single] = Reach(self._ask)
+                self._reachability[single] = BrokerReachability(self._ask)
         return self._producers[single]
 
     def send(self, handoff: HandOff) -> None:
@@ -121,8 +121,8 @@ class HandOffProducer:
                 except KafkaException as error:  # a fatal one, such as no right to write anywhere
                     self._renew(single, error.args[0])
                     continue
-                reach = self._reaches.get(single)
-                if reach is not None and reach.is_vain(producer, self._topic, time.monotonic()):
+                reach = self._reachability.get(single)
+                if reach is not None and reach.should_replace(producer, self._topic, time.monotonic()):
                     self._renew(single, KafkaError(KafkaError._TRANSPORT))
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()

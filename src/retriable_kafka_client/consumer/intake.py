@@ -237,7 +237,7 @@ class Intake:
             decisive = retry.decisive(None, error)
             place = place_of(decisive, error, function=keep)
             verdict = Verdict(events.REASON_FILTER, error=failure.error, text=failure.text, place=place)
-        trouble = message.trouble
+        trouble = message.deserializer_error
         if trouble is not None and not isinstance(trouble, Reject):
             policy = self._policies[entry.route] if self._policies else None
             failure = retry.judge(policy, entry.attempt, trouble, random.random(), self._error_text)

@@ -28,9 +28,8 @@ SETTLED_SECONDS = 3.0  # without a record, until what the client has fetched ahe
 HANG_SECONDS = 20.0  # without a record, though there are some, until it is asked why
 ASK_SECONDS = 10.0  # until it is asked again; doubled by each answer that says nothing
 MOST_ASK_SECONDS = 600.0
-PAUSED_SECONDS = (
-    15.0  # between two questions where the log of a paused partition ends: nothing is fetched of it
-)
+# Between two questions where the log of a paused partition ends: nothing of it is fetched, so the client does not know.
+PAUSED_SECONDS = 15.0
 ASKED_SECONDS = 60.0  # until a question is given up
 REMEMBERED_SECONDS = 300.0  # that a loss stays among the remarks on health
 

@@ -184,7 +184,7 @@ class Loop:
         self._handoff_producer: HandOffProducer
         self._transacting: Transacting | None = None  # exactly once: instead of the sender and of commits
         self._rereader: ChunkRereader
-        self._directory: topics.Directory
+        self._directory: topics.TopicDirectory
 
     # The run -----------------------------------------------------------------------------------------------------------
 
@@ -213,7 +213,7 @@ class Loop:
             self._publish(force=True)
             self._notifier.close(5.0)
 
-    def _check_topics(self) -> topics.Directory | None:
+    def _check_topics(self) -> topics.TopicDirectory | None:
         complaints: list[str] = []
         settings = admin_settings(
             self._config.cluster,
@@ -357,9 +357,9 @@ class Loop:
         topic = read if read is not None else self._directory.any_name()
         self._standing.look(self._consumer)
         self._errors.look(now)
-        self._reopen |= self._standing.is_vain(self._consumer, topic, now)
+        self._reopen |= self._standing.should_replace(self._consumer, topic, now)
         asker = self._asker
-        vain = self._standing.is_admin_vain(asker.client, topic, now)
+        vain = self._standing.should_replace_admin(asker.client, topic, now)
         if vain:
             asker.replace()
         waits = [self._directory.waits_since, self._locator.waits_since, self._topic_limits.waits_since]

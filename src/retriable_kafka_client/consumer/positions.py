@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets, Question
 from retriable_kafka_client.consumer.client_errors import ClientErrors
-from retriable_kafka_client.consumer.topic_checks import Directory
+from retriable_kafka_client.consumer.topic_checks import TopicDirectory
 from retriable_kafka_client.core.protocol import Place, Restored
 
 __all__ = ["Positions"]
@@ -59,7 +59,7 @@ class Positions:
     def ask(
         self,
         consumer: Any,
-        directory: Directory,
+        directory: TopicDirectory,
         assigned: Collection[Place],
         renewed: Collection[str],
         now: float,
@@ -120,7 +120,7 @@ class Positions:
         }
 
     def _look_for_brokers(
-        self, consumer: Any, directory: Directory, assigned: Collection[Place], now: float
+        self, consumer: Any, directory: TopicDirectory, assigned: Collection[Place], now: float
     ) -> None:
         answered = any(question.answer is not None for question in self._probe)
         if answered or not self._errors.group_in_doubt:
@@ -143,7 +143,7 @@ class Positions:
                 self._probe = self._offsets.ask(places)
 
     def _restored(
-        self, place: Place, answer: tuple[int, str], directory: Directory, renewed: Collection[str]
+        self, place: Place, answer: tuple[int, str], directory: TopicDirectory, renewed: Collection[str]
     ) -> Restored:
         facts = directory.facts(place.topic)
         assert facts is not None

@@ -1,7 +1,7 @@
 """What the brokers say of topics: whether they exist, which incarnation they are, and whether they keep what they must.
 
-``check`` runs once before consuming. ``Directory`` then answers from memory and asks again in the background, when something
-points to a change and now and then, because a topic that was deleted and made anew under the same name must not be read on
+``check`` runs once before consuming. ``TopicDirectory`` then answers from memory. It asks again in the background, now and
+then and when something points to a change: a topic that was deleted and made anew under the same name must not be read on
 from the old position.
 """
 
@@ -21,7 +21,7 @@ from retriable_kafka_client.brokers.error_codes import error_name
 from retriable_kafka_client.brokers.topics import (
     MISSING,
     Answer,
-    Directory,
+    TopicDirectory,
     TopicFacts,
     is_compacted,
     retention_of,
@@ -30,7 +30,7 @@ from retriable_kafka_client.core.engine import Route
 from retriable_kafka_client.core.routing import Routing, is_pattern
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, NotReachable
 
-__all__ = ["Directory", "TopicFacts", "check"]
+__all__ = ["TopicDirectory", "TopicFacts", "check"]
 
 log = logging.getLogger("retriable_kafka_client.topics")
 
@@ -47,7 +47,7 @@ def check(
     timeout: float,
     stopped: Callable[[], bool],
     refused_by: Callable[[], str | None],
-) -> Directory | None:
+) -> TopicDirectory | None:
     """Make sure that every topic is there and keeps what is put into it; returns a directory that knows them.
 
     Blocks until that is known, and a few seconds more where a topic is missing: it may have been made a moment
@@ -66,7 +66,7 @@ def check(
         if conflict is not None:
             raise ConfigError(conflict.field, conflict.value, conflict.remedy)
     matched = frozenset(name for name in known if routing.role(name) is not None)
-    directory = Directory(asker.client, cluster_id, known, matched, routing.is_retry_topic)
+    directory = TopicDirectory(asker.client, cluster_id, known, matched, routing.is_retry_topic)
     directory.partitions = {
         name: len(one.partitions) for name, one in metadata.topics.items() if one.error is None
     }
@@ -134,7 +134,7 @@ class _Questions:
     """Asking about topics, and waiting for the answers: as long as any broker answers anything."""
 
     def __init__(
-        self, asker: Asker, directory: Directory, stopped: Callable[[], bool], timeout: float
+        self, asker: Asker, directory: TopicDirectory, stopped: Callable[[], bool], timeout: float
     ) -> None:
         self._asker = asker
         self._directory = directory

@@ -24,7 +24,7 @@ from retriable_kafka_client.brokers.client import transaction_settings
 from retriable_kafka_client.brokers.derived_settings import single_record_settings
 from retriable_kafka_client.brokers.error_codes import is_fatal
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets, positions_of
-from retriable_kafka_client.brokers.reachability import Ask
+from retriable_kafka_client.brokers.reachability import AskBrokers
 from retriable_kafka_client.brokers.setting_values import transaction_seconds
 from retriable_kafka_client.brokers.writable import Writable
 from retriable_kafka_client.config import Cluster
@@ -124,7 +124,7 @@ class Transactor:
         """Why no transaction can begin at present."""
         return self._worker.trouble
 
-    def begin(self, timeout: float, stopped: Callable[[], bool], ask: Ask) -> None:
+    def begin(self, timeout: float, stopped: Callable[[], bool], ask: AskBrokers) -> None:
         """Start, and wait until transactions are possible. Raises ConsumerFailed: they are refused, or no broker answers for
         ``timeout`` seconds. ``ask`` asks the brokers with another client: the coordinator alone may hang.
         """

@@ -110,7 +110,7 @@ def timed_out(spec: HandlerSpec, entry: Entry) -> Failure:
 
 def ended(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
     """Say what came of an eventful message whose handler has returned."""
-    error = message.decode_error or message.trouble
+    error = message.decode_error or message.deserializer_error
     if error is not None:
         return failed(spec, message, route, error)
     return identified(message.outbox, message.id, spec.group)
@@ -121,11 +121,11 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
     if is_from_signal(error):
         raise error
     message.ended = True
-    unread = message.decode_error or message.trouble
+    unread = message.decode_error or message.deserializer_error
     if unread is not None:
-        if not (isinstance(error, RetryAfter) and unread is message.trouble):
+        if not (isinstance(error, RetryAfter) and unread is message.deserializer_error):
             error = unread  # what else the handler made of it does not matter
-        message.decode_error = message.trouble = (
+        message.decode_error = message.deserializer_error = (
             None  # it refers back to the message, whose payload would wait for the next gc
         )
     policy = spec.policies[route]

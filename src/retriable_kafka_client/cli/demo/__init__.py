@@ -88,14 +88,14 @@ def _play(place: DemoCluster, plan: OrderPlan, view: View, latest: Latest) -> Su
 
 def _watch(consumer: Consumer, feed: Feed, shop: Shop, plan: OrderPlan, view: View, latest: Latest) -> None:
     """Show what happens until every order is handled or a dead letter."""
-    told = False
+    announced = False
     progress, since = -1, time.monotonic()
     while not consumer.join(0.1):  # raises what makes the consumer fail
         stats = consumer.stats()
         done = stats.handled + stats.dead_lettered
         feed.completed(done)
-        if shop.scheduled_ran is not None and not told:
-            told = True
+        if shop.scheduled_ran is not None and not announced:
+            announced = True
             late = (shop.scheduled_ran - feed.scheduled_for) * 1000
             latest.say(f"order {plan.scheduled:,}, the scheduled one, ran {late:.0f} ms after its time")
         view.show(stats, feed.sent)

@@ -51,7 +51,7 @@ def embedded() -> Iterator[DemoCluster]:
     """The mock cluster, in this process."""
     names = DemoTopics()
     topics = {getattr(names, role): count for role, count in PARTITIONS.items()}
-    # It cannot tell the topics' settings, and the library would say so in a warning.
+    # It has no topic settings, and the library would warn of that.
     logging.getLogger("retriable_kafka_client.topics").setLevel(logging.ERROR)
     with MockKafka(topics) as kafka:
         yield DemoCluster(Cluster(kafka.bootstrap_servers), names, "the embedded broker")

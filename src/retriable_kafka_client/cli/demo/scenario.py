@@ -133,7 +133,7 @@ class Feed(threading.Thread):
                         delay=self._plan.delay if scheduled else None,
                     )
                     future.add_done_callback(self._answered)
-        except Exception as error:  # noqa: BLE001 - told by whoever watches the demo
+        except Exception as error:  # noqa: BLE001 - raised by whoever watches the demo
             self.failure = error
 
     def _numbers(self) -> Iterator[int]:

@@ -35,7 +35,7 @@ class Latest(logging.Handler):
         self._guard = threading.Lock()
 
     def event(self, event: events.Event) -> None:
-        """Take an event if it tells a person anything."""
+        """Show an event if it is of interest to a person."""
         match event:
             case events.AssignmentStarted():
                 self._add("cyan", f"{event.topic}/{event.partition} is ours")
