@@ -35,7 +35,7 @@ class Polls:
             group="billing",
             topics=["orders"],
             servers="somewhere",
-            begin_anew=lambda _topic, _partition: False,
+            position_gone=lambda _topic, _partition: False,
         )
 
     def report(self, code: int, place: Place | None = None) -> None:
@@ -54,7 +54,8 @@ def polls() -> Polls:
 @pytest.mark.parametrize("error", FATAL, ids=lambda error: error.name())
 @pytest.mark.parametrize("assigned", [False, True])
 def test_every_fatal_error_ends_the_run(polls: Polls, error: KafkaError, assigned: bool) -> None:
-    polls.errors.assigned = assigned
+    if assigned:
+        polls.errors.belong()
     with pytest.raises(ConsumerFailed, match="fatal"):
         polls.errors.sift([report(error)])
     with pytest.raises(ConsumerFailed, match="fatal"):
@@ -80,9 +81,9 @@ def test_a_partition_that_stands_is_in_trouble_until_it_moves(polls: Polls) -> N
 def test_the_trouble_of_a_partition_ends_when_it_is_taken_away(polls: Polls) -> None:
     stands = Place("orders", 3)
     polls.report(KafkaError._AUTO_OFFSET_RESET, stands)
-    polls.errors.taken([Place("orders", 4)])
+    polls.errors.ended([Place("orders", 4)])
     assert polls.reasons
-    polls.errors.taken([stands])
+    polls.errors.ended([stands])
     assert not polls.reasons
 
 

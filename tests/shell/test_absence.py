@@ -21,7 +21,7 @@ from retriable_kafka_client.brokers.reachability import (
     GroupReachability,
 )
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
-from retriable_kafka_client.consumer import loop
+from retriable_kafka_client.consumer import session
 from retriable_kafka_client.consumer.connectivity import Connectivity
 from retriable_kafka_client.consumer.handoff_producer import HandOffProducer
 from retriable_kafka_client.testing import MockKafka
@@ -247,7 +247,7 @@ def test_a_new_client_commits_though_the_old_one_left_a_commit_unanswered(
         vain.clear()
         return was_set
 
-    monkeypatch.setattr(loop, "KafkaConsumer", Forgetful)
+    monkeypatch.setattr(session, "KafkaConsumer", Forgetful)
     monkeypatch.setattr(Connectivity, "should_replace", should_replace)
     runs, entry = Log(), lab.entry(retry=False, partitions=1)
     lab.start(entry, lambda m: runs.add(m.value))

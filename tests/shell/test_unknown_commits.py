@@ -12,7 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from retriable_kafka_client import Limits, Message
 from retriable_kafka_client import events as ev
-from retriable_kafka_client.consumer import loop
+from retriable_kafka_client.consumer import loop, session
 from retriable_kafka_client.transactions import transactional_producer as transactional
 from retriable_kafka_client.transactions import transactor as transaction
 from tests.shell.lab import Lab, Log, as_json
@@ -200,8 +200,9 @@ def test_a_stop_tells_of_a_transaction_that_it_does_not_wait_for(
             time.sleep(0.02)  # as long as a second request would take
 
     monkeypatch.setattr(transactional, "Producer", Stuck)
-    monkeypatch.setattr(loop, "LAST_COMMIT_SECONDS", 0.3)
-    monkeypatch.setattr(loop, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(session, "LAST_COMMIT_SECONDS", 0.3)
+    for module in (loop, session):
+        monkeypatch.setattr(module, "CLOSE_SECONDS", 0.3)
     if where == "initialising":
         monkeypatch.setattr(
             transactional.TransactionalProducer, "_is_clean", lambda _client: not broken.is_set()

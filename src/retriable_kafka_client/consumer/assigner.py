@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -28,6 +28,7 @@ class Assigner:
         self._nowhere = OFFSET_END if to_end else OFFSET_INVALID  # where what has no position begins
         self._eager = eager  # classic range or roundrobin: only whole assignments may be set
         self._started: set[Place] = set()
+        self._wanted: list[Start] = []  # to begin with the next ``start``
 
     def accept(self, places: Sequence[Place]) -> None:
         """Take what a rebalance gives, without fetching yet. In the assign callback."""
@@ -48,6 +49,24 @@ class Assigner:
             started = [place for place in places if place in self._started]
             self._consumer.incremental_unassign([TopicPartition(*place) for place in started])
             self._started.difference_update(started)
+
+    def want(self, start: Start) -> None:
+        """The engine has chosen where this partition begins."""
+        self._wanted.append(start)
+
+    @property
+    def has_wanted(self) -> bool:
+        """Whether partitions wait to begin."""
+        return bool(self._wanted)
+
+    def take_wanted(self) -> list[Start]:
+        """What was wanted since the last call, and is still ours."""
+        wanted, self._wanted = self._wanted, []
+        return wanted
+
+    def drop(self, places: Collection[Place]) -> None:
+        """These are ours no longer."""
+        self._wanted = [start for start in self._wanted if start.place not in places]
 
     def start(self, starts: Sequence[Start], assignments: Mapping[Place, Assignment]) -> None:
         """Consume from the positions in ``starts``. Outside callbacks."""

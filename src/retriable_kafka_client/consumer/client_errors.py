@@ -32,7 +32,7 @@ _ERROR: Callable[[Any], Any] = RawMessage.error
 
 
 class ClientErrors:
-    """Judges errors, and notes as trouble what is waited out. Raises what is not. The loop's thread only."""
+    """Judges errors, and notes as problems what is waited out. Raises what is not. The loop's thread only."""
 
     def __init__(
         self,
@@ -41,17 +41,30 @@ class ClientErrors:
         group: str,
         topics: Collection[str],
         servers: str,
-        begin_anew: Callable[[str, int], bool] = lambda _topic, _partition: False,
+        assigned: bool = False,
+        position_gone: Callable[[str, int], bool] = lambda _topic, _partition: False,
     ) -> None:
-        self.assigned = False  # there was an assignment: from then on refusals are waited out
+        """``assigned``: there is no assignment to wait for. ``position_gone`` is called where the records at the position of
+        a partition are gone, and says whether it is read from its beginning.
+        """
+        self._assigned = assigned
         self._problems = problems
         self._group = group
         self._topics = topics
         self._servers = servers
-        self._begin_anew = begin_anew  # whether a partition whose position is gone is read from its beginning
+        self._position_gone = position_gone
         self._silence = Silence(time.monotonic())
         self._passing: set[str] = set()  # problems that are over when nobody reports them any more
         self._complained_of: set[str] = set()
+
+    @property
+    def assigned(self) -> bool:
+        """Whether the group had us once: from then on refusals are waited out."""
+        return self._assigned
+
+    def belong(self) -> None:
+        """The group has us."""
+        self._assigned = True
 
     def begin(self) -> None:
         """A client is made: the time to reach the brokers begins anew."""
@@ -79,7 +92,7 @@ class ClientErrors:
         if topic:
             self._complained_of.add(topic)
         _raise_fatal(error)
-        if code == "_AUTO_OFFSET_RESET" and topic and self._begin_anew(topic, raw.partition()):
+        if code == "_AUTO_OFFSET_RESET" and topic and self._position_gone(topic, raw.partition()):
             return
         if code == "_MAX_POLL_EXCEEDED":
             log.error("group %s: the loop did not poll in time and lost its partitions", self._group)
@@ -101,7 +114,7 @@ class ClientErrors:
 
     def _not_let_in(self, code: str) -> None:
         told = f"the group {self._group} does not let us in: {code}: {REMEDIES[code]}"
-        if code in LASTING and not self.assigned:
+        if code in LASTING and not self._assigned:
             raise ConsumerFailed(told)
         self._problems.note("join", told)
 
@@ -110,7 +123,7 @@ class ClientErrors:
         if self._problems:
             self._problems.clear("brokers", "login", _of(place))
 
-    def taken(self, places: Iterable[Place]) -> None:
+    def ended(self, places: Iterable[Place]) -> None:
         """These partitions are ours no longer."""
         if self._problems:
             self._problems.clear(*map(_of, places))
@@ -134,13 +147,13 @@ class ClientErrors:
             self._problems.note("login", f"the brokers do not let us in: {code}: {error.str()}")
         # A join may take as long as others drain; only brokers that do not answer end the run.
         silent = self._silence.lasts(time.monotonic(), BEFORE_ASSIGNMENT_SECONDS)
-        if not self.assigned and code in _UNREACHABLE and silent:
+        if not self._assigned and code in _UNREACHABLE and silent:
             raise NotReachable(f"the brokers at {self._servers} cannot be used: {code}: {error.str()}")
 
     def refused(self, what: str | None, code: str) -> None:
         """The brokers refuse us something (None: the group): fatal before the first assignment, waited out later."""
         what = what or f"group {self._group}"
-        if not self.assigned:
+        if not self._assigned:
             raise ConsumerFailed(f"the brokers refuse {what}: {code}")
         self._problems.note(what, f"the brokers refuse {what}: {code}")
 

@@ -35,7 +35,7 @@ class Connectivity:
 
     def belong(self) -> None:
         """The group has us, and has given us what there is for us."""
-        self._errors.assigned = True
+        self._errors.belong()
         self._group_reachability.end()
         self._membership.end()
         self._problems.clear("brokers", "login", "assignment", "join")

@@ -21,7 +21,8 @@ from retriable_kafka_client.brokers.confluent_serde import AnyDeserializer, adap
 from retriable_kafka_client.brokers.setting_values import static_member
 from retriable_kafka_client.config import Cluster, Limits, Topic
 from retriable_kafka_client.consumer.intake import Intake
-from retriable_kafka_client.consumer.loop import Control, Loop, LoopConfig
+from retriable_kafka_client.consumer.loop import Loop
+from retriable_kafka_client.consumer.loop_config import Control, LoopConfig
 from retriable_kafka_client.consumer.notifier import Notifier
 from retriable_kafka_client.consumer.static_members import Claim, claim, release
 from retriable_kafka_client.consumer.topology import check_former_groups, check_ordering, check_topics

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from retriable_kafka_client.brokers.group_offsets import GroupOffsets, Question
 from retriable_kafka_client.core.protocol import Place
@@ -15,15 +15,18 @@ STEP_SECONDS = 0.01
 
 
 class GroupHistory:
-    """Asked once. The loop's thread only."""
+    """Tells what was added to what the group reads. The loop's thread only."""
 
-    def __init__(self) -> None:
+    def __init__(self, partitions: Mapping[str, int], topics: Collection[str]) -> None:
+        """``partitions``: how many each topic had when this process listed them; ``topics``: the names that it was given."""
+        self._partitions = partitions
+        self._topics = topics
         self._asked: list[Question] = []
 
-    def ask(self, offsets: GroupOffsets, partitions: Mapping[str, int], stopped: Callable[[], bool]) -> None:
-        """Ask about topics with so many partitions, and wait a while."""
+    def ask(self, offsets: GroupOffsets, names: Collection[str], stopped: Callable[[], bool]) -> None:
+        """Ask once for the positions in these topics. Blocks for at most ``WAIT_SECONDS``, or until ``stopped``."""
         self._asked = offsets.ask(
-            Place(name, partition) for name, count in partitions.items() for partition in range(count)
+            Place(name, partition) for name in names for partition in range(self._partitions.get(name, 0))
         )
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline and not stopped():
@@ -31,8 +34,12 @@ class GroupHistory:
                 return
             time.sleep(STEP_SECONDS)
 
-    def had_read(self, topic: str) -> bool:
-        """Whether the group had a position in it, as far as the answers are in."""
-        return any(
-            one.place.topic == topic and one.answer is not None and one.answer[0] >= 0 for one in self._asked
-        )
+    def is_new(self, place: Place) -> bool:
+        """Whether it was added to what the group reads, as far as the answers are in: all that it holds was sent since."""
+        if any(
+            one.place.topic == place.topic and one.answer is not None and one.answer[0] >= 0
+            for one in self._asked
+        ):
+            return True
+        count = self._partitions.get(place.topic)
+        return place.partition >= count if count is not None else place.topic not in self._topics

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 
+from retriable_kafka_client.consumer.client_errors import ClientErrors
 from retriable_kafka_client.consumer.lag import Lags
+from retriable_kafka_client.consumer.log_bounds import Locator
+from retriable_kafka_client.consumer.notifier import Notifier
+from retriable_kafka_client.consumer.positions import Positions
+from retriable_kafka_client.consumer.problems import Problems
+from retriable_kafka_client.consumer.work import Work
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import Place
 from retriable_kafka_client.stats import PartitionStats, Stats
 
-__all__ = ["Figures", "Snapshot", "take_stats", "why_not_ready", "worth_knowing"]
+__all__ = ["Figures", "Snapshot", "SnapshotPublisher", "take_stats", "why_not_ready", "worth_knowing"]
 
 ALL_SECONDS = 0.5  # as often as logs' ends are looked at; longer where there are many partitions
 ALL_SECONDS_EACH = 0.001
+SNAPSHOT_SECONDS = 0.1  # between two snapshots
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,3 +125,61 @@ def why_not_ready(
             " hold the workers"
         )
     return tuple(reasons)
+
+
+class SnapshotPublisher:
+    """Takes a snapshot now and then, and gives it to ``show``, which puts it where other threads read it.
+
+    The loop's thread only. It asks all the parts that it is made with, and changes none of them.
+    """
+
+    def __init__(
+        self,
+        show: Callable[[Snapshot], None],
+        *,
+        engine: Engine,
+        work: Work,
+        notifier: Notifier,
+        problems: Problems,
+        errors: ClientErrors,
+        positions: Positions,
+        locator: Locator,
+        lags: Lags,
+    ) -> None:
+        self._show = show
+        self._engine = engine
+        self._work = work
+        self._notifier = notifier
+        self._problems = problems
+        self._errors = errors
+        self._positions = positions
+        self._locator = locator
+        self._lags = lags
+        self._figures = Figures()
+        self._published_at = float("-inf")  # monotonic
+
+    def publish(self, now: float, *, force: bool = False) -> None:
+        """Publish how it stands, unless that was done a moment ago. ``now``: monotonic."""
+        if now < self._published_at + SNAPSHOT_SECONDS and not force:
+            return
+        self._published_at = now
+        engine, overdue = self._engine, self._work.overdue
+        self._notifier.accepted(frozenset(engine.refusals))
+        reasons = why_not_ready(
+            engine,
+            problems=self._problems.reasons(),
+            assigned=self._errors.assigned,
+            pending=len(self._positions) + self._locator.held_up,
+            overdue=overdue,
+            slots=self._work.slots,
+        )
+        stats = take_stats(
+            engine,
+            self._lags,
+            self._figures,
+            lost_events=self._notifier.lost,
+            overdue=overdue,
+            now=now,
+        )
+        remarks = (*self._lags.remarks(now), *worth_knowing(engine, now))
+        self._show(Snapshot(at=now, stats=stats, reasons=reasons, remarks=remarks))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from retriable_kafka_client.brokers.reachability import AskBrokers
 from retriable_kafka_client.consumer.client_errors import ClientErrors
 from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.core.entry import Entry
@@ -36,6 +37,10 @@ class Transacting:
         self._errors = errors
         self._outflow = outflow
         self._sizes: dict[Entry, int] = {}  # of what each run sent, until a transaction has it
+
+    def begin(self, timeout: float, stopped: Callable[[], bool], ask: AskBrokers) -> None:
+        """Start, and block until transactions are possible: see ``Transactor.begin``."""
+        self._transactor.begin(timeout, stopped, ask)
 
     @property
     def busy(self) -> bool:
