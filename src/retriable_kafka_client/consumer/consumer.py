@@ -15,20 +15,15 @@ from typing import Any, Literal, Self
 
 from confluent_kafka import Message as KafkaMessage
 
-from retriable_kafka_client.brokers.client import poll_interval
-from retriable_kafka_client.brokers.client_settings import reset_rule
-from retriable_kafka_client.brokers.confluent_serde import AnyDeserializer, adapted
+from retriable_kafka_client.brokers.confluent_serde import AnyDeserializer
 from retriable_kafka_client.brokers.setting_values import static_member
 from retriable_kafka_client.config import Cluster, Limits, Topic
-from retriable_kafka_client.consumer.intake import Intake
 from retriable_kafka_client.consumer.loop import Loop
-from retriable_kafka_client.consumer.loop_config import Control, LoopConfig
-from retriable_kafka_client.consumer.notifier import Notifier
+from retriable_kafka_client.consumer.loop_config import Control
+from retriable_kafka_client.consumer.loop_factory import make_loop
+from retriable_kafka_client.consumer.options import ConsumerOptions
 from retriable_kafka_client.consumer.static_members import Claim, claim, release
-from retriable_kafka_client.consumer.topology import check_former_groups, check_ordering, check_topics
-from retriable_kafka_client.core.engine import EngineConfig, Route
 from retriable_kafka_client.core.engine_config import Ordering
-from retriable_kafka_client.core.retry import Policy
 from retriable_kafka_client.errors import ConfigError, ConsumerFailed, RetriableKafkaError, seconds
 from retriable_kafka_client.events import Event
 from retriable_kafka_client.health import Health
@@ -37,13 +32,7 @@ from retriable_kafka_client.runtime.forks import Home, used_before_fork
 from retriable_kafka_client.runtime.interpreter_exit import consumer_ended, consumer_runs
 from retriable_kafka_client.runtime.stop_signals import interrupted, interrupted_too
 from retriable_kafka_client.stats import Stats
-from retriable_kafka_client.workers.executor import (
-    check_executor,
-    make_runner,
-    refuse_patched_pool,
-    shares_interpreter,
-)
-from retriable_kafka_client.workers.job import HandlerSpec, check_sync
+from retriable_kafka_client.workers.executor import refuse_patched_pool
 
 __all__ = ["Consumer", "run_consumers"]
 
@@ -101,35 +90,27 @@ class Consumer:
         former_groups: Collection[str] = (),
         on_event: Callable[[Event], object] | Sequence[Callable[[Event], object]] | None = None,
     ) -> None:
-        _instance("cluster", cluster, Cluster)
-        _instance("limits", limits, Limits)
-        _instance("error_text", error_text, bool)
-        _instance("group_id", group_id, str)
-        if not group_id:
-            raise ConfigError("Consumer.group_id", group_id, "must be a text that is not empty")
-        _callable("handler", handler)
-        _plain_function("deserializer", deserializer)
-        _plain_function("filter", filter, optional=True)
-        self._on_event = _listeners(on_event)
-        if guarantee not in ("at_least_once", "exactly_once"):
-            raise ConfigError("Consumer.guarantee", guarantee, "must be 'at_least_once' or 'exactly_once'")
-        self._exactly_once = guarantee == "exactly_once"
-        self.group_id = group_id
-        self._former_groups = check_former_groups(former_groups, group_id)
-        self.topics = check_topics(topics)
-        check_ordering(ordering, self.topics)
-        self._ordering: Ordering = ordering
-        self._cluster = cluster
-        self._handler = handler
-        self._executor = check_executor(executor, handler)
-        self._filter = filter
+        self._options = options = ConsumerOptions.check(
+            cluster=cluster,
+            group_id=group_id,
+            topics=topics,
+            handler=handler,
+            executor=executor,
+            guarantee=guarantee,
+            ordering=ordering,
+            filter=filter,
+            deserializer=deserializer,
+            timeout=timeout,
+            commit_interval=commit_interval,
+            limits=limits,
+            error_text=error_text,
+            former_groups=former_groups,
+            on_event=on_event,
+        )
+        self.group_id = options.group_id
+        self.topics = options.topics
         # For `compat`, which sets it: sees each record as the client gives it, before anything else.
         self.raw_filter: Callable[[KafkaMessage], bool] | None = None
-        self._deserializer = adapted(deserializer)
-        self._timeout = None if timeout is None else seconds("Consumer.timeout", timeout, positive=True)
-        self._commit_interval = seconds("Consumer.commit_interval", commit_interval, positive=True)
-        self._limits = limits
-        self._error_text = error_text
         self._control = Control()
         self._home = Home("Consumer")
         self._lock = threading.Lock()  # covers _loop and _thread
@@ -170,12 +151,12 @@ class Consumer:
         loop = asyncio.get_running_loop()
         ended = loop.create_future()
 
-        def tell() -> None:
+        def end() -> None:
             with suppress(RuntimeError):  # the loop was closed before we ended
                 loop.call_soon_threadsafe(ended.set_result, None)
 
         self._prepare()
-        self._when_done = tell
+        self._when_done = end
         cancelled: asyncio.CancelledError | None = None
         with interrupted_too(self) if signals else _nothing():
             self._start_thread()
@@ -190,7 +171,7 @@ class Consumer:
         self._raise_failure()
 
     def start(self) -> None:
-        """Run in a thread. Returns at once; ``join`` tells how it ended. RuntimeError if it ran before.
+        """Run in a thread. Returns at once; ``join`` raises what made it fail. RuntimeError if it ran before.
 
         Signals are left alone, so SIGTERM ends the process as it does any other: without a drain, in the middle of
         handlers; as process 1 of a container it is not even heard. A program that starts its consumers this way handles
@@ -269,7 +250,7 @@ class Consumer:
         self._control.hold = True
 
     def resume(self) -> None:
-        """Undo ``pause``. Likewise from any thread, at once."""
+        """Undo ``pause``. From any thread, any number of times; returns at once."""
         self._control.hold = False
 
     # Looking -----------------------------------------------------------------------------------------------------------
@@ -284,12 +265,12 @@ class Consumer:
         return Stats() if loop is None else loop.snapshot.stats
 
     def health(self) -> Health:
-        """How it is, from what the loop last said. From any thread; asks no broker."""
+        """How it is, by the loop's last snapshot. From any thread; asks no broker."""
         loop = self._loop
         if self._home.lost:
             return Health(alive=False, ready=False, reasons=(str(used_before_fork("Consumer")),))
         if self._failure is not None:
-            return Health(alive=False, ready=False, reasons=(f"failed: {_told(self._failure)}",))
+            return Health(alive=False, ready=False, reasons=(f"failed: {_described(self._failure)}",))
         if self._done.is_set():
             return Health(alive=False, ready=False, reasons=("stopped",))
         if loop is None:
@@ -305,15 +286,16 @@ class Consumer:
 
     def _prepare(self) -> None:
         """Make everything that must exist before the first Kafka client of the process. A failure is the consumer's."""
-        refuse_patched_pool(self._executor)
+        refuse_patched_pool(self._options.executor)
         self._home.settle()
         with self._lock:
             if self._loop is not None or self._done.is_set():
                 raise RuntimeError("a Consumer runs once; make a new one to run again")
             try:
-                instance = static_member(self._cluster.settings)
-                self._claim = claim(self._cluster.bootstrap_servers, self.group_id, instance)
-                loop = self._make_loop()
+                cluster = self._options.cluster
+                instance = static_member(cluster.settings)
+                self._claim = claim(cluster.bootstrap_servers, self.group_id, instance)
+                loop = make_loop(self._options, self._control, self.raw_filter)
                 if not self._control.stop:
                     loop.prepare()
             except BaseException as error:
@@ -323,68 +305,13 @@ class Consumer:
                 raise
             self._loop = loop
 
-    def _make_loop(self) -> Loop:
-        routes = tuple(_route(topic) for topic in self.topics)
-        policies = tuple(route.policy for route in routes)
-        spec = HandlerSpec(
-            handler=self._handler,
-            deserializer=self._deserializer,
-            policies=policies,
-            error_text=self._error_text,
-            timeout=self._timeout,
-            group=self.group_id,
-        )
-        engine = EngineConfig(
-            group=self.group_id,
-            routes=routes,
-            in_flight=self._limits.in_flight,
-            window=self._limits.window,
-            buffer_bytes=self._limits.buffer_bytes,
-            message_bytes=self._limits.largest_message,
-            chunk_wait=self._limits.chunk_wait,
-            commit_interval=self._commit_interval,
-            parking_interval=self._limits.parking_interval,
-            ordering=self._ordering,
-            exactly_once=self._exactly_once,
-            reset=reset_rule(self._cluster.settings),
-            solo=shares_interpreter(self._executor),
-            solo_patience=poll_interval(self._cluster),
-        )
-        intake = Intake(
-            engine.routing,
-            group=self.group_id,
-            message_bytes=self._limits.largest_message,
-            deserializer=self._deserializer,
-            keep=self._filter,
-            error_text=self._error_text,
-            keyed=self._ordering == "key",
-            raw_filter=self.raw_filter,
-            policies=policies,
-            former_groups=self._former_groups,
-        )
-        config = LoopConfig(
-            engine=engine,
-            topics=tuple(
-                sorted({name for route in routes for name in (route.topic, route.retry_topic) if name})
-            ),
-            cluster=self._cluster,
-            limits=self._limits,
-        )
-        return Loop(
-            config,
-            intake,
-            make_runner(self._executor, spec),
-            Notifier(self._on_event, group=self.group_id, error_text=self._error_text),
-            self._control,
-        )
-
     def _start_thread(self) -> None:
-        # A daemon, which the interpreter stops and waits for in its own way: see exits.py.
+        # A daemon, which the interpreter stops and waits for in its own way: see runtime/interpreter_exit.py.
         self._thread = threading.Thread(target=self._work_alone, name=f"rkc-{self.group_id}", daemon=True)
         self._thread.start()
 
     def _work_alone(self) -> None:
-        """Run in a thread of our own: nobody may be there who is told of a failure."""
+        """Run in a thread of our own: a failure is logged too, since nobody may ask for it."""
         self._work(alone=True)
 
     def _work(self, *, alone: bool = False) -> None:
@@ -393,10 +320,10 @@ class Consumer:
         try:
             if not self._control.stop or self._loop.prepared:
                 self._loop.run()
-        except BaseException as error:  # noqa: BLE001 - told by join, run and health
+        except BaseException as error:  # noqa: BLE001 - raised by join and run, shown by health
             self._failure = error
             if alone:
-                log.error("group %s: the consumer has ended by itself: %s", self.group_id, _told(error))
+                log.error("group %s: the consumer has ended by itself: %s", self.group_id, _described(error))
         finally:
             release(self._claim)
             consumer_ended(self)
@@ -429,7 +356,7 @@ class Consumer:
 
     @property
     def _drain_seconds(self) -> float:
-        return self._limits.drain_timeout
+        return self._options.limits.drain_timeout
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -480,47 +407,6 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _route(topic: Topic) -> Route:
-    retry = topic.retry
-    return Route(
-        topic=topic.name,
-        retry_topic=retry.topic if retry is not None else None,
-        dead_letter=topic.dead_letter if isinstance(topic.dead_letter, str) else None,
-        policy=None
-        if retry is None
-        else Policy(max_attempts=retry.max_attempts, delay=retry.delay, give_up_on=retry.give_up_on),
-        formerly=topic.formerly,
-    )
-
-
-def _instance(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ConfigError(f"Consumer.{name}", value, f"must be a {kind.__name__}")
-
-
-def _callable(name: str, value: object, *, optional: bool = False) -> None:
-    if not callable(value) and not (optional and value is None):
-        raise ConfigError(f"Consumer.{name}", value, "must be callable")
-
-
-def _plain_function(name: str, value: object, *, optional: bool = False) -> None:
-    _callable(name, value, optional=optional)
-    if callable(value):
-        remedy = "must be a plain function: nobody awaits what it returns"
-        check_sync(value, field=f"Consumer.{name}", remedy=remedy)
-
-
-def _listeners(given: object) -> tuple[Callable[[Event], object], ...]:
-    if given is None or callable(given):
-        _plain_function("on_event", given, optional=True)
-        return () if given is None else (given,)
-    if isinstance(given, (str, bytes)) or not isinstance(given, Sequence):
-        raise ConfigError("Consumer.on_event", given, "must be a function, or a list of functions")
-    for index, one in enumerate(given):
-        _plain_function(f"on_event[{index}]", one)
-    return tuple(given)
-
-
-def _told(failure: BaseException) -> str:
-    """What it was; with its text where that holds no payload."""
+def _described(failure: BaseException) -> str:
+    """Name the failure; with its text where that holds no payload."""
     return str(failure) if isinstance(failure, RetriableKafkaError) else type(failure).__name__
