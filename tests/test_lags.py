@@ -7,7 +7,6 @@ from typing import Any
 from retriable_kafka_client import events as ev
 from retriable_kafka_client.consumer.lag import Lags
 from retriable_kafka_client.core.offset_map import OffsetMap
-from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import Idle, Now, Place
 
@@ -34,7 +33,7 @@ class Bench:
         self.asked = 0
         self.stable = end
         self.client: Any = Client(low, end)
-        self.one = Assignment(PLACE, parks=False, budget_units=4_095)
+        self.one = Assignment(PLACE, parks=False, map_units=4_095)
         self.one.restore(start, "")
         self.lags = Lags(self.told.append, self.ask)
         self.now = 1_000.0
@@ -47,7 +46,7 @@ class Bench:
 
     def arrive(self, *offsets: int) -> None:
         self.lags.arrived(self.client, self.one, offsets)
-        self.one.register(offsets)
+        self.one.progress.register(offsets)
 
     def look(self, seconds: float = 1.0) -> list[Idle]:
         """So many seconds later, with a look each second."""
@@ -58,9 +57,8 @@ class Bench:
         return found
 
     def done(self, first: int, stop: int) -> None:
-        assert self.one.tracker is not None
-        self.one.tracker.admit(self.one.tracker.next_offset)
-        self.one.tracker.complete(first, stop)
+        self.one.progress.tracker.admit(self.one.progress.tracker.next_offset)
+        self.one.progress.tracker.complete(first, stop)
 
     def lag(self) -> int | None:
         return self.lags.figures(PLACE, self.one)[1]
@@ -100,13 +98,13 @@ def test_markers_that_were_passed_are_no_lag_though_something_before_them_is_unf
 def test_what_the_offset_map_has_as_complete_is_no_lag() -> None:
     bench = Bench(0, 0, 1_000)
     restored = OffsetMap(base=0, end=900, incomplete=((0, 1), (500, 503)))
-    bench.one.tracker = Tracker(0, restored, budget_units=4_095)
+    bench.one.progress.begin(0, restored)
     bench.look()
     assert bench.lag() == 4 + 100
-    bench.one.register(range(600))
+    bench.one.progress.register(range(600))
     assert bench.lag() == 4 + 100  # registered as incomplete now
     bench.client.marks = (0, 700)
-    bench.one.tracker = Tracker(0, restored, budget_units=4_095)
+    bench.one.progress.begin(0, restored)
     bench.look()
     assert bench.lag() == 4
 
@@ -194,7 +192,7 @@ def test_where_all_is_gone_it_is_told_without_a_record_and_the_position_goes_on(
     assert bench.told == [ev.RecordsLost(topic="orders", partition=0, first=20, count=37)]
     assert told == [Idle(PLACE, 57)]
     assert bench.lag() == 0 and bench.lags.lost_records == 37
-    bench.one.pass_over(57)
+    bench.one.progress.pass_over(57)
     assert bench.look(60) == [] and len(bench.told) == 1
     bench.client.marks = (57, 59)
     bench.arrive(57, 58)

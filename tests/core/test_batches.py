@@ -49,7 +49,7 @@ def test_offsets_between_them_are_complete_and_those_that_run_are_not() -> None:
     succeeded(one, 3)
     commit = one.commit()
     assert commit is None  # the first one is not answered
-    assert one.assignment(BASE).incomplete == 0
+    assert one.assignment(BASE).progress.incomplete == 0
 
 
 def test_a_batch_is_cut_to_the_room_there_is() -> None:

@@ -13,7 +13,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly
 from retriable_kafka_client.core.chunks import Part
 from retriable_kafka_client.core.engine import Engine, EngineConfig, Route
-from retriable_kafka_client.core.entry import PART, Entry, Verdict
+from retriable_kafka_client.core.entry import PART, Entry, Owner, Verdict
 from retriable_kafka_client.core.offset_set import OffsetSet
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.wire.headers import PLAIN, Chunk, Marks
@@ -46,7 +46,7 @@ class Joiner:
         self.sealed.append(part.raw.index)
         return (seal or 0) + 1
 
-    def join(self, assignment: Assignment, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
+    def join(self, assignment: Owner, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
         assert [part.raw.index for part in parts] == list(range(len(parts)))
         assert seal == len(parts)
         if self.verdict is not None:
@@ -98,7 +98,7 @@ class ChunkBench(Bench):
 
     @property
     def position(self) -> int:
-        tracker = self.engine.assignments[BASE].tracker
+        tracker = self.engine.assignments[BASE].progress.tracker
         assert tracker is not None
         return tracker.position
 

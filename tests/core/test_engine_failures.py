@@ -146,7 +146,7 @@ def test_a_refused_copy_is_sent_again_for_ever() -> None:
     assert pauses == [0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
     bench.tell(p.HandOffAnswered(sent, None))
     assert bench.engine.refusals == {}
-    assert bench.assignment(BASE).incomplete == 0
+    assert bench.assignment(BASE).progress.incomplete == 0
 
 
 def test_a_drain_sends_refused_copies_again_and_waits_for_them() -> None:

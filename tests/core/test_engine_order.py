@@ -181,7 +181,7 @@ def test_admission_never_stops_the_lowest() -> None:
         seen += offsets(handed)
         handed = done(one, *handed)
     assert sorted(seen) == list(range(6))
-    assert one.assignment(BASE).incomplete == 0
+    assert one.assignment(BASE).progress.incomplete == 0
 
 
 def test_a_drain_forgets_what_waits_in_place_and_in_lanes() -> None:

@@ -37,7 +37,7 @@ def test_a_message_completes_when_its_outputs_are_acknowledged(bench: Bench) -> 
     assert bench.engine.counters.handled == 1
     bench.tell(p.Published(first, None))
     assert positions(bench.commit()) == {}  # one is in flight still
-    assert bench.assignment(BASE).incomplete == 0
+    assert bench.assignment(BASE).progress.incomplete == 0
     assert (bench.engine.counters.handled, bench.engine.counters.published) == (2, 4)
     assert bench.engine.active_bytes == 0
 
@@ -143,7 +143,7 @@ def test_in_place_another_attempt_may_run_beside_an_overdue_one() -> None:
     assert bench.engine.in_flight == 2
     bench.tell(p.Finished(done=[again]))
     bench.tell(p.Finished(released=[entry]))
-    assert (bench.engine.in_flight, bench.assignment(BASE).incomplete) == (0, 0)
+    assert (bench.engine.in_flight, bench.assignment(BASE).progress.incomplete) == (0, 0)
 
 
 def test_in_order_the_next_attempt_waits_for_the_overdue_one() -> None:

@@ -12,7 +12,7 @@ from retriable_kafka_client.core.lanes import Lanes, Reservation
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.wire.headers import PLAIN
 
-OWNER = Assignment(p.Place("orders", 0), parks=False, budget_units=4095)
+OWNER = Assignment(p.Place("orders", 0), parks=False, map_units=4095)
 
 
 def message(offset: int, key: bytes | None = b"a", size: int = 10) -> Entry:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import FILTERED, Entry
-from retriable_kafka_client.core.partition import YEAR_MS, Assignment, Phase
+from retriable_kafka_client.core.partition import YEAR_MS, Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.runs import within
 from retriable_kafka_client.events import REASON_NOT_BEFORE
 from retriable_kafka_client.wire.headers import Marks
@@ -32,7 +33,7 @@ def restored(topic_id: str | None, cluster: str = "cluster") -> p.Restored:
 
 
 def running(position: int | None = 0, *, budget: int = PLENTY, least: int = 100) -> Assignment:
-    assignment = Assignment(BASE, parks=False, budget_units=budget, least_units=least)
+    assignment = Assignment(BASE, parks=False, map_units=budget, least_units=least)
     assignment.identify(restored("uid"))
     assignment.restore(position, "")
     return assignment
@@ -40,7 +41,7 @@ def running(position: int | None = 0, *, budget: int = PLENTY, least: int = 100)
 
 def take_in(assignment: Assignment, *offsets: int, raw: Raw | None = None, wall_ms: int = 0) -> list[Entry]:
     entries = [entry(assignment, offset, raw or Raw()) for offset in offsets]
-    assignment.register(list(offsets))
+    assignment.progress.register(list(offsets))
     assignment.take_in(entries, wall_ms)
     assignment.validate()
     return entries
@@ -48,20 +49,28 @@ def take_in(assignment: Assignment, *offsets: int, raw: Raw | None = None, wall_
 
 def taken(assignment: Assignment, room: int = 100, wall_ms: int = 0) -> list[int]:
     """The offsets that are handed out now."""
-    entries = assignment.take(room, wall_ms)
-    assignment.in_flight += len(entries)
+    entries = assignment.queues.take(room, wall_ms)
+    assignment.accounts.start(len(entries))
     assignment.validate()
     return [one.offset for one in entries]
 
 
 def finish(assignment: Assignment, first: int, stop: int) -> None:
-    assignment.in_flight -= stop - first
+    assignment.accounts.back(stop - first, 0)
     assignment.complete(first, stop, 100 * (stop - first))
     assignment.validate()
 
 
+def committed(assignment: Assignment) -> p.Progress | None:
+    """What is committed now; acknowledged it is not."""
+    progress = assignment.next_commit()
+    if progress is not None:
+        assignment.progress.mark_sent()
+    return progress
+
+
 def test_it_begins_where_the_group_stands() -> None:
-    assignment = Assignment(BASE, parks=False, budget_units=PLENTY)
+    assignment = Assignment(BASE, parks=False, map_units=PLENTY)
     assert not assignment.hands_out
     assignment.restore(7, "")
     assert (assignment.hands_out, assignment.begin, assignment.restored) == (True, 7, 0)
@@ -70,17 +79,17 @@ def test_it_begins_where_the_group_stands() -> None:
 def test_without_a_position_the_first_record_says_where_it_begins() -> None:
     assignment = running(None)
     assert assignment.begin is None
-    assert assignment.progress() is None
+    assert committed(assignment) is None
     take_in(assignment, 40, 41)
-    progress = assignment.progress()
+    progress = committed(assignment)
     assert progress is not None
     assert progress.position == 40
 
 
 def test_a_log_of_markers_alone_is_committed() -> None:
     assignment = running(None)
-    assignment.pass_over(3)
-    progress = assignment.progress()
+    assignment.progress.pass_over(3)
+    progress = committed(assignment)
     assert progress is not None
     assert progress.position == 3
 
@@ -88,23 +97,22 @@ def test_a_log_of_markers_alone_is_committed() -> None:
 def test_a_gap_counts_as_complete_only_when_nothing_is_left() -> None:
     assignment = running()
     take_in(assignment, 0, 1)
-    assignment.pass_over(9)
+    assignment.progress.pass_over(9)
     assert taken(assignment) == [0, 1]
     finish(assignment, 0, 2)
-    assert assignment.tracker is not None
-    assert assignment.tracker.position == 2
-    assignment.pass_over(9)
-    assert assignment.tracker.position == 9
+    assert assignment.progress.tracker.position == 2
+    assignment.progress.pass_over(9)
+    assert assignment.progress.tracker.position == 9
 
 
 def test_progress_is_said_once() -> None:
     assignment = running()
     take_in(assignment, 0)
-    assert assignment.progress() is not None
-    assert assignment.progress() is None
+    assert committed(assignment) is not None
+    assert committed(assignment) is None
     taken(assignment)
     finish(assignment, 0, 1)
-    assert assignment.progress() is not None
+    assert committed(assignment) is not None
 
 
 def test_the_next_owner_knows_what_is_done() -> None:
@@ -113,13 +121,13 @@ def test_the_next_owner_knows_what_is_done() -> None:
     taken(first)
     finish(first, 1, 3)
     finish(first, 5, 6)
-    progress = first.progress()
+    progress = committed(first)
     assert progress is not None
-    second = Assignment(BASE, parks=False, budget_units=PLENTY)
+    second = Assignment(BASE, parks=False, map_units=PLENTY)
     second.identify(restored("uid"))
     second.restore(progress.position, progress.metadata)
     assert (second.begin, second.restored) == (0, 3)
-    assert second.register(list(range(7))) == [(0, 1), (3, 5), (6, 7)]
+    assert second.progress.register(list(range(7))) == [(0, 1), (3, 5), (6, 7)]
 
 
 def test_the_map_of_another_topic_is_not_believed() -> None:
@@ -127,9 +135,9 @@ def test_the_map_of_another_topic_is_not_believed() -> None:
     take_in(first, 0, 1)
     taken(first)
     finish(first, 1, 2)
-    progress = first.progress()
+    progress = committed(first)
     assert progress is not None
-    made_anew = Assignment(BASE, parks=False, budget_units=PLENTY)
+    made_anew = Assignment(BASE, parks=False, map_units=PLENTY)
     made_anew.identify(restored("another"))
     made_anew.restore(progress.position, progress.metadata)
     assert made_anew.restore_problem == "topic"
@@ -156,15 +164,15 @@ def test_what_a_copied_or_moved_map_says(
     begin: int | None,
     done: int,
 ) -> None:
-    first = Assignment(BASE, parks=False, budget_units=PLENTY)
+    first = Assignment(BASE, parks=False, map_units=PLENTY)
     first.identify(restored(*before))
     first.restore(0, "")
     take_in(first, 0, 1)
     taken(first)
     finish(first, 1, 2)
-    progress = first.progress()
+    progress = committed(first)
     assert progress is not None
-    second = Assignment(BASE, parks=False, budget_units=PLENTY)
+    second = Assignment(BASE, parks=False, map_units=PLENTY)
     second.identify(restored(*after))
     second.restore(progress.position, progress.metadata)
     found = (second.restore_problem, second.begin, second.restored, second.earliest)
@@ -173,7 +181,7 @@ def test_what_a_copied_or_moved_map_says(
 
 @pytest.mark.parametrize("metadata", ["", "somebody else's", "rkc1s", "rkc9zzz", "\u4e00" * 50])
 def test_foreign_metadata_leaves_the_position_alone(metadata: str) -> None:
-    assignment = Assignment(BASE, parks=False, budget_units=PLENTY)
+    assignment = Assignment(BASE, parks=False, map_units=PLENTY)
     assignment.restore(5, metadata)
     assert (assignment.begin, assignment.restored) == (5, 0)
     assert (assignment.restore_problem is None) == (not metadata)
@@ -185,11 +193,15 @@ def test_messages_are_sorted_by_their_time() -> None:
     take_in(assignment, 1, raw=Raw(Marks(not_before_ms=1_000)), wall_ms=1_000)
     take_in(assignment, 2)
     take_in(assignment, 3, raw=Raw(Marks(not_before_ms=1_000), FILTERED))
-    assert ([len(assignment.waiting), len(assignment.due), len(assignment.ready)]) == [1, 1, 2]
-    assert (assignment.active_bytes, assignment.waiting.bytes) == (300, 100)
-    assignment.wake(1_000)
-    assert [one.offset for one in assignment.due] == [1, 0]
-    assert (assignment.active_bytes, assignment.waiting.bytes) == (400, 0)
+    assert ([len(assignment.queues.waiting), len(assignment.queues.due), len(assignment.queues.ready)]) == [
+        1,
+        1,
+        2,
+    ]
+    assert (assignment.accounts.active_bytes, assignment.queues.waiting.bytes) == (300, 100)
+    assignment.queues.wake(1_000)
+    assert [one.offset for one in assignment.queues.due] == [1, 0]
+    assert (assignment.accounts.active_bytes, assignment.queues.waiting.bytes) == (400, 0)
 
 
 def test_more_than_a_year_is_a_mistake() -> None:
@@ -199,17 +211,17 @@ def test_more_than_a_year_is_a_mistake() -> None:
     assert far.verdict.reason == REASON_NOT_BEFORE
     (near,) = take_in(assignment, 1, raw=Raw(Marks(not_before_ms=YEAR_MS)))
     assert near.verdict is None
-    assert len(assignment.waiting) == 1
+    assert len(assignment.queues.waiting) == 1
 
 
 def test_a_clock_that_was_set_back_makes_messages_wait_again() -> None:
     assignment = running()
     take_in(assignment, 0, raw=Raw(Marks(not_before_ms=1_000)), wall_ms=1_500)
-    assert assignment.take_due(10, 900) == []
-    assert len(assignment.waiting) == 1
+    assert assignment.queues.take_due(10, 900) == []
+    assert len(assignment.queues.waiting) == 1
     assignment.validate()
-    assignment.wake(1_000)
-    assert [one.offset for one in assignment.take_due(10, 1_000)] == [0]
+    assignment.queues.wake(1_000)
+    assert [one.offset for one in assignment.queues.take_due(10, 1_000)] == [0]
 
 
 def test_room_limits_what_is_taken() -> None:
@@ -224,13 +236,13 @@ def test_what_the_map_cannot_hold_waits_until_it_can() -> None:
     assignment = running(budget=26, least=26)  # room for 15 bits, one for each incomplete offset
     take_in(assignment, *range(20))
     assert taken(assignment) == list(range(15))
-    assert len(assignment.blocked) == 5
+    assert len(assignment.queues.blocked) == 5
     assert taken(assignment) == []
     finish(assignment, 1, 2)
     assert taken(assignment) == []
     finish(assignment, 0, 1)
     assert taken(assignment) == [15, 16]
-    progress = assignment.progress()
+    progress = committed(assignment)
     assert progress is not None
     assert len(progress.metadata) <= 26
 
@@ -240,7 +252,7 @@ def test_without_room_for_a_map_positions_are_committed_bare() -> None:
     take_in(assignment, *range(50))
     assert taken(assignment) == list(range(50))
     finish(assignment, 1, 50)
-    progress = assignment.progress()
+    progress = committed(assignment)
     assert progress is not None
     assert (progress.position, progress.metadata) == (0, "")
 
@@ -252,10 +264,10 @@ def test_a_drain_forgets_what_was_not_handed_out() -> None:
     assert taken(assignment, room=1) == [0]
     assignment.drain()
     assert (assignment.hands_out, assignment.drained) == (False, False)
-    assert (assignment.active_bytes, assignment.waiting.bytes) == (100, 0)
+    assert (assignment.accounts.active_bytes, assignment.queues.waiting.bytes) == (100, 0)
     finish(assignment, 0, 1)
     assert assignment.drained
-    progress = assignment.progress()
+    progress = committed(assignment)
     assert progress is not None
     assert progress.position == 1
 
@@ -265,13 +277,13 @@ def test_after_the_end_there_is_no_progress() -> None:
     take_in(assignment, 0)
     assignment.end()
     assert assignment.phase is Phase.ENDED
-    assert assignment.progress() is None
+    assert committed(assignment) is None
     assignment.drain()
     assert assignment.phase is Phase.ENDED
 
 
 def test_memory_is_shared_by_what_waits_and_what_is_at_hand() -> None:
-    base, retries = running(), Assignment(RETRY, parks=True, budget_units=PLENTY)
+    base, retries = running(), Assignment(RETRY, parks=True, map_units=PLENTY)
     assert not base.holds_too_much(10, 1_000, active=999, waiting=5_000)
     assert base.holds_too_much(10, 1_000, active=1_000, waiting=0)
     assert retries.holds_too_much(10, 1_000, active=0, waiting=1_000)
@@ -303,8 +315,8 @@ def test_nothing_is_lost_whatever_happens(steps: list[str], data: st.DataObject)
     arrived: list[int] = []
 
     def hand_out(room: int) -> None:
-        entries = assignment.take_due(room, wall_ms) + assignment.take(room, wall_ms)
-        assignment.in_flight += len(entries)
+        entries = assignment.queues.take_due(room, wall_ms) + assignment.queues.take(room, wall_ms)
+        assignment.accounts.start(len(entries))
         assert all(one.not_before_ms is None or one.not_before_ms <= wall_ms for one in entries)
         out.extend(entries)
 
@@ -325,17 +337,17 @@ def test_nothing_is_lost_whatever_happens(steps: list[str], data: st.DataObject)
             done.add(one.offset)
         elif step == "wake":
             wall_ms += 400
-            assignment.wake(wall_ms)
+            assignment.queues.wake(wall_ms)
         elif step == "back":
             wall_ms -= 300
         assignment.validate()
-        held = [*assignment.ready, *assignment.due, *assignment.blocked, *out]
-        assert len(held) + len(assignment.waiting) + len(done) == len(arrived)
-        assert assignment.active_bytes == 100 * len(held)
-        if assignment.tracker is not None:
-            assert assignment.tracker.position <= min(set(arrived) - done, default=offset)
+        held = [*assignment.queues.ready, *assignment.queues.due, *assignment.queues.blocked, *out]
+        assert len(held) + len(assignment.queues.waiting) + len(done) == len(arrived)
+        assert assignment.accounts.active_bytes == 100 * len(held)
+        if assignment.progress.has_begun:
+            assert assignment.progress.tracker.position <= min(set(arrived) - done, default=offset)
     wall_ms = 4_000
-    assignment.wake(wall_ms)
+    assignment.queues.wake(wall_ms)
     while len(done) < len(arrived):
         hand_out(100)
         assert out, "what is left is never handed out"

@@ -19,7 +19,7 @@ SIZE = 100
 def waiting(
     offset: int, due_ms: int, parked_ms: int | None = None, born_ms: int = 0, size: int = SIZE
 ) -> Entry:
-    assignment = Assignment(RETRY, parks=True, budget_units=1_000)
+    assignment = Assignment(RETRY, parks=True, map_units=1_000)
     marks = Marks(not_before_ms=due_ms, parked_ms=parked_ms)
     return entry(assignment, offset, Raw(marks, size=size, born_ms=born_ms))
 

@@ -46,7 +46,7 @@ def aborts(bench: Bench, made: p.Transact, code: str | None = None, **more: obje
 
 def says(bench: Bench, progress: p.Progress) -> tuple[int, OffsetMap]:
     """Position and map of a partition's progress."""
-    binding = bench.assignment(progress.place).binding
+    binding = bench.assignment(progress.place).progress.binding
     return progress.position, decode(progress.metadata, base=progress.position, binding=binding)
 
 
@@ -93,11 +93,11 @@ def test_outputs_go_at_once_with_their_progress(bench: Bench) -> None:
     (publication,) = made.publications
     assert (publication.entry, publication.outputs, list(made.handoffs)) == (entries[1], OUTPUTS, [])
     assert says(bench, made.progress[0]) == (0, OffsetMap(0, ((0, 1),), 2))
-    assert bench.assignment(BASE).incomplete == 3
+    assert bench.assignment(BASE).progress.incomplete == 3
     assert bench.engine.active_bytes == 300 + size_of(OUTPUTS)
     (committed,) = told(lands(bench, made), events.Committed)
     assert (committed.position, committed.map_units) == (0, len(made.progress[0].metadata))
-    assert bench.assignment(BASE).incomplete == 2
+    assert bench.assignment(BASE).progress.incomplete == 2
     assert (bench.engine.counters.handled, bench.engine.counters.published) == (1, 2)
     assert bench.engine.active_bytes == 200
 
@@ -167,7 +167,7 @@ def test_dropped_and_parked_messages() -> None:
     bench.assign(BASE, RETRY)
     (entry,) = bench.plain(BASE, 0)
     assert only(bench.tell(p.Finished(failed=[(entry, failure(retry_in=None))])), p.Transact) == []
-    assert bench.assignment(BASE).incomplete == 0
+    assert bench.assignment(BASE).progress.incomplete == 0
     far = [(offset, due_in(bench, 10_000.0 + offset)) for offset in range(4)]
     made = transact(bench.arrive(RETRY, *far))
     assert {one.kind for one in made.handoffs} == {p.HandOffKind.PARK}
@@ -258,7 +258,7 @@ def test_an_answer_for_another_transaction_changes_nothing(bench: Bench) -> None
     (entry,) = bench.plain(BASE, 0)
     made = transact(sends(bench, entry))
     assert lands(bench, p.Transact(made.handoffs, made.publications, made.progress)) == []
-    assert bench.assignment(BASE).incomplete == 1
+    assert bench.assignment(BASE).progress.incomplete == 1
     lands(bench, made)
     assert lands(bench, made) == []
 
@@ -388,7 +388,7 @@ def test_nothing_is_told_of_what_is_committed_or_lost(bench: Bench) -> None:
     lands(bench, transact(sends(bench, first)))
     transact(sends(bench, there))
     assert bench.engine.uncommitted([BASE]) == 0
-    assert bench.assignment(BASE).in_flight == 1 and second.offset == 1  # a handler that runs on
+    assert bench.assignment(BASE).accounts.in_flight == 1 and second.offset == 1  # a handler that runs on
     assert not told(bench.tell(p.Ended([BASE], "stopped")), events.CommitFailed)
     assert not told(bench.tell(p.Ended([OTHER], "lost")), events.CommitFailed)
 

@@ -97,7 +97,7 @@ def record(
 
 
 def entry(raw: Any, marks: Marks = PLAIN) -> Entry:
-    assignment = Assignment(p.Place("orders", 1), parks=False, budget_units=4000)
+    assignment = Assignment(p.Place("orders", 1), parks=False, map_units=4000)
     assignment.uid = "uid"
     return Entry(assignment, 7, len(raw), raw, marks, 0)
 

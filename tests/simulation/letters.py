@@ -9,8 +9,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from retriable_kafka_client.core.chunks import Part
-from retriable_kafka_client.core.entry import Entry, Verdict
-from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.entry import Entry, Owner, Verdict
 from retriable_kafka_client.wire.headers import Chunk, Headers, Marks, own_headers, write_marks
 from tests.simulation.broker import Broker
 from tests.simulation.records import Facts, Kind, PartRecord, Whole
@@ -106,7 +105,7 @@ class WatchedJoiner:
     def seal(self, seal: Any, part: Part) -> Any:
         return self._real.seal(seal, part)
 
-    def join(self, assignment: Assignment, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
+    def join(self, assignment: Owner, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
         records: list[PartRecord] = [part.raw for part in parts]
         made: Entry | Verdict = self._real.join(assignment, parts, seal)
         self._watch.joined(records, made)

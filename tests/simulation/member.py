@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from retriable_kafka_client.consumer.intake import ENTRY_BYTES, Intake
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.engine import Engine
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.entry import Owner
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.message import Message
 from tests.simulation.broker import Committed, Log
 from tests.simulation.joining import Joining
@@ -62,7 +63,7 @@ class Member:
         self.rereading: Rereading | None = None
         self.cursors: dict[p.Place, Cursor] = {}
         self.tenures: dict[p.Place, Tenure] = {}
-        self.all_tenures: dict[Assignment, Tenure] = {}
+        self.all_tenures: dict[Owner, Tenure] = {}
         self.workers = Workers(self)
         self.stalling = Stalling(self.workers)
         self.stuck = StuckWatch()
@@ -282,9 +283,9 @@ class Member:
     def _say_idle(self, places: Sequence[p.Place]) -> None:
         for place in places:
             position = self.cursors[place].position
-            tracker = self.tenures[place].assignment.tracker
+            following = self.tenures[place].assignment.progress.next_offset
             waits = bool(self.tenures[place].assignment.chunks)
-            if position is not None and (waits or tracker is None or position > tracker.next_offset):
+            if position is not None and (waits or following is None or position > following):
                 self.tenures[place].next = max(self.tenures[place].next, position)
                 self.tenures[place].read_ms = int(self.world.now.wall * 1000)
                 self.step(p.Idle(place, position))
@@ -328,8 +329,7 @@ class Member:
     def _begin_again(self) -> None:
         """A batch was lost on its way to us: every partition is read again from its next offset."""
         for place, cursor in self.cursors.items():
-            tracker = self.tenures[place].assignment.tracker
-            cursor.position = tracker.next_offset if tracker is not None else None
+            cursor.position = self.tenures[place].assignment.progress.next_offset
 
     def _see_topics(self) -> None:
         """Learn of topics that were re-created."""
@@ -401,8 +401,7 @@ class Member:
             world.watch.commit_landed(one)
 
     def same_topic(self, one: p.Progress) -> bool:
-        assert isinstance(one.token, Assignment)
-        return self.all_tenures[one.token].uid == self.world.broker.logs[one.place].uid
+        return self.all_tenures[one.owner].uid == self.world.broker.logs[one.place].uid
 
     def _answer_fetches(self) -> None:
         world = self.world
@@ -514,7 +513,9 @@ class Member:
         progress = self.engine.last_progress(places)
         if progress:
             revoke.retry_at = world.mono + 0.1
-            revoke.flight = self._send_commit(p.Commit(progress), last=True)
+            commit = p.Commit(progress)
+            self.engine.mark_sent(commit)
+            revoke.flight = self._send_commit(commit, last=True)
         else:
             self._end(revoke, committed=True)
 
@@ -566,7 +567,7 @@ class Member:
             if not flight.answered:
                 self._answer(flight, flight.commit.failed("_DESTROY"))
 
-    def _busy(self) -> set[Assignment]:
+    def _busy(self) -> set[Owner]:
         """The assignments of what the workers or the producer have."""
         busy = {entry.assignment for entry in self.workers.busy()}
         busy |= {mailing.publication.entry.assignment for mailing in self.sends.mailings}

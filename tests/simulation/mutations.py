@@ -15,20 +15,23 @@ from unittest.mock import patch
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import outcomes as outcomes_module
-from retriable_kafka_client.core import partition as partition_module
+from retriable_kafka_client.core import progress as progress_module
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.accounts import Accounts
 from retriable_kafka_client.core.commits import Commits
 from retriable_kafka_client.core.dispatch import Dispatch
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.handoff import HandOffs, retry_copy
 from retriable_kafka_client.core.handoff import parked as parked_copy
-from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.outcomes import Outcomes
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
+from retriable_kafka_client.core.progress import PartitionProgress
+from retriable_kafka_client.core.queues import Queues
 from retriable_kafka_client.core.routing import Routing
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
 from retriable_kafka_client.core.solo import Solo
@@ -64,36 +67,33 @@ def planted(mutation: Mutation) -> Iterator[None]:
 
 # Commits -------------------------------------------------------------------------------------------------------------
 
-_progress = Assignment.progress
+_next_commit = Assignment.next_commit
 _answered = Commits.answered
 
 
-def _commits_what_was_read(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
-    progress = _progress(self, besides)
-    if progress is None or self.tracker is None:
+def _commits_what_was_read(self: Assignment, *what: Any, **how: Any) -> p.Progress | None:
+    progress = _next_commit(self, *what, **how)
+    if progress is None:
         return progress
-    return replace(progress, position=self.tracker.next_offset, metadata="")
+    return replace(progress, position=self.progress.tracker.next_offset, metadata="")
 
 
-def _commits_bare(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
-    progress = _progress(self, besides)
+def _commits_bare(self: Assignment, *what: Any, **how: Any) -> p.Progress | None:
+    progress = _next_commit(self, *what, **how)
     return None if progress is None else replace(progress, metadata="")
 
 
 def _forgets_a_refusal(self: Commits, event: p.CommitAnswered, assignments: Any) -> Any:
-    for one in event.commit.progress:
-        assert isinstance(one.token, Assignment)
-    before = [one.token.dirty for one in event.commit.progress if isinstance(one.token, Assignment)]
-    told = _answered(self, event, assignments)
+    before = [one.owner.progress.dirty for one in event.commit.progress]
+    news = _answered(self, event, assignments)
     for one, dirty in zip(event.commit.progress, before, strict=True):
-        assert isinstance(one.token, Assignment)
-        one.token.dirty = dirty
-    return told
+        one.owner.progress.dirty = dirty
+    return news
 
 
-def _overtakes(self: Assignment, besides: Collection[int] = ()) -> p.Progress | None:
+def _overtakes(self: Assignment, *what: Any, **how: Any) -> p.Progress | None:
     """Says once more what the commit before said."""
-    progress = _progress(self, besides)
+    progress = _next_commit(self, *what, **how)
     if progress is None:
         return None
     older = _OLDER.get(self)
@@ -107,10 +107,10 @@ _OLDER: dict[Assignment, p.Progress] = {}
 def _commits_once(self: Engine, places: Iterable[p.Place]) -> Sequence[p.Progress]:
     """Takes what is in flight for granted."""
     assignments = [self._assignments[place] for place in places if place in self._assignments]
-    return [one for assignment in assignments if (one := assignment.progress()) is not None]
+    return [one for assignment in assignments if (one := assignment.next_commit()) is not None]
 
 
-def _never_passes_over(self: Assignment, position: int) -> None:
+def _never_passes_over(self: PartitionProgress, position: int) -> None:
     """Offsets without records at the log's end stay uncommitted."""
 
 
@@ -155,17 +155,20 @@ _withdrawn = Outcomes.withdrawn
 
 def _end_is_forgotten(self: Engine, assignment: Assignment, reason: str) -> None:
     _end(self, assignment, reason)
-    assignment.phase = Phase.RUNNING
+    assignment.phase, assignment.accounts.has_ended = Phase.RUNNING, False
 
 
-def _late_results_count(self: Load, entry: Entry) -> bool:
-    self.run_back(entry.assignment, 1, entry.size)
+_back = Accounts.back
+
+
+def _late_results_count(self: Accounts, count: int, size: int) -> bool:
+    _back(self, count, size)
     return True
 
 
 def _withdrawn_are_complete(self: Outcomes, event: p.Withdrawn) -> None:
     for entry in event.entries:
-        if self._load.back(entry):
+        if entry.assignment.accounts.back(1, entry.size):
             self.complete(entry)
 
 
@@ -174,11 +177,11 @@ def _withdrawn_keep_their_slot(self: Outcomes, event: p.Withdrawn) -> None:
 
 
 def _drains_without_workers(self: Assignment) -> bool:
-    return self.sending == 0
+    return self.accounts.sending == 0
 
 
 def _drains_without_copies(self: Assignment) -> bool:
-    return self.in_flight == 0
+    return self.accounts.in_flight == 0
 
 
 def _runs_on_while_draining(self: Engine, places: Sequence[p.Place], now: p.Now) -> None:
@@ -200,7 +203,7 @@ def _old_log_goes_on(self: Engine, event: p.TopicChanged) -> None:
 
 
 def _drains_without_refused_copies(self: Assignment) -> bool:
-    return self.in_flight == 0 and self.sending == 0
+    return self.accounts.in_flight == 0 and self.accounts.sending == 0
 
 
 # Handing out ---------------------------------------------------------------------------------------------------------
@@ -240,41 +243,43 @@ _pop_due = DueQueue.pop_due
 
 
 def _takes_clock_steps_for_granted(
-    self: Assignment, queue: Any, room: int, wall_ms: int, frontier: int
+    self: Queues, queue: Any, room: int, wall_ms: int, frontier: int
 ) -> list[Entry]:
     return _take_from(self, queue, room, wall_ms + 10**9, frontier)
 
 
-_take_from = Assignment._take_from
+_take_from = Queues._take_from
 
 
-def _hands_out_twice(self: Assignment, queue: Any, room: int, wall_ms: int, frontier: int) -> list[Entry]:
+def _hands_out_twice(self: Queues, queue: Any, room: int, wall_ms: int, frontier: int) -> list[Entry]:
     taken = _take_from(self, queue, room, wall_ms, frontier)
     if len(taken) > 1 and len(taken) < room:
         taken.append(taken[0])
     return taken
 
 
-def _release_without_bound(self: Dispatch, assignments: Collection[Assignment], now: p.Now) -> None:
+def _release_without_bound(
+    self: Dispatch, assignments: Collection[Assignment], now: p.Now
+) -> Sequence[p.Command]:
     config = self._config
     self._config = replace(config, in_flight=config.in_flight + 3)
     try:
-        _release(self, assignments, now)
+        return _release(self, assignments, now)
     finally:
         self._config = config
 
 
-def _settles_to_nothing(self: Dispatch, entries: Sequence[Entry]) -> list[Entry]:
+def _settles_to_nothing(self: Dispatch, entries: Sequence[Entry]) -> tuple[list[Entry], list[p.Command]]:
     """What must not be run is thrown away."""
     run = [entry for entry in entries if entry.verdict is None]
     for entry in entries:
         if entry.verdict is not None:
             self._outcomes.complete(entry)
-    return run
+    return run, []
 
 
-def _runs_what_it_must_not(self: Dispatch, entries: Sequence[Entry]) -> list[Entry]:
-    return list(entries)
+def _runs_what_it_must_not(self: Dispatch, entries: Sequence[Entry]) -> tuple[list[Entry], list[p.Command]]:
+    return list(entries), []
 
 
 # Memory --------------------------------------------------------------------------------------------------------------
@@ -311,7 +316,7 @@ def _forgets_left_bytes(self: Engine, assignment: Assignment, reason: str) -> No
     left = self._load.left_bytes
     _end(self, assignment, reason)
     self._load.left_bytes = left
-    assignment.active_bytes = 0
+    assignment.accounts.active_bytes = 0
 
 
 # Hand-offs -----------------------------------------------------------------------------------------------------------
@@ -320,14 +325,15 @@ _send = Outcomes._send
 _refused = HandOffs.refused
 
 
-def _complete_when_produced(self: Outcomes, handoff: p.HandOff) -> None:
-    _send(self, handoff)
+def _complete_when_produced(self: Outcomes, handoff: p.HandOff) -> Sequence[p.Command]:
+    sent = _send(self, handoff)
     if handoff.tries == 0:
         self.complete(handoff.entry)
+    return sent
 
 
-def _complete_when_refused(self: Outcomes, event: p.HandOffAnswered, now: p.Now) -> None:
-    _handoff_answered(self, replace(event, code=None), now)
+def _complete_when_refused(self: Outcomes, event: p.HandOffAnswered, now: p.Now) -> Sequence[p.Command]:
+    return _handoff_answered(self, replace(event, code=None), now)
 
 
 _handoff_answered = Outcomes.answered
@@ -354,8 +360,8 @@ def _due_at_once(
 
 
 def _starts_beside_what_runs(self: Solo, running: Sequence[Assignment], now: p.Now) -> Entry | bool:
-    waiting = next((assignment for assignment in running if assignment.solos), None)
-    return _look(self, running, now) if waiting is None else waiting.solos.popleft()
+    waiting = next((assignment for assignment in running if assignment.queues.solos), None)
+    return _look(self, running, now) if waiting is None else waiting.queues.take_solo()
 
 
 def _lets_others_start(self: Solo, running: Sequence[Assignment], now: p.Now) -> Entry | bool:
@@ -375,11 +381,11 @@ def _forgets_alone(
     return handoff
 
 
-def _neighbours_die_too(self: Outcomes, event: p.Finished, now: p.Now) -> None:
+def _neighbours_die_too(self: Outcomes, event: p.Finished, now: p.Now) -> list[p.Command]:
     """One worker's death fails all that came back with it."""
     if event.died:
         event = replace(event, done=[], died=[*event.died, *event.done])
-    _finished(self, event, now)
+    return _finished(self, event, now)
 
 
 _finished = Outcomes.finished
@@ -394,7 +400,7 @@ def _parks_without_time(entry: Entry, group: str, now_ms: int) -> p.HandOff:
 
 def _parks_anew(entry: Entry, group: str, now_ms: int) -> p.HandOff:
     handoff = parked_copy(entry, group, now_ms)
-    new = f"{entry.assignment.uid}-{entry.assignment.partition}-{entry.offset}"
+    new = f"{entry.assignment.uid}-{entry.assignment.place.partition}-{entry.offset}"
     handoff.marks = replace(handoff.marks, id=new, origin=None)
     return handoff
 
@@ -448,7 +454,7 @@ def _never_comes_again(self: Assignment, first: int, first_ms: int) -> bool:
 
 
 def _comes_again_above_the_position(self: Assignment, first: int, first_ms: int) -> bool:
-    return self.tracker is not None and first > self.tracker.position
+    return first > self.progress.tracker.position
 
 
 # Routes by pattern ---------------------------------------------------------------------------------------------------
@@ -479,21 +485,21 @@ def _loses_answers(self: Member) -> None:
 
 
 MUTATIONS: tuple[Mutation, ...] = (
-    _one("commit past an incomplete offset", Assignment, "progress", _commits_what_was_read),
-    _one("commit without the offset map", Assignment, "progress", _commits_bare),
+    _one("commit past an incomplete offset", Assignment, "next_commit", _commits_what_was_read),
+    _one("commit without the offset map", Assignment, "next_commit", _commits_bare),
     _one("take a refused commit for done", Commits, "answered", _forgets_a_refusal),
     _one(
         "wait for what a client that is gone has not answered", Member, "give_up_commits", _loses_answers, 700
     ),
-    _one("let an older commit overtake a newer one", Assignment, "progress", _overtakes),
+    _one("let an older commit overtake a newer one", Assignment, "next_commit", _overtakes),
     _one("leave the last commit to one that is in flight", Engine, "last_progress", _commits_once),
-    _one("never commit a gap at the log's end", Assignment, "pass_over", _never_passes_over),
-    _one("apply the map of another topic", partition_module, "decode", _decodes_anything),
-    _one("take a mirror's topic for one made anew", partition_module, "decode", _forgets_clusters, 300),
-    _one("ignore the restored map", partition_module, "decode", _restores_nothing),
-    _one("take all that the map covers for complete", partition_module, "decode", _restores_all),
+    _one("never commit a gap at the log's end", PartitionProgress, "pass_over", _never_passes_over),
+    _one("apply the map of another topic", progress_module, "decode", _decodes_anything),
+    _one("take a mirror's topic for one made anew", progress_module, "decode", _forgets_clusters, 300),
+    _one("ignore the restored map", progress_module, "decode", _restores_nothing),
+    _one("take all that the map covers for complete", progress_module, "decode", _restores_all),
     _one("forget that an assignment ended", Engine, "_end", _end_is_forgotten),
-    _one("act on results after the end", Load, "back", _late_results_count),
+    _one("act on results after the end", Accounts, "back", _late_results_count),
     _one("complete what was withdrawn", Outcomes, "withdrawn", _withdrawn_are_complete),
     _one("lose a slot when withdrawing", Outcomes, "withdrawn", _withdrawn_keep_their_slot),
     _one("end a drain while handlers run", Assignment, "drained", property(_drains_without_workers)),
@@ -513,12 +519,12 @@ MUTATIONS: tuple[Mutation, ...] = (
         "wake too early",
         (
             (DueQueue, "pop_due", _wakes_early),
-            (Assignment, "_take_from", _takes_clock_steps_for_granted),
+            (Queues, "_take_from", _takes_clock_steps_for_granted),
         ),
     ),
     _one("wake too late", DueQueue, "pop_due", _wakes_late),
-    _one("trust the wall clock to go on", Assignment, "_take_from", _takes_clock_steps_for_granted),
-    _one("hand out twice", Assignment, "_take_from", _hands_out_twice),
+    _one("trust the wall clock to go on", Queues, "_take_from", _takes_clock_steps_for_granted),
+    _one("hand out twice", Queues, "_take_from", _hands_out_twice),
     _one("hand out without a bound", Dispatch, "release", _release_without_bound),
     _one("throw bad records away", Dispatch, "_settle", _settles_to_nothing),
     _one("run bad records", Dispatch, "_settle", _runs_what_it_must_not),

@@ -22,7 +22,7 @@ def _says_nothing(self: Engine, event: p.Located) -> None:
     _on_located(self, event)
     assignment = self._assignments.get(event.locate.place)
     if assignment is not None and assignment is event.locate.token:
-        assignment.dirty = False
+        assignment.progress.dirty = False
 
 
 BEGINNING_MUTATIONS = (

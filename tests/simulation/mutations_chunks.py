@@ -12,7 +12,7 @@ from retriable_kafka_client.core import engine as engine_module
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Part
-from retriable_kafka_client.core.entry import Entry, Verdict
+from retriable_kafka_client.core.entry import Entry, Owner, Verdict
 from retriable_kafka_client.core.lanes import Lanes, Reservation
 from retriable_kafka_client.core.partition import Assignment
 from tests.simulation.mutations import Mutation
@@ -34,18 +34,16 @@ _trim = Assembly.trim
 
 
 def _forgets_others(self: Assignment, entry: Entry) -> None:
-    self.beside -= len(entry.others)
+    self.accounts.part(len(entry.others))
 
 
-def _runs_twice(
-    self: Assembler, assignment: Assignment, part: Part, wall_ms: int, mono: float
-) -> Sequence[Entry]:
+def _runs_twice(self: Assembler, assignment: Owner, part: Part, wall_ms: int, mono: float) -> Sequence[Entry]:
     released = _take(self, assignment, part, wall_ms, mono)
     return [*released, *released] if released and released[0].others else released
 
 
 def _takes_duplicates(
-    self: Assembler, assignment: Assignment, part: Part, wall_ms: int, mono: float
+    self: Assembler, assignment: Owner, part: Part, wall_ms: int, mono: float
 ) -> Sequence[Entry]:
     """A duplicate passes for the chunk that is missing."""
     chunk = part.marks.chunk
@@ -64,15 +62,11 @@ def _expires_while_paused(self: Assembly, assignment: Assignment, now: p.Now) ->
     assignment.paused = paused
 
 
-def _joins_as_they_came(
-    self: Intake, assignment: Assignment, parts: Sequence[Part], seal: Any
-) -> Entry | Verdict:
+def _joins_as_they_came(self: Intake, assignment: Owner, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
     return _join(self, assignment, sorted(parts, key=lambda part: part.offset), seal)
 
 
-def _believes_the_sums(
-    self: Intake, assignment: Assignment, parts: Sequence[Part], seal: Any
-) -> Entry | Verdict:
+def _believes_the_sums(self: Intake, assignment: Owner, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
     for part in parts:
         chunk = part.marks.chunk
         assert chunk is not None
@@ -156,7 +150,7 @@ def _first_is_last(self: Entry) -> int:
 
 
 def _counts_chunks(self: Assignment) -> int:
-    return self.incomplete
+    return self.progress.incomplete
 
 
 def _keeps_the_lane(self: Lanes, reservation: Reservation) -> Entry | None:

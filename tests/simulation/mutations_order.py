@@ -10,13 +10,15 @@ from typing import Any
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
+from retriable_kafka_client.core.accounts import Accounts
 from retriable_kafka_client.core.dispatch import Dispatch
 from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.outcomes import Outcomes
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
+from retriable_kafka_client.core.queues import Queues
 from retriable_kafka_client.wire.headers import Marks
 from tests.simulation.mutations import Mutation
 
@@ -35,21 +37,26 @@ _finished = Outcomes.finished
 
 def _next_goes_with_the_head(
     self: Dispatch, assignment: Assignment, entries: list[Entry], **how: bool
-) -> None:
-    _hand_out(self, assignment, entries, **how)
+) -> Sequence[p.Command]:
+    commands = _hand_out(self, assignment, entries, **how)
     for entry in entries:
-        if assignment.tracker is not None and assignment.tracker.is_incomplete(entry.offset):
+        if assignment.progress.tracker.is_incomplete(entry.offset):
             assignment.step_on(entry)
+    return commands
 
 
-def _failure_frees_the_lane(self: Outcomes, entry: Entry, failure: retry.Failure, now: p.Now) -> None:
-    _failed(self, entry, failure, now)
+def _failure_frees_the_lane(
+    self: Outcomes, entry: Entry, failure: retry.Failure, now: p.Now
+) -> Sequence[p.Command]:
+    commands = _failed(self, entry, failure, now)
     entry.assignment.step_on(entry)
+    return commands
 
 
-def _hand_off_frees_the_lane(self: Outcomes, handoff: p.HandOff) -> None:
-    _send(self, handoff)
+def _hand_off_frees_the_lane(self: Outcomes, handoff: p.HandOff) -> Sequence[p.Command]:
+    commands = _send(self, handoff)
     handoff.entry.assignment.step_on(handoff.entry)
+    return commands
 
 
 def _withdrawal_frees_the_lane(self: Outcomes, event: p.Withdrawn) -> None:
@@ -74,10 +81,10 @@ def _a_key_is_forgotten(self: Lanes, lane: bytes) -> Entry | None:
     return following
 
 
-def _nobody_steps_on(self: Outcomes, event: p.Finished, now: p.Now) -> None:
+def _nobody_steps_on(self: Outcomes, event: p.Finished, now: p.Now) -> list[p.Command]:
     ordering, self._config = self._config.ordering, replace(self._config, ordering="unordered")
     try:
-        _finished(self, event, now)
+        return _finished(self, event, now)
     finally:
         self._config = replace(self._config, ordering=ordering)
 
@@ -113,14 +120,16 @@ def _forgets_alone(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
 
 def _completes_in_place(
     self: Outcomes, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
-) -> None:
+) -> Sequence[p.Command]:
     self.complete(entry)
+    return ()
 
 
 def _waits_while_draining(
     self: Outcomes, entry: Entry, failure: retry.Failure, now_ms: int, not_before_ms: int
-) -> None:
+) -> Sequence[p.Command]:
     entry.assignment.retry(entry.again(now_ms, not_before_ms))
+    return ()
 
 
 def _starts_over(self: Entry, now_ms: int, not_before_ms: int) -> Entry:
@@ -135,24 +144,25 @@ _publish = Outcomes._publish
 _published = Outcomes.published
 
 
-def _complete_before_published(self: Outcomes, publication: p.Publication) -> None:
-    _publish(self, publication)
+def _complete_before_published(self: Outcomes, publication: p.Publication) -> Sequence[p.Command]:
+    commands = _publish(self, publication)
     self.complete(publication.entry)
+    return commands
 
 
-def _refused_is_sent(self: Outcomes, event: p.Published, now: p.Now) -> None:
-    _published(self, replace(event, code=None), now)
+def _refused_is_sent(self: Outcomes, event: p.Published, now: p.Now) -> Sequence[p.Command]:
+    return _published(self, replace(event, code=None), now)
 
 
-def _publishes_twice(self: Outcomes, publication: p.Publication) -> None:
-    _publish(self, publication)
-    self._out.append(p.Publish(publication))
+def _publishes_twice(self: Outcomes, publication: p.Publication) -> Sequence[p.Command]:
+    return [*_publish(self, publication), p.Publish(publication)]
 
 
-def _sending_is_no_work(self: Outcomes, publication: p.Publication) -> None:
+def _sending_is_no_work(self: Outcomes, publication: p.Publication) -> Sequence[p.Command]:
     """A drain does not wait for outputs."""
-    _publish(self, publication)
-    publication.entry.assignment.sending -= 1
+    commands = _publish(self, publication)
+    publication.entry.assignment.accounts.sending -= 1
+    return commands
 
 
 def _refusals_are_no_attempts(
@@ -161,35 +171,33 @@ def _refusals_are_no_attempts(
     return retry.Failure(reason=events.REASON_EXHAUSTED, retry_in=0.1)
 
 
-def _outlived_outputs_count(self: Outcomes, event: p.Published, now: p.Now) -> None:
+def _outlived_outputs_count(self: Outcomes, event: p.Published, now: p.Now) -> Sequence[p.Command]:
     assignment = event.publication.entry.assignment
-    if assignment.phase is Phase.ENDED:
-        assignment.phase = Phase.DRAINING
-    _published(self, event, now)
+    if isinstance(assignment, Assignment) and assignment.phase is Phase.ENDED:
+        assignment.phase, assignment.accounts.has_ended = Phase.DRAINING, False
+    return _published(self, event, now)
 
 
 # Overdue -------------------------------------------------------------------------------------------------------------
 
 
-def _overdue_frees_the_slot(self: Load, entry: Entry) -> bool:
-    return self.back(entry)
+def _overdue_frees_the_slot(self: Accounts, size: int) -> bool:
+    return self.back(1, size)
 
 
-def _released_keeps_the_slot(self: Load, entry: Entry) -> None:
-    entry.assignment.release(entry)
-
-
-def _overdue_frees_the_lane(self: Assignment, entry: Entry) -> None:
-    self.overdue += 1
-
-
-def _released_forgets_the_retry(self: Assignment, entry: Entry) -> None:
+def _released_keeps_the_slot(self: Accounts, size: int) -> None:
     self.overdue -= 1
+
+
+def _overdue_frees_the_lane(self: Queues, entry: Entry) -> None:
+    """What comes behind it does not wait."""
+
+
+def _released_forgets_the_retry(self: Queues, entry: Entry) -> None:
     self.lingering.pop(entry.offset, None)
 
 
-def _released_forgets_the_lane(self: Assignment, entry: Entry) -> None:
-    self.overdue -= 1
+def _released_forgets_the_lane(self: Queues, entry: Entry) -> None:
     again = self.lingering.pop(entry.offset, None)
     if again is not None:
         self.put_off(again)
@@ -230,7 +238,7 @@ def _hold_withdraws_nothing(self: Engine, on: bool) -> None:
 _on_hold = Engine._on_hold
 
 
-def _hold_loses_what_comes_back(self: Assignment, entries: Sequence[Entry]) -> None:
+def _hold_loses_what_comes_back(self: Queues, entries: Sequence[Entry]) -> None:
     """Nobody hands it out again."""
 
 
@@ -264,15 +272,15 @@ ORDER_MUTATIONS: tuple[Mutation, ...] = (
     _one("end a drain while outputs are in the air", Outcomes, "_publish", _sending_is_no_work),
     _one("do not count a refused output as an attempt", retry, "judge_output", _refusals_are_no_attempts),
     _one("act on outputs after the end", Outcomes, "published", _outlived_outputs_count),
-    _one("free the slot of an overdue run", Load, "overdue", _overdue_frees_the_slot),
-    _one("lose the slot of an overdue run", Load, "released", _released_keeps_the_slot),
-    _one("free the lane of an overdue run", Assignment, "linger", _overdue_frees_the_lane),
-    _one("forget the retry of an overdue run", Assignment, "release", _released_forgets_the_retry),
-    _one("forget the lane of an overdue run", Assignment, "release", _released_forgets_the_lane),
+    _one("free the slot of an overdue run", Accounts, "run_over", _overdue_frees_the_slot),
+    _one("lose the slot of an overdue run", Accounts, "run_out", _released_keeps_the_slot),
+    _one("free the lane of an overdue run", Queues, "linger", _overdue_frees_the_lane),
+    _one("forget the retry of an overdue run", Queues, "release", _released_forgets_the_retry),
+    _one("forget the lane of an overdue run", Queues, "release", _released_forgets_the_lane),
     _one("hand out while on hold", Engine, "_on_hold", _hold_hands_out),
     _one("read while on hold", Engine, "_throttle", _hold_reads_on),
     _one("read new partitions while on hold", Engine, "_start", _hold_is_not_for_new_ones),
     _one("begin what was handed out before a hold", Engine, "_on_hold", _hold_withdraws_nothing),
-    _one("lose what a hold withdraws", Assignment, "take_back", _hold_loses_what_comes_back),
+    _one("lose what a hold withdraws", Queues, "take_back", _hold_loses_what_comes_back),
     _one("hold for ever", Engine, "_on_hold", _hold_is_for_ever),
 )

@@ -11,9 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.entry import Entry, Owner
 from retriable_kafka_client.core.exactly_once import has_landed
-from retriable_kafka_client.core.partition import Assignment
 from tests.simulation.broker import Committed
 from tests.simulation.records import Outcome
 from tests.simulation.settings import DEAD_TOPIC
@@ -83,12 +82,10 @@ class Transactor:
         """The messages whose copies or outputs are in flight."""
         return [part.entry for part in self.flight.parts] if self.flight is not None else []
 
-    def assignments(self) -> set[Assignment]:
+    def assignments(self) -> set[Owner]:
         """Those of whose messages or progress something is in flight."""
-        tokens = [one.token for one in self.flight.transact.progress] if self.flight is not None else []
-        return {entry.assignment for entry in self.entries()} | {
-            token for token in tokens if isinstance(token, Assignment)
-        }
+        owners = {one.owner for one in self.flight.transact.progress} if self.flight is not None else set()
+        return {entry.assignment for entry in self.entries()} | owners
 
     def serve(self) -> None:
         """Let it come as far as it has come by now, and tell the engine."""
@@ -200,7 +197,7 @@ class Transactor:
         """
         broker, tenures = self._member.world.broker, self._member.tenures
         ours = {place: tenure.assignment for place, tenure in tenures.items()}
-        news = [one for one in flight.transact.progress if one.news and ours.get(one.place) is one.token]
+        news = [one for one in flight.transact.progress if one.news and ours.get(one.place) is one.owner]
         if not news or any(broker.logs[one.place].uid != flight.uids[one.place] for one in news):
             return flight.stage is Stage.COMMITTED
         stands = {

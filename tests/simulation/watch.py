@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
-from retriable_kafka_client.core.entry import Entry, Verdict
+from retriable_kafka_client.core.entry import Entry, Owner, Verdict
 from retriable_kafka_client.core.offset_map import OffsetMap, OffsetMapError, decode
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.wire.headers import own_headers
 from tests.simulation.broker import Broker, Committed
 from tests.simulation.records import Expected, Kind, PartRecord, Record, Whole
@@ -43,7 +44,7 @@ class Watch:
         self.copies = CopyWatch(settings)
         self.transactions = TransactionWatch(self)
         self.unread = UnreadWatch()
-        self.wholes: dict[tuple[Assignment, int], Whole] = {}  # put together, by the lowest offset
+        self.wholes: dict[tuple[Owner, int], Whole] = {}  # put together, by the lowest offset
         self._of_place: dict[p.Place, list[Tenure]] = {}
         self._last_read: tuple[p.Place, str, int, str] | None = None
         self._last_cover: Cover | None = None
@@ -135,14 +136,16 @@ class Watch:
         """
         if (place, uid, position, metadata) == self._last_read:
             return self._last_cover  # it lands mostly right after it was made
-        owner = Assignment(place, parks=False, budget_units=0)
+        owner = Assignment(place, parks=False, map_units=0)
         owner.identify(
             p.Restored(
                 place=place, position=None, metadata="", uid=uid, topic_id=uid, cluster=self.broker.cluster
             )
         )
         try:
-            self._last_cover = Cover(position, decode(metadata, base=position, binding=owner.binding))
+            self._last_cover = Cover(
+                position, decode(metadata, base=position, binding=owner.progress.binding)
+            )
             self._last_read = place, uid, position, metadata
             return self._last_cover
         except OffsetMapError as error:
@@ -496,7 +499,7 @@ class Watch:
         covers: dict[Tenure, Cover] = {}
         for one in progress:
             tenure = member.tenures.get(one.place)
-            if tenure is None or one.token is not tenure.assignment:
+            if tenure is None or one.owner is not tenure.assignment:
                 raise Violation("O", f"{member.name} commits {one.place} after its assignment ended")
             if len(one.metadata) > self.settings.config.map_units:
                 raise Violation("R", f"{tenure}: {len(one.metadata)} units of metadata")
@@ -571,10 +574,10 @@ class Watch:
             if not quick and bounded and assignment.messages > 3 * config.window:
                 chunks = 7 * len(member.tenures[assignment.place].given_up) + 10 * bool(self.settings.chunked)
                 if assignment.messages > 3 * config.window + chunks:
-                    raise Violation("R", f"{assignment.place}: {assignment.incomplete} incomplete")
-            if (room > config.reserve and assignment.is_ready) or (room > 0 and assignment.due):
+                    raise Violation("R", f"{assignment.place}: {assignment.progress.incomplete} incomplete")
+            if (room > config.reserve and assignment.queues.is_ready) or (room > 0 and assignment.queues.due):
                 raise Violation("N", f"{assignment.place}: messages wait although there is room for {room}")
-            due_ms = assignment.waiting.next_due_ms
+            due_ms = assignment.queues.waiting.next_due_ms
             if isinstance(event, p.Tick) and due_ms is not None and due_ms <= wall_ms:
                 raise Violation("N", f"{assignment.place}: due at {due_ms} and still waiting at {wall_ms}")
 
@@ -590,7 +593,7 @@ class Watch:
             1
             for place, tenure in member.tenures.items()
             if place.topic != self.settings.retry_topic
-            and (tenure.assignment.waiting or tenure.assignment.behind)
+            and (tenure.assignment.queues.waiting or tenure.assignment.queues.behind)
         )
         letter = self.settings.message_bytes + 6 * 700 if self.settings.chunked else 0  # with its overhead
         return self.settings.config.buffer_bytes + letter + (2 + delayed) * self.largest_batch

@@ -79,7 +79,7 @@ class TransactionWatch:
 
         for one in transact.progress:
             owner = member.tenures.get(one.place)
-            if owner is not None and one.token is owner.assignment:
+            if owner is not None and one.owner is owner.assignment:
                 self._watch.promised(owner, one.position)
 
     def mirrored(self) -> None:

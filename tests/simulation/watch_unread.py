@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
-from retriable_kafka_client.core.partition import Phase
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import Place
 from tests.simulation.tenure import Violation
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
-from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.entry import Entry, Owner
 from retriable_kafka_client.core.plain_batch import Succeeded
 from retriable_kafka_client.errors import Reject, RetryAfter
 from retriable_kafka_client.wire.headers import PLAIN
@@ -32,7 +31,7 @@ AFTER_SECONDS = 2.0
 def _in_batches(done: Sequence[Entry]) -> tuple[list[Entry], list[Succeeded]]:
     """Tell of plain messages as the threads do: by assignment, in the order of their offsets."""
     others: list[Entry] = []
-    plain: dict[Assignment, list[Entry]] = {}
+    plain: dict[Owner, list[Entry]] = {}
     for entry in done:
         if entry.marks is PLAIN:
             plain.setdefault(entry.assignment, []).append(entry)

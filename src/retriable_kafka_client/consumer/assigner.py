@@ -8,7 +8,8 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, OFFSET_INVALID, KafkaException, TopicPartition
 
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import Place, Start
 
 __all__ = ["Assigner"]
@@ -99,8 +100,9 @@ class Assigner:
         return self._nowhere if start.offset is None else start.offset
 
     def _next(self, assignment: Assignment) -> int:
-        if assignment.tracker is not None:
-            return assignment.tracker.next_offset
+        following = assignment.progress.next_offset
+        if following is not None:
+            return following
         return OFFSET_BEGINNING if assignment.earliest else self._nowhere
 
     def pause(self, place: Place) -> None:

@@ -40,11 +40,11 @@ class IdlePositions:
         still: list[Place] = []
         for place in places:
             one = assignments.get(place)
-            if one is not None and one.hands_out and not one.paused and one.incomplete == 0:
+            if one is not None and one.hands_out and not one.paused and one.progress.incomplete == 0:
                 still.append(place)
         for place, position in assigner.positions(still).items():
-            tracker = assignments[place].tracker
-            if tracker is None or position > tracker.next_offset:
+            following = assignments[place].progress.next_offset
+            if following is None or position > following:
                 yield Idle(place, position)
 
     def ends(self, assigner: Assigner, busy: Iterable[Assignment], now: Now) -> Iterator[Idle]:

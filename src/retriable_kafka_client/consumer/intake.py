@@ -15,7 +15,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.consumer.joined_record import JoinedRecord
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.chunks import Part
-from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Verdict
+from retriable_kafka_client.core.entry import FILTERED, FOREIGN, PART, Entry, Owner, Verdict
 from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.routing import Role, Routing
 from retriable_kafka_client.errors import Reject
@@ -98,7 +98,7 @@ class Intake:
         route, most = role.route, self._message_bytes
         raw_filter = self._raw_filter
         bodies, keys, all_headers = list(map(len, raws)), list(map(key_of, raws)), _all_headers(raws)
-        unsorted = self._keep is None and raw_filter is None and assignment.lanes is None
+        unsorted = self._keep is None and raw_filter is None and assignment.queues.lanes is None
         if unsorted and raws and all_headers.count(None) == len(raws) and max(bodies) <= most:
             if keys.count(None) == len(keys):
                 sizes = [body + ENTRY_BYTES for body in bodies]
@@ -180,7 +180,7 @@ class Intake:
             seal.update(part.raw.value() or b"")
         return seal
 
-    def join(self, assignment: Assignment, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
+    def join(self, assignment: Owner, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
         """Make one entry of all chunks of a message, in their order, and filter it; or say what is wrong with it."""
         chunks = [part.marks.chunk for part in parts if part.marks.chunk is not None]
         size = sum(part.body_bytes for part in parts)
@@ -289,7 +289,7 @@ def _is_true(answer: object) -> bool:
     return bool(answer)
 
 
-def _unreadable(assignment: Assignment, offset: int, size: int, raw: Any, route: int) -> Entry:
+def _unreadable(assignment: Owner, offset: int, size: int, raw: Any, route: int) -> Entry:
     """The entry of a record with a header whose name cannot be read. What can be read of its headers goes along."""
     place, headers = assignment.place, _legible(raw)
     size += sum(len(name) + len(value or b"") + HEADER_BYTES for name, value in headers)

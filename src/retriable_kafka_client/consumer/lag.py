@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from retriable_kafka_client import events
 from retriable_kafka_client.consumer.assigner import Assigner
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import Idle, Now, Place
 from retriable_kafka_client.message import instant
 
@@ -76,9 +77,9 @@ class Lags:
         watch = self._watches.get(place)
         if watch is None or watch.assignment is not one or watch.end < 0:
             return None, None
-        tracker = one.tracker
-        if tracker is None:
+        if not one.progress.has_begun:
             return watch.end, max(0, watch.end - watch.read) if watch.read >= 0 else None
+        tracker = one.progress.tracker
         end = max(watch.end, tracker.next_offset) if not watch.beyond else watch.end
         return end, tracker.unread(end, watch.read) + tracker.incomplete
 
@@ -108,15 +109,15 @@ class Lags:
         Gaps that compaction and markers leave lie above the log's beginning. The log begins above what was to come, and
         reading goes on there: that is a loss.
         """
-        tracker = None if one is None else one.tracker
-        if one is None or tracker is None or offsets[-1] - tracker.next_offset + 1 == len(offsets):
+        following = None if one is None else one.progress.next_offset
+        if one is None or following is None or offsets[-1] - following + 1 == len(offsets):
             return
         low = (assigner.watermarks(one.place) or (0, 0))[0]
-        if not tracker.next_offset < low <= offsets[-1]:
+        if not following < low <= offsets[-1]:
             return
         index = bisect_left(offsets, low)
         before = offsets[index - 1] + 1 if index else 0
-        self._lose(one, max(tracker.next_offset, before), low)
+        self._lose(one, max(following, before), low)
 
     def look(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
         """Now and then: take note of where all stand. Yields what is certainly never to be read where nothing is under
@@ -148,8 +149,9 @@ class Lags:
         self, place: Place, watch: _Watch, low: int, end: int, position: int, now: Now
     ) -> Iterator[Idle]:
         one = watch.assignment
-        if one.tracker is not None:
-            read = max(one.tracker.next_offset, position, watch.lost_to)
+        following = one.progress.next_offset
+        if following is not None:
+            read = max(following, position, watch.lost_to)
         else:
             read = max(position, low)
         rests = _rests(one)
@@ -165,7 +167,7 @@ class Lags:
         elif watch.since is None:
             watch.since = now
         watch.end, watch.read = end, read
-        if watch.since is None or now.mono < watch.since.mono + SETTLED_SECONDS or one.tracker is None:
+        if watch.since is None or now.mono < watch.since.mono + SETTLED_SECONDS or following is None:
             return
         if end < read and not watch.beyond:
             watch.beyond = True
@@ -173,16 +175,15 @@ class Lags:
         elif low > read:
             # What was fetched ahead has come by now.
             self._lose(one, read, low)
-            if one.incomplete == 0:
+            if one.progress.incomplete == 0:
                 yield Idle(place, low)
 
     def _lose(self, one: Assignment, first: int, stop: int) -> None:
         """What stood from ``first`` up to ``stop`` is never read."""
-        assert one.tracker is not None
         watch = self._watches.get(one.place)
         if watch is None or watch.assignment is not one:
             watch = self._watches[one.place] = _Watch(one)
-        count = one.tracker.unread(stop, max(first, watch.lost_to))
+        count = one.progress.tracker.unread(stop, max(first, watch.lost_to))
         watch.lost_to = max(watch.lost_to, stop)
         if count > 0:
             self.lost_records += count

@@ -119,6 +119,7 @@ class Rebalance:
         self._await_transaction(places, deadline)
         commit = p.Commit(self._run.engine.last_progress(places))
         if commit.progress:
+            self._run.engine.mark_sent(commit)
             # Inside a callback no answer to a commit can arrive: it is read back.
             landed = self._committer.landed(commit, deadline)
             self._driver.handle(p.CommitAnswered(commit, {} if landed else commit.failed("_TIMED_OUT")))

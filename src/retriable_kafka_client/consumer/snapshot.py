@@ -69,12 +69,12 @@ def _figures(place: Place, one: Assignment, engine: Engine, lags: Lags, now: flo
     return PartitionStats(
         end=end,
         lag=lag,
-        position=None if one.tracker is None else one.tracker.position,
+        position=one.progress.position,
         incomplete=one.messages,
         assembling=len(one.chunks.groups),
-        waiting=len(one.waiting),
-        behind=one.behind,
-        in_flight=one.in_flight,
+        waiting=len(one.queues.waiting),
+        behind=one.queues.behind,
+        in_flight=one.accounts.in_flight,
         paused=one.paused,
         held_by=None if standing is None else standing.offset,
         held_for=0.0 if standing is None else now - standing.since,
@@ -103,7 +103,8 @@ def take_stats(
 def worth_knowing(engine: Engine, now: float) -> tuple[str, ...]:
     """What does not keep the consumer from its work, but an operator should know. ``now``: monotonic."""
     return tuple(
-        f"{one.topic}/{one.partition} has stood for {now - holder.since:.0f} s behind the message at offset {holder.offset}"
+        f"{one.place.topic}/{one.place.partition} has stood for {now - holder.since:.0f} s behind the message at offset"
+        f" {holder.offset}"
         for one, holder in engine.standing.items()
     )
 

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.consumer.topic_checks import TopicDirectory
 from retriable_kafka_client.core.engine import Engine
-from retriable_kafka_client.core.partition import Phase
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import Arrived, Place, Start, TopicChanged
 from retriable_kafka_client.core.routing import Routing
 
@@ -89,8 +89,9 @@ class TopicWatch:
             return False
         place = Place(topic, partition)
         one = self._engine.assignments.get(place)
-        if one is not None and one.tracker is not None:
-            self._gone[place] = one.tracker.next_offset
+        following = None if one is None else one.progress.next_offset
+        if following is not None:
+            self._gone[place] = following
             self.outdated = True
         return True
 

@@ -11,7 +11,7 @@ from retriable_kafka_client.brokers.reachability import AskBrokers
 from retriable_kafka_client.consumer.client_errors import ClientErrors
 from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.partition import Phase
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import Transact, Transacted
 from retriable_kafka_client.transactions.transactor import Transactor
 from retriable_kafka_client.wire.outbox import Output, size_of

@@ -14,7 +14,7 @@ from retriable_kafka_client.consumer.transacting import Transacting
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.notices import timed_out
-from retriable_kafka_client.core.partition import Phase
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.errors import ConsumerFailed, RetriableKafkaError
 from retriable_kafka_client.workers.runner import Runner

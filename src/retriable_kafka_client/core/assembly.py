@@ -18,7 +18,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Joiner, Part, Workshop, key_of
 from retriable_kafka_client.core.engine_config import EngineConfig
 from retriable_kafka_client.core.entry import GONE, PART, Entry
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
 
 __all__ = ["Assembly", "is_jammed"]
 
@@ -107,10 +107,9 @@ class Assembly:
             if waiting + sum(assignment.chunks.bytes for assignment in running) > self._share // 2:
                 return None
             chosen = min(cut, key=lambda assignment: assignment.chunks.recalls)
-        chunks = chosen.chunks
-        chunks.recalls += 1
-        self._next, self._has_cut = chunks.cut.lowest, False
-        self.recall = p.Recall(chosen.place, self._next, chunks.cut.highest + 1)
+        first, stop = chosen.chunks.begin_recall()
+        self._next, self._has_cut = first, False
+        self.recall = p.Recall(chosen.place, first, stop)
         return self.recall
 
     def wanted(self, assignment: Assignment, event: p.Recalled) -> tuple[Sequence[int], Sequence[Any]]:
@@ -185,12 +184,12 @@ def is_jammed(assignment: Assignment, *, holds_up: bool) -> bool:
     What stands in the way then is another message's chunks, or its own: waiting does not help where it keeps this partition,
     or others (``holds_up``), from being read.
     """
-    one = assignment
-    under_way = one.in_flight or one.sending > one.withheld or one.refused or one.ready or one.due
-    if not one.blocked or under_way or one.phase is not Phase.RUNNING or one.on_hold:
+    accounts, queues = assignment.accounts, assignment.queues
+    under_way = accounts.in_flight or accounts.on_the_way or accounts.refused or queues.ready or queues.due
+    if not queues.blocked or under_way or not assignment.hands_out:
         return False
-    if not one.chunks and not one.behind and not any(entry.others for entry in one.blocked):
+    if not assignment.chunks and not queues.behind and not any(entry.others for entry in queues.blocked):
         return False
-    assert one.tracker is not None
+    position = assignment.progress.position
     # In order, the lowest one may stand behind another that came whole before it, and is blocked.
-    return holds_up or one.behind > 0 or any(entry.offset == one.tracker.position for entry in one.blocked)
+    return holds_up or queues.behind > 0 or any(entry.offset == position for entry in queues.blocked)

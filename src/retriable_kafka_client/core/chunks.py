@@ -11,15 +11,12 @@ import math
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-from retriable_kafka_client.core.entry import DUPLICATE, Entry, Verdict
+from retriable_kafka_client.core.entry import DUPLICATE, Entry, Owner, Verdict
+from retriable_kafka_client.core.lanes import Reservation
 from retriable_kafka_client.core.offset_set import OffsetSet
 from retriable_kafka_client.events import REASON_INCOMPLETE, REASON_ORPHAN, REASON_TOO_LARGE
-
-if TYPE_CHECKING:
-    from retriable_kafka_client.core.lanes import Reservation
-    from retriable_kafka_client.core.partition import Assignment
 
 __all__ = ["Assembler", "Group", "GroupKey", "Joiner", "Lost", "Part", "Workshop", "key_of"]
 
@@ -42,6 +39,11 @@ class Part(Entry):
     recalled: bool  # read again, after it was cut
 
     @property
+    def is_piece(self) -> bool:
+        """It is one."""
+        return True
+
+    @property
     def begins(self) -> bool:
         """Whether it is the first one of its message."""
         chunk = self.marks.chunk
@@ -55,7 +57,7 @@ class Joiner(Protocol):
         """Take the next chunk, in their order, into the group's checksum; ``seal`` is None before the first."""
         ...
 
-    def join(self, assignment: Assignment, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
+    def join(self, assignment: Owner, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
         """Make the whole message of its chunks, in their order, at the lowest offset; or say why it cannot be it."""
         ...
 
@@ -187,7 +189,26 @@ class Assembler:
     def youngest(self) -> Group | None:
         return next(reversed(self.groups.values()), None)
 
-    def take(self, assignment: Assignment, part: Part, wall_ms: int, mono: float) -> Sequence[Entry]:
+    def note_poll(self, offset: int) -> None:
+        """A poll brought something from this offset on."""
+        if self.begin is None:
+            self.begin = offset
+
+    def note_log(self, log_ms: int) -> None:
+        """So far the log has come: a record's timestamp, or at the log's end the time (wall clock)."""
+        self.log_ms = log_ms
+
+    def take_lost(self) -> list[Lost]:
+        """What was given up since the last call."""
+        lost, self.lost = self.lost, []
+        return lost
+
+    def begin_recall(self) -> tuple[int, int]:
+        """What was cut is read again: from the first offset up to the second one."""
+        self.recalls += 1
+        return self.cut.lowest, self.cut.highest + 1
+
+    def take(self, assignment: Owner, part: Part, wall_ms: int, mono: float) -> Sequence[Entry]:
         """Take a chunk in. Returns what can go on: the whole message, or chunks that have a verdict."""
         key = key_of(part)
         if key in self._ended:

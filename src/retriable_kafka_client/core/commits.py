@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from retriable_kafka_client import events
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import Commit, CommitAnswered, Now, Progress
 
 __all__ = ["Commits"]
@@ -25,7 +26,9 @@ class Commits:
         if self._in_flight is not None or now.mono < self._next_at:
             return None
         self._next_at = now.mono + self._interval
-        progress = [one for assignment in assignments if (one := assignment.progress()) is not None]
+        progress = [one for assignment in assignments if (one := assignment.next_commit()) is not None]
+        for one in progress:
+            one.owner.progress.mark_sent()
         if progress:
             self._in_flight = Commit(progress)
         return self._in_flight
@@ -41,14 +44,13 @@ class Commits:
         told: list[events.Event] = []
         refused: list[Progress] = []
         for progress in event.commit.progress:
-            assignment = progress.token
-            assert isinstance(assignment, Assignment)
-            if assignment.phase is Phase.ENDED:
+            owner = progress.owner
+            if owner.phase is Phase.ENDED:
                 continue  # its last commit has said more, or its next owner will
             topic, partition = progress.place
             code = event.codes.get(progress.place)
             if code is None:
-                assignment.told_completed = assignment.sent_completed
+                owner.progress.mark_committed()
                 units = len(progress.metadata)
                 told.append(
                     events.Committed(
@@ -56,7 +58,7 @@ class Commits:
                     )
                 )
                 continue
-            assignment.dirty = True
+            owner.progress.demand_commit()
             if code == "OFFSET_METADATA_TOO_LARGE":
                 refused.append(progress)
             else:
@@ -72,7 +74,7 @@ class Commits:
         if units < self.map_units:
             self.map_units = units
             for assignment in assignments:
-                assignment.shorten_map(units)
+                assignment.progress.shorten_map(units)
         self._next_at = 0.0
         topic, partition = progress.place
         return events.OffsetMapShortened(topic=topic, partition=partition, budget_units=self.map_units)

@@ -15,6 +15,7 @@ from typing import Any
 from retriable_kafka_client import events
 from retriable_kafka_client.core import notices
 from retriable_kafka_client.core import protocol as p
+from retriable_kafka_client.core.accounts import Load
 from retriable_kafka_client.core.assembly import Assembly, is_jammed
 from retriable_kafka_client.core.chunks import Joiner
 from retriable_kafka_client.core.commits import Commits
@@ -22,11 +23,11 @@ from retriable_kafka_client.core.dispatch import Dispatch
 from retriable_kafka_client.core.engine_config import Counters, EngineConfig, Route
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.exactly_once import Transactions
-from retriable_kafka_client.core.in_flight import Load
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.parking import Parking
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.plain_batch import PlainBatch
 from retriable_kafka_client.core.runs import within
 from retriable_kafka_client.core.standstill import Holder, Standstills
@@ -60,20 +61,16 @@ class Engine:
         self._busy: dict[Assignment, None] = {}
         self._touched: set[p.Place] = set()  # figures of these may have changed since they were last taken
         self._unclear: dict[str, str] = {}
-        self._out: list[p.Command] = []  # the parts add to it, too
+        self._out: list[p.Command] = []  # what is to be done for the event under way
         self._typical = 1  # bytes of a record that was polled of late
         self._load = Load()
         self._commits = Commits(config.commit_interval, config.map_units)
         self._transactions: Transactions | None = None
         if config.exactly_once:
-            self._transactions = Transactions(
-                self._commits, config.commit_interval, config.transaction_bytes, self._out
-            )
-        self._outcomes = Outcomes(config, self._load, self.counters, self._out, self._transactions)
+            self._transactions = Transactions(self._commits, config.commit_interval, config.transaction_bytes)
+        self._outcomes = Outcomes(config, self.counters, self._transactions)
         self._suspects = Suspects()
-        self._dispatch = Dispatch(
-            config, self._load, self._outcomes, self.counters, self._out, self._suspects
-        )
+        self._dispatch = Dispatch(config, self._load, self._outcomes, self.counters, self._suspects)
         self._parking = Parking(config)
         self._assembly = Assembly(config, joiner)
         self._standstills = Standstills()
@@ -117,11 +114,11 @@ class Engine:
     @property
     def active_bytes(self) -> int:
         """Bytes of messages that are due, with the workers, or being handed off; of ended assignments too."""
-        return sum(assignment.active_bytes for assignment in self._busy) + self._load.left_bytes
+        return sum(assignment.accounts.active_bytes for assignment in self._busy) + self._load.left_bytes
 
     @property
     def waiting_bytes(self) -> int:
-        return sum(assignment.waiting_bytes for assignment in self._busy)
+        return sum(assignment.queues.waiting_bytes for assignment in self._busy)
 
     @property
     def assembling_bytes(self) -> int:
@@ -161,7 +158,7 @@ class Engine:
     def held_up(self) -> bool:
         """Whether messages at hand wait for others to end: for one before them, or for room with the workers."""
         full = self._load.in_flight >= self._config.in_flight - self._config.reserve
-        return any(a.behind or (full and (a.is_ready or a.due)) for a in self._busy)
+        return any(a.queues.behind or (full and (a.queues.is_ready or a.queues.due)) for a in self._busy)
 
     @property
     def _mouthful(self) -> int:
@@ -189,20 +186,20 @@ class Engine:
         return sum(self._is_uncommitted(assignment) for assignment in live)
 
     def last_progress(self, places: Iterable[p.Place]) -> Sequence[p.Progress]:
-        """What a last commit of these has to say, whatever another commit in flight says; answer with CommitAnswered.
+        """What a last commit of these has to say, also what another commit in flight says, which may never be answered.
 
-        Nothing in transactions: what is to be committed has a Transact, before these are drained.
+        Who commits it says so to ``mark_sent``, and answers with CommitAnswered. Nothing in transactions: what there is goes
+        with a Transact, before these are drained.
         """
-        found: list[p.Progress] = []
-        for place in places if self._transactions is None else ():
-            assignment = self._assignments.get(place)
-            if assignment is not None:
-                assignment.dirty = True  # a commit in flight may never be answered
-                self._touch(assignment)
-                progress = assignment.progress()
-                if progress is not None:
-                    found.append(progress)
-        return found
+        if self._transactions is not None:
+            return []
+        live = [self._assignments[place] for place in places if place in self._assignments]
+        return [one for assignment in live if (one := assignment.next_commit(anyway=True)) is not None]
+
+    def mark_sent(self, commit: p.Commit) -> None:
+        """This last commit is on its way: regular ones leave out what it says."""
+        for one in commit.progress:
+            one.owner.progress.mark_sent()
 
     # Events ------------------------------------------------------------------------------------------------------------
 
@@ -212,14 +209,14 @@ class Engine:
             case p.Arrived():
                 self._on_arrived(event, now)
             case p.Finished():
-                self._outcomes.finished(event, now)
+                self._out += self._outcomes.finished(event, now)
                 self._dispatch.solo.note(event)
             case p.Tick():
                 self._on_tick(now)
             case p.HandOffAnswered():
-                self._outcomes.answered(event, now)
+                self._out += self._outcomes.answered(event, now)
             case p.Published():
-                self._outcomes.published(event, now)
+                self._out += self._outcomes.published(event, now)
             case p.CommitAnswered():
                 self._on_commit_answered(event)
             case p.Transacted():
@@ -232,17 +229,16 @@ class Engine:
             case p.Recalled() | p.RecallEnded():
                 self._on_recall(event, now)
             case _:
-                self._on_turn(event, now)
+                self._on_lifecycle(event, now)
         if not self.stopping and not self.on_hold:
-            self._dispatch.release(self._busy, now)
+            self._out += self._dispatch.release(self._busy, now)
         if self._transactions is not None:
             ticks = isinstance(event, p.Tick)
-            self._transactions.begin(self._busy, now, ticks=ticks)
-        out = self._out.copy()
-        self._out.clear()
+            self._out += self._transactions.begin(self._busy, now, ticks=ticks)
+        out, self._out = self._out, []
         return out
 
-    def _on_turn(
+    def _on_lifecycle(
         self,
         event: p.Assigned
         | p.Restored
@@ -298,8 +294,9 @@ class Engine:
         return Assignment(
             place,
             parks=self._routing.is_retry_topic(place.topic),
-            budget_units=self._commits.map_units,
+            map_units=self._commits.map_units,
             least_units=self._config.least_map_units if self._transactions is None else 0,
+            load=self._load,
             lanes=Lanes(by_key=ordering == "key") if ordering != "unordered" else None,
             on_hold=self.on_hold,
             chunks=self._assembly.assembler(),
@@ -312,8 +309,6 @@ class Engine:
         if assignment is None or assignment.phase is not Phase.STARTING:
             return
         assignment.identify(event)
-        assignment.retention_ms = event.retention_ms
-        assignment.earliest |= event.earliest
         if event.position is None and self._begins_at_end(assignment):
             self._out.append(p.Locate(event.place, assignment, end=True))
             return
@@ -321,7 +316,7 @@ class Engine:
         self._suspects.settle(assignment, assignment.begin)
         believed = assignment.restore_problem is None
         if self._transactions is not None and event.position is not None and believed:
-            assignment.taken = event.position, event.metadata
+            assignment.progress.mark_taken(event.position, event.metadata)
         if assignment.restore_problem is not None:
             self._notify(notices.map_ignored(assignment, assignment.restore_problem))
         self._notify(notices.started(assignment, event.position))
@@ -343,13 +338,13 @@ class Engine:
                 assignment.begin_at(position)
             self._notify(notices.started(assignment, position))
             self._start(assignment, locate=False)
-        elif assignment.phase is Phase.RUNNING and position is not None and assignment.tracker is None:
+        elif assignment.phase is Phase.RUNNING and position is not None and not assignment.progress.has_begun:
             self._touch(assignment)
-            assignment.pass_over(position)
-        if assignment.dirty:
+            assignment.progress.pass_over(position)
+        if assignment.progress.dirty:
             self._commits.hurry()
             if self._transactions is not None:
-                self._transactions.tell_soon()
+                self._transactions.commit_soon()
 
     def _touch(self, assignment: Assignment) -> None:
         """It may not be idle any more."""
@@ -362,7 +357,7 @@ class Engine:
         if locate and assignment.begin is None and (earliest or self._config.reset == "earliest"):
             self._out.append(p.Locate(assignment.place, assignment))
         if self.on_hold:
-            assignment.paused = True
+            assignment.pause()
             self._out.append(p.Pause(assignment.place))
 
     def _on_arrived(self, event: p.Arrived, now: p.Now) -> None:
@@ -370,10 +365,10 @@ class Engine:
         if assignment is None or assignment.phase is not Phase.RUNNING:
             return  # polled before it was taken away
         offsets, raws = event.offsets, event.raws
-        first, tracker, known = offsets[0], assignment.tracker, 0
-        if tracker is not None and first < tracker.next_offset:
+        first, following, known = offsets[0], assignment.progress.next_offset, 0
+        if following is not None and first < following:
             if assignment.comes_again(first, event.first_ms):
-                known = bisect_left(offsets, tracker.next_offset)
+                known = bisect_left(offsets, following)
             else:
                 assignment = self._reset(assignment, None, assignment.retention_ms, first)
         self._touch(assignment)
@@ -383,7 +378,7 @@ class Engine:
             offsets, raws = offsets[known:], raws[known:]
             if not offsets:
                 return
-        fresh = assignment.register(offsets)
+        fresh = assignment.progress.register(offsets)
         self.counters.arrived += len(offsets)
         if len(fresh) == 1 and fresh[0][1] - fresh[0][0] == len(offsets):
             taken = self._read(assignment, offsets, raws)
@@ -391,24 +386,23 @@ class Engine:
             kept = within(offsets, fresh)
             self.counters.restored += len(offsets) - len(kept)
             taken = self._read(assignment, [offsets[i] for i in kept], [raws[i] for i in kept])
-        if assignment.chunks.begin is None:
-            assignment.chunks.begin = offsets[0]
+        assignment.chunks.note_poll(offsets[0])
         wall_ms = math.floor(now.wall * 1000)
         taken = self._suspects.sift(assignment, taken, wall_ms)
         if isinstance(taken, PlainBatch):
-            assignment.take_in_batch(taken)
+            assignment.queues.take_in_batch(taken)
             size = taken.size
         else:
             assignment.take_in(taken, wall_ms, now.mono)
-            self._tell_lost(assignment)
+            self._count_ended_groups(assignment)
             size = sum(entry.size for entry in taken)
         if taken:
             self._typical = max(1, size // len(taken))
         if assignment.chunks:
-            assignment.chunks.log_ms = min(event.stamp_ms, wall_ms)
+            assignment.chunks.note_log(min(event.stamp_ms, wall_ms))
             assignment.chunks.passed(offsets[-1] + 1, now.mono)
             self._assembly.trim(self._busy, self.waiting_bytes)
-        if assignment.parks and assignment.waiting:
+        if assignment.parks and assignment.queues.waiting:
             self._park(assignment, now)
         waiting = self.waiting_bytes
         self._throttle(assignment, self.active_bytes, waiting, self._squeezed(waiting))
@@ -417,8 +411,8 @@ class Engine:
         assignment = self._assignments.get(event.place)
         if assignment is not None and assignment.phase is Phase.RUNNING:
             self._touch(assignment)
-            assignment.pass_over(event.position)
-            assignment.chunks.log_ms = math.floor(now.wall * 1000)
+            assignment.progress.pass_over(event.position)
+            assignment.chunks.note_log(math.floor(now.wall * 1000))
 
     # Chunks ------------------------------------------------------------------------------------------------------------
 
@@ -437,13 +431,13 @@ class Engine:
             self.counters.recalled += len(taken)
             assignment.take_in(taken, math.floor(now.wall * 1000), now.mono)
             self._assembly.trim(self._busy, self.waiting_bytes)
-        self._tell_lost(assignment)
+        self._count_ended_groups(assignment)
 
     def _tend_chunks(self, now: p.Now) -> None:
         """Give up what has waited for too long, and have read again what there is room for."""
         running = [a for a in self._busy if a.phase is Phase.RUNNING]
         if not any(
-            assignment.blocked or assignment.chunks or assignment.chunks.reservations
+            assignment.queues.blocked or assignment.chunks or assignment.chunks.reservations
             for assignment in running
         ):
             return
@@ -452,22 +446,19 @@ class Engine:
             if assignment.chunks.reservations and not assignment.chunks.cut:
                 assignment.drop_lost_reservations()
             if is_jammed(assignment, holds_up=holds_up):
-                assignment.admit_beyond_map()
+                assignment.queues.admit_beyond_map()
                 self._notify(notices.map_overflow(assignment))
             if assignment.chunks.groups:
                 self._assembly.expire(assignment, now)
-                self._tell_lost(assignment)
+                self._count_ended_groups(assignment)
         recall = self._assembly.next_recall(running, self.active_bytes, self.waiting_bytes, now)
         if recall is not None:
             self._out.append(recall)
 
-    def _tell_lost(self, assignment: Assignment) -> None:
-        lost = assignment.chunks.lost
-        if lost:
-            self.counters.given_up += len(lost)
-            for one in lost:
-                self._notify(notices.given_up(assignment, one))
-            lost.clear()
+    def _count_ended_groups(self, assignment: Assignment) -> None:
+        for lost in assignment.chunks.take_lost():
+            self.counters.given_up += 1
+            self._notify(notices.given_up(assignment, lost))
         self.counters.assembled += assignment.chunks.take_whole()
 
     def _cancel_recall(self, assignment: Assignment) -> None:
@@ -499,12 +490,12 @@ class Engine:
         window, share = self._config.window, self._config.buffer_bytes // 2
         if not assignment.paused:
             if assignment.holds_too_much(window, share, active, waiting, squeezed):
-                assignment.paused = True
+                assignment.pause()
                 self._touch(assignment)
                 self._out.append(p.Pause(assignment.place))
         # One less than "too much" at the half of everything.
         elif not assignment.holds_too_much(window // 2 + 1, share // 2 + 1, active, waiting, squeezed // 2):
-            assignment.paused = False
+            assignment.resume()
             self._out.append(p.Resume(assignment.place))
 
     def _on_hold(self, on: bool) -> None:
@@ -512,10 +503,10 @@ class Engine:
             return
         self.on_hold = on
         for assignment in self._assignments.values():
-            assignment.on_hold = on
+            assignment.hold(on)
             self._touch(assignment)
             if on and assignment.phase is Phase.RUNNING and not assignment.paused:
-                assignment.paused = True
+                assignment.pause()
                 self._out.append(p.Pause(assignment.place))
         if on:
             self._out.append(p.Withdraw())
@@ -526,24 +517,24 @@ class Engine:
         """Re-publish messages that are due far off, to make room for what stands behind them."""
         taken = self._parking.take_crowding(assignment, self._busy, self.waiting_bytes, now)
         taken += self._parking.take_ageing(assignment, now)
-        self._outcomes.park(taken, now)
+        self._out += self._outcomes.park(taken, now)
 
     # Time and commits --------------------------------------------------------------------------------------------------
 
     def _on_tick(self, now: p.Now) -> None:
         wall_ms = math.floor(now.wall * 1000)
         self._touched.update(assignment.place for assignment in self._busy)
-        self._busy = {one: None for one in self._busy if not one.is_idle or one.is_unanswered}
-        self._outcomes.send_again(now)
+        self._busy = {one: None for one in self._busy if not one.is_idle or one.awaits_commit}
+        self._out += self._outcomes.send_again(now)
         for assignment in self._busy:
-            if assignment.phase is Phase.RUNNING and assignment.waiting:
-                assignment.wake(wall_ms)
-                if assignment.parks and assignment.waiting:
+            if assignment.phase is Phase.RUNNING and assignment.queues.waiting:
+                assignment.queues.wake(wall_ms)
+                if assignment.parks and assignment.queues.waiting:
                     self._park(assignment, now)
         self._tend_chunks(now)
         self._throttle_all()
-        for told in self._standstills.look(self._busy, now):
-            self._notify(told)
+        for event in self._standstills.look(self._busy, now):
+            self._notify(event)
         if self._dispatch.solo.wants_commit:
             self._commits.hurry()
         if self._transactions is None:
@@ -553,15 +544,16 @@ class Engine:
 
     def _on_commit_answered(self, event: p.CommitAnswered) -> None:
         units = self._commits.map_units
-        for told in self._commits.answered(event, self._assignments.values()):
-            self._notify(told)
+        for news in self._commits.answered(event, self._assignments.values()):
+            self._notify(news)
         self._touch_again(event.commit.progress, units)
 
     def _touch_again(self, progress: Iterable[p.Progress], units: int) -> None:
         """A commit was answered: what it held may have to be said again, and all of it if maps have become shorter."""
         for one in progress:
-            if isinstance(one.token, Assignment) and one.token.phase is not Phase.ENDED:
-                self._touch(one.token)
+            assignment = self._assignments.get(one.place)
+            if assignment is not None and assignment is one.owner:
+                self._touch(assignment)
         if self._commits.map_units != units:
             self._busy.update(dict.fromkeys(self._assignments.values()))
 
@@ -569,23 +561,15 @@ class Engine:
         if self._transactions is None or event.transact is not self._transactions.in_flight:
             return
         units = self._commits.map_units
-        for told in self._transactions.answered(event, self._assignments.values(), now):
-            self._notify(told)
+        for news in self._transactions.answered(event, self._assignments.values(), now):
+            self._notify(news)
         self._touch_again(event.transact.progress, units)
         # What completes now is what has just been committed.
-        tokens = [one.token for one in event.transact.progress if event.landed]
-        clean = [token for token in tokens if isinstance(token, Assignment) and not token.dirty]
-        completed = {
-            one.token: one.token.completed
-            for one in event.transact.progress
-            if isinstance(one.token, Assignment)
-        }
-        self._outcomes.transacted(event, now)
-        for assignment in clean:
-            assignment.dirty = False
-        for token, before in completed.items():
-            if event.landed:
-                token.told_completed = token.sent_completed + token.completed - before
+        landed = [one.owner.progress for one in event.transact.progress if event.landed]
+        marks = [(progress, progress.mark()) for progress in landed]
+        self._out += self._outcomes.transacted(event, now)
+        for progress, mark in marks:
+            progress.mark_included(mark)
 
     # Ends --------------------------------------------------------------------------------------------------------------
 
@@ -624,20 +608,20 @@ class Engine:
         self._cancel_recall(assignment)
         if reason in ("revoked", "stopped") and self._is_uncommitted(assignment):
             self._notify(events.CommitFailed(topic=topic, partition=partition, code="_TIMED_OUT"))
-        assignment.end()
         self._outcomes.forget(assignment)
-        self._load.ended(assignment)
-        if assignment.in_flight and reason in ("revoked", "stopped"):
-            self._notify(events.DrainOverrun(topic=topic, partition=partition, running=assignment.in_flight))
+        assignment.end()
+        running = assignment.accounts.in_flight
+        if running and reason in ("revoked", "stopped"):
+            self._notify(events.DrainOverrun(topic=topic, partition=partition, running=running))
         self._notify(
             events.AssignmentEnded(topic=topic, partition=partition, reason=reason, unfinished=unfinished)
         )
 
     def _is_uncommitted(self, assignment: Assignment) -> bool:
-        """In transactions: whether something of it is done and not known to be in. Else its last commit tells."""
+        """In transactions: whether something of it is done and not known to be in. Else its last commit says."""
         transactions = self._transactions
         return transactions is not None and bool(
-            assignment.sending or not transactions.settled((assignment,))
+            assignment.accounts.sending or not transactions.settled((assignment,))
         )
 
     def _reset(
@@ -648,9 +632,7 @@ class Engine:
         self._out.append(p.Withdraw())
         self._end(old, "reset")
         new = self._assignment(place)
-        new.succeed(old, topic_id)
-        new.retention_ms, new.paused = retention_ms, old.paused
-        new.restore(None, "")
+        new.succeed(old, topic_id, retention_ms)
         self._assignments[place] = new
         self._touch(new)
         self._notify(notices.reset(new, position))
@@ -660,16 +642,14 @@ class Engine:
         old = self._assignments.get(event.place)
         if old is None or old.phase not in (Phase.STARTING, Phase.RUNNING) or old.uid in ("", event.uid):
             return  # of what is to begin, where it stands is asked for after what the topic is
-        new = self._reset(old, event.uid, event.retention_ms, None)
-        new.paused, new.earliest = False, True
-        self._start(new)
+        self._start(self._reset(old, event.uid, event.retention_ms, None))
 
     def _notify(self, event: events.Event) -> None:
         self._out.append(p.Notify(event))
 
     def validate(self) -> None:
         """Check the invariants; for tests, after every step."""
-        self._load.validate(self._assignments.values())
+        self._load.validate([assignment.accounts for assignment in self._assignments.values()])
         assert all(self._assignments.get(assignment.place) is assignment for assignment in self._busy)
         assert self._load.in_flight <= self._config.in_flight
         for place, assignment in self._assignments.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from retriable_kafka_client.core.partition import LEAST_MAP_UNITS
+from retriable_kafka_client.core.progress import LEAST_MAP_UNITS
 from retriable_kafka_client.core.retry import Policy
 from retriable_kafka_client.core.routing import Routing
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
+
+from retriable_kafka_client.core.accounts import Accounts
+from retriable_kafka_client.core.phase import Phase
+from retriable_kafka_client.core.place import Place
+from retriable_kafka_client.core.progress import PartitionProgress
 
 if TYPE_CHECKING:
-    from retriable_kafka_client.core.partition import Assignment
     from retriable_kafka_client.core.retry import Failure
     from retriable_kafka_client.wire.headers import Marks
 
-__all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "STUCK", "Entry", "Verdict"]
+__all__ = ["DUPLICATE", "FILTERED", "FOREIGN", "GONE", "PART", "STUCK", "Entry", "Owner", "Verdict"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,55 @@ STUCK = Verdict(
 )  # it held the loop up while it ran alone: that run has failed. By identity, too.
 
 
+class Owner(Protocol):
+    """What whoever holds an entry may ask, and want, of the assignment that it belongs to."""
+
+    @property
+    def place(self) -> Place:
+        """The partition."""
+
+    @property
+    def uid(self) -> str:
+        """Names the topic's incarnation in ids of messages."""
+
+    @property
+    def phase(self) -> Phase:
+        """How far it has come."""
+
+    @property
+    def hands_out(self) -> bool:
+        """Whether its messages may still be started. Read by other threads, once per withdrawal."""
+
+    @property
+    def accounts(self) -> Accounts:
+        """Its counts and bytes."""
+
+    @property
+    def progress(self) -> PartitionProgress:
+        """What of it is complete and committed."""
+
+    def complete(self, first: int, stop: int, size: int) -> None:
+        """These offsets, of active messages of ``size`` bytes, need no more work."""
+
+    def complete_others(self, entry: Entry) -> None:
+        """The offsets of the message's other chunks need no more work."""
+
+    def step_on(self, entry: Entry) -> None:
+        """``entry`` is complete and nobody runs it: what stands behind it in its lane may go."""
+
+    def take_back(self, entries: Sequence[Entry]) -> None:
+        """These come back from the workers, unstarted, and go out first when handing out goes on."""
+
+    def retry(self, entry: Entry) -> None:
+        """Keep an active message that failed until its time comes again."""
+
+    def run_over(self, entry: Entry) -> bool:
+        """Its run has failed for its time limit, and goes on; whether the assignment still lives."""
+
+    def run_out(self, entry: Entry) -> None:
+        """Its overdue run has come to its end."""
+
+
 class Entry:
     """A message between its arrival and its completion.
 
@@ -56,9 +109,7 @@ class Entry:
     )
     alone: bool = False  # a worker died under it, or may have got stuck: it runs in a slice of its own
 
-    def __init__(
-        self, assignment: Assignment, offset: int, size: int, raw: Any, marks: Marks, route: int
-    ) -> None:
+    def __init__(self, assignment: Owner, offset: int, size: int, raw: Any, marks: Marks, route: int) -> None:
         self.assignment = assignment
         self.offset = offset  # the lowest one of a message that came in chunks
         self.size = size  # bytes that holding this entry costs: body, key and headers
@@ -69,7 +120,7 @@ class Entry:
     @classmethod
     def marked(
         cls,
-        assignment: Assignment,
+        assignment: Owner,
         offset: int,
         size: int,
         raw: Any,
@@ -93,6 +144,11 @@ class Entry:
         return self.others[-1] if self.others else self.offset
 
     @property
+    def is_piece(self) -> bool:
+        """Whether it is a chunk on its own: that has no place in its message's lane, and may stand where the message is."""
+        return self.verdict is GONE
+
+    @property
     def attempt(self) -> int:
         """1 for the first run."""
         return self.marks.failed + 1
@@ -114,4 +170,5 @@ class Entry:
         return entry
 
     def __repr__(self) -> str:
-        return f"<Entry {self.assignment.topic}/{self.assignment.partition}/{self.offset} attempt {self.attempt}>"
+        topic, partition = self.assignment.place
+        return f"<Entry {topic}/{partition}/{self.offset} attempt {self.attempt}>"

@@ -4,9 +4,9 @@ A transaction holds copies, outputs, and the progress that includes them: a mess
 the tracker until its transaction has landed, and only the progress that goes with it counts it as complete. So an abort has
 nothing to undo. A message without an effect is complete at once; its progress goes with whichever transaction is next.
 
-What has landed must stay told: a later map that told less would let a message run again whose effects are visible. Maps that
-fit tell everything. Where they do not, because the broker took less than was admitted, messages above what the map can tell
-wait. The lowest incomplete one never has to; nor do any where chunks cannot be read on before they are gone, and
+What has landed must stay committed: a later map that listed less would let a message run again whose effects are visible.
+Maps that fit list everything. Where they do not, because the broker took less than was admitted, messages above what the map
+can list wait. The lowest incomplete one never has to; nor do any where chunks cannot be read on before they are gone, and
 OffsetMapOverflow says so. A map may always be as long as the one that the broker took last, and completing never makes it
 longer, so it reaches at least as far.
 """
@@ -19,8 +19,9 @@ from dataclasses import replace
 from retriable_kafka_client import events
 from retriable_kafka_client.core import notices
 from retriable_kafka_client.core.commits import Commits
-from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.entry import Entry, Owner
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import (
     Command,
     HandOff,
@@ -41,10 +42,9 @@ DRAIN_PAUSE = 0.5  # the longest one while an assignment is to be given away
 
 
 class Transactions:
-    """One in flight at a time. What is to be done goes to ``out``."""
+    """One in flight at a time."""
 
-    def __init__(self, commits: Commits, interval: float, most_bytes: int, out: list[Command]) -> None:
-        self._out = out
+    def __init__(self, commits: Commits, interval: float, most_bytes: int) -> None:
         self._most_bytes = most_bytes  # of copies and outputs in one
         self.in_flight: Transact | None = None
         self._commits = commits  # for the length of offset maps
@@ -54,7 +54,8 @@ class Transactions:
         self._next_at = 0.0  # monotonic; when progress alone is worth a transaction
         self._again_at = 0.0  # monotonic; the pause after one that did not land
         self._failures = 0  # in a row
-        self._withheld = False  # none of what is pending can be told before other messages are complete
+        self._withheld = False  # none of what is pending can be listed before other messages are complete
+        self._overflown: list[Assignment] = []  # of these, more is committed than the map can list
 
     @property
     def _pending(self) -> list[HandOff | Publication]:
@@ -70,45 +71,50 @@ class Transactions:
 
     # The next one ------------------------------------------------------------------------------------------------------
 
-    def begin(self, assignments: Collection[Assignment], now: Now, *, ticks: bool) -> None:
+    def begin(self, assignments: Collection[Assignment], now: Now, *, ticks: bool) -> Sequence[Command]:
         """Commit what there is, unless one is in flight, or it is not time. ``ticks``: also what needs no haste."""
         if self.in_flight is not None or now.mono < self._again_at:
-            return
+            return ()
         pending = bool(self._handoffs or self._publications) and (ticks or not self._withheld)
         timely = (ticks or pending) and now.mono >= self._next_at
         if not (pending or timely or any(map(_hastens, assignments))):
-            return
+            return ()
         if timely:
             self._next_at = now.mono + self._interval
         transact = self._take(assignments, timely=timely)
         self._withheld = pending and not (transact.handoffs or transact.publications)
+        out: list[Command] = [Notify(notices.map_overflow(assignment)) for assignment in self._overflown]
+        self._overflown.clear()
         if transact.progress:
             self.in_flight = transact
-            self._out.append(transact)
+            out.append(transact)
+        return out
 
     def _take(self, assignments: Collection[Assignment], *, timely: bool) -> Transact:
         """``timely``: with the progress of all partitions, not only of those that have an effect: encoding maps costs."""
         for assignment in assignments:
-            assignment.withheld = 0
+            assignment.accounts.withhold(0)
         pending = self._pending
         first = self._first(pending)
-        holds_up = any(assignment.paused for assignment in assignments)
-        by_assignment = self._allowed(first, holds_up=holds_up)
+        by_assignment = self._listable(first, assignments)
         if len(first) < len(pending) and not any(by_assignment.values()):
-            by_assignment = self._allowed(pending, holds_up=holds_up)
+            by_assignment = self._listable(pending, assignments)
         taken = {entry for entries in by_assignment.values() for entry in entries}
         progress: list[Progress] = []
         for assignment in assignments:
             entries = by_assignment.get(assignment)
             made = None
             if entries or timely or _hastens(assignment):
-                made = assignment.progress(_offsets(entries or ()))
-            if made is not None and (made.position, made.metadata) != assignment.taken:
+                made = assignment.next_commit(_offsets(entries or ()))
+            if made is None:
+                continue
+            assignment.progress.mark_sent()
+            if (made.position, made.metadata) != assignment.progress.last_committed:
                 progress.append(made)
-            elif made is not None and entries:  # the map has no room for them
+            elif entries:  # the map has no room for them
                 progress.append(replace(made, news=False))
-            elif made is not None:  # the map has no room for what is new: there is nothing to tell
-                assignment.told_completed = assignment.sent_completed
+            else:  # the map has no room for what is new: there is nothing to commit
+                assignment.progress.mark_committed()
         handoffs = [one for one in self._handoffs if one.entry in taken]
         publications = [one for one in self._publications if one.entry in taken]
         if handoffs:
@@ -126,34 +132,36 @@ class Transactions:
                 return pending[:index]
         return pending
 
-    def _allowed(
-        self, pending: Iterable[HandOff | Publication], *, holds_up: bool
-    ) -> dict[Assignment, list[Entry]]:
-        """Their messages, by assignment, but for those that the map cannot tell. ``holds_up``: a partition is paused."""
-        allowed: dict[Assignment, list[Entry]] = {}
+    def _listable(
+        self, pending: Iterable[HandOff | Publication], assignments: Collection[Assignment]
+    ) -> dict[Owner, list[Entry]]:
+        """Their messages, by assignment, but for those that the map cannot list as complete."""
+        holds_up = any(assignment.paused for assignment in assignments)
+        listable: dict[Owner, list[Entry]] = {}
         for one in pending:
-            allowed.setdefault(one.entry.assignment, []).append(one.entry)
-        for assignment, entries in allowed.items():
-            allowed[assignment] = self._tellable(assignment, entries, holds_up=holds_up)
-            assignment.withheld = len(entries) - len(allowed[assignment])
-        return allowed
+            listable.setdefault(one.entry.assignment, []).append(one.entry)
+        for assignment in assignments:
+            entries = listable.get(assignment)
+            if entries is not None:
+                kept = listable[assignment] = self._fitting(assignment, entries, holds_up=holds_up)
+                assignment.accounts.withhold(len(entries) - len(kept))
+        return listable
 
-    def _tellable(self, assignment: Assignment, entries: list[Entry], *, holds_up: bool) -> list[Entry]:
-        """Those of the entries that the map can tell as complete.
+    def _fitting(self, assignment: Assignment, entries: list[Entry], *, holds_up: bool) -> list[Entry]:
+        """Those of the entries that the map can list as complete. ``holds_up``: a partition is paused.
 
         Where they hold up the chunks, or in order the message, that would make room in it, all of them go.
         """
-        tracker = assignment.tracker
-        assert tracker is not None
+        tracker = assignment.progress.tracker
         kept = entries
         while tracker.overfull:
-            end = assignment.told_with(_offsets(kept))
+            end = assignment.progress.encoded_end(_offsets(kept))
             fit = [entry for entry in kept if entry.last < end or entry.offset == tracker.position]
             if len(fit) == len(kept):
                 break
             kept = fit
         if len(kept) < len(entries) and _jams(assignment, entries, kept, holds_up=holds_up):
-            self._out.append(Notify(notices.map_overflow(assignment)))
+            self._overflown.append(assignment)
             return entries
         return kept
 
@@ -167,9 +175,9 @@ class Transactions:
         self._withheld = False
         if event.landed:
             self._failures = 0
-            return [_landed(one) for one in event.transact.progress if _owner(one).phase is not Phase.ENDED]
+            return [_landed(one) for one in event.transact.progress if one.owner.phase is not Phase.ENDED]
         for one in event.transact.progress:
-            _owner(one).dirty = True
+            one.owner.progress.demand_commit()
         code = event.code or next(iter(event.refused.values()), "")
         told: list[events.Event] = []
         units = self._commits.map_units
@@ -197,10 +205,10 @@ class Transactions:
     # Ends --------------------------------------------------------------------------------------------------------------
 
     def hurry(self, now: Now) -> None:
-        """An assignment is to be given away: what it owes goes at once."""
+        """An assignment is to be given away: what of it is not committed goes at once."""
         self._again_at = min(self._again_at, now.mono)
 
-    def tell_soon(self) -> None:
+    def commit_soon(self) -> None:
         """Progress is not to wait for the interval."""
         self._next_at = 0.0
 
@@ -208,7 +216,8 @@ class Transactions:
         """Whether all progress of these is committed."""
         under_way = self.in_flight.progress if self.in_flight is not None else ()
         return not any(
-            assignment.owes or any(one.token is assignment for one in under_way) for assignment in assignments
+            assignment.progress.has_uncommitted or any(one.owner is assignment for one in under_way)
+            for assignment in assignments
         )
 
     def forget(self, assignment: Assignment) -> Sequence[HandOff | Publication]:
@@ -227,10 +236,8 @@ class Transactions:
             pending += [one.entry for one in self.in_flight.publications]
         assert len(set(pending)) == len(pending), "a message has two copies, or a copy and outputs"
         for entry in pending:
-            tracker = entry.assignment.tracker
-            assert entry.assignment.phase is Phase.ENDED or (
-                tracker is not None and tracker.is_incomplete(entry.offset)
-            )
+            owner = entry.assignment
+            assert owner.phase is Phase.ENDED or owner.progress.tracker.is_incomplete(entry.offset)
 
 
 def has_landed(transact: Transact, stands: Mapping[Place, bool]) -> bool:
@@ -243,7 +250,7 @@ def has_landed(transact: Transact, stands: Mapping[Place, bool]) -> bool:
     return any(
         stands[one.place]
         for one in transact.progress
-        if one.news and _owner(one).phase is not Phase.ENDED and one.place in stands
+        if one.news and one.owner.phase is not Phase.ENDED and one.place in stands
     )
 
 
@@ -251,27 +258,21 @@ def _jams(assignment: Assignment, entries: list[Entry], kept: list[Entry], *, ho
     """Whether what would be withheld is what keeps the lowest incomplete offset from completing."""
     if assignment.paused and assignment.chunks:
         return True
-    nothing_goes = not kept and len(entries) == assignment.sending and assignment.is_still
-    return nothing_goes and (assignment.behind > 0 or (holds_up and bool(assignment.chunks)))
+    nothing_goes = not kept and len(entries) == assignment.accounts.sending and assignment.is_still
+    return nothing_goes and (assignment.queues.behind > 0 or (holds_up and bool(assignment.chunks)))
 
 
 def _hastens(assignment: Assignment) -> bool:
     """Whether its progress is to be committed at once: it is about to be given away."""
-    return assignment.phase is Phase.DRAINING and assignment.owes
+    return assignment.phase is Phase.DRAINING and assignment.progress.has_uncommitted
 
 
 def _offsets(entries: Iterable[Entry]) -> list[int]:
     return [offset for entry in entries for offset in (entry.offset, *entry.others)]
 
 
-def _owner(progress: Progress) -> Assignment:
-    assignment = progress.token
-    assert isinstance(assignment, Assignment)
-    return assignment
-
-
 def _landed(progress: Progress) -> events.Event:
     topic, partition = progress.place
     units = len(progress.metadata)
-    _owner(progress).taken = progress.position, progress.metadata
+    progress.owner.progress.mark_taken(progress.position, progress.metadata)
     return events.Committed(topic=topic, partition=partition, position=progress.position, map_units=units)

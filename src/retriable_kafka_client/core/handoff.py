@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.partition import Phase
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import HandOff, HandOffKind, Now
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.wire.headers import Marks, Origin
@@ -67,7 +67,7 @@ def parked(entry: Entry, group: str, now_ms: int) -> HandOff:
     return HandOff(
         entry=entry,
         kind=HandOffKind.PARK,
-        target=entry.assignment.topic,
+        target=entry.assignment.place.topic,
         marks=marks,
         failure=None,
         attempts=entry.marks.failed,
@@ -76,12 +76,13 @@ def parked(entry: Entry, group: str, now_ms: int) -> HandOff:
 
 def _identity(entry: Entry, group: str) -> Marks:
     """What every copy says of its message. A missing origin timestamp is the record's own, which the shell knows."""
-    marks, assignment = entry.marks, entry.assignment
+    marks, uid = entry.marks, entry.assignment.uid
+    topic, partition = entry.assignment.place
     return Marks(
         group=group,
-        origin=marks.origin or Origin(assignment.topic, assignment.partition, entry.offset),
+        origin=marks.origin or Origin(topic, partition, entry.offset),
         origin_timestamp_ms=marks.origin_timestamp_ms,
-        id=marks.id or f"{assignment.uid}-{assignment.partition}-{entry.offset}",
+        id=marks.id or f"{uid}-{partition}-{entry.offset}",
         first_failure_ms=marks.first_failure_ms,
     )
 

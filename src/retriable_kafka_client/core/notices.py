@@ -58,16 +58,16 @@ def stranger(entry: Entry, group: str) -> events.Event:
 
 def blocked(assignment: Assignment) -> events.Event:
     """The offset map has no room for what is ready."""
-    assert assignment.tracker is not None
     topic, partition = assignment.place
-    return events.AdmissionBlocked(topic=topic, partition=partition, position=assignment.tracker.position)
+    position = assignment.progress.tracker.position
+    return events.AdmissionBlocked(topic=topic, partition=partition, position=position)
 
 
 def map_overflow(assignment: Assignment) -> events.Event:
-    """What is complete between a message's chunks is more than commits can tell."""
-    assert assignment.tracker is not None
+    """What is complete between a message's chunks is more than commits can list."""
     topic, partition = assignment.place
-    return events.OffsetMapOverflow(topic=topic, partition=partition, position=assignment.tracker.position)
+    position = assignment.progress.tracker.position
+    return events.OffsetMapOverflow(topic=topic, partition=partition, position=position)
 
 
 def given_up(assignment: Assignment, lost: Lost) -> events.Event:

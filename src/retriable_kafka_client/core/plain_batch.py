@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.entry import Entry, Owner
 from retriable_kafka_client.wire.headers import PLAIN
-
-if TYPE_CHECKING:
-    from retriable_kafka_client.core.partition import Assignment
 
 __all__ = ["PlainBatch", "Succeeded"]
 
@@ -23,7 +20,7 @@ __all__ = ["PlainBatch", "Succeeded"]
 class PlainBatch:
     """Messages of one assignment and one Topic entry, in log order; at least one."""
 
-    assignment: Assignment
+    assignment: Owner
     route: int
     offsets: Sequence[int]
     sizes: Sequence[int]  # bytes that holding each one costs
@@ -57,6 +54,6 @@ class PlainBatch:
 class Succeeded:
     """Messages of a batch whose runs succeeded; ``offsets`` increase."""
 
-    assignment: Assignment
+    assignment: Owner
     offsets: Sequence[int]
     size: int  # bytes of all

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.entry import Entry, Owner
+from retriable_kafka_client.core.place import Place
 from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.events import Event
@@ -68,13 +69,6 @@ class Now:
 
     wall: float
     mono: float
-
-
-class Place(NamedTuple):
-    """A partition's name."""
-
-    topic: str
-    partition: int
 
 
 Outcome = Failure | tuple[Output, ...] | None
@@ -458,7 +452,7 @@ class Progress:
     place: Place
     position: int
     metadata: str
-    token: object = field(repr=False)  # the assignment that it belongs to
+    owner: Owner = field(repr=False)
     news: bool = (
         True  # in a Transact: it differs from what the broker took last, and so tells whether this one landed
     )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from retriable_kafka_client.core.accounts import Load
 from retriable_kafka_client.core.entry import Entry
-from retriable_kafka_client.core.in_flight import Load
-from retriable_kafka_client.core.partition import Assignment, Phase
+from retriable_kafka_client.core.partition import Assignment
+from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.protocol import Finished, Now, Withdrawn
 from retriable_kafka_client.core.suspects import Suspects
 
@@ -44,17 +45,17 @@ class Solo:
                 return True
             self._end()  # it is slow, and the loop goes round: it holds nobody up
         wall_ms = math.floor(now.wall * 1000)
-        waiting = next((a for a in running if a.has_solo(wall_ms)), None)
+        waiting = next((a for a in running if a.queues.wake_solo(wall_ms)), None)
         if waiting is None:
             self._waited = 0.0
             return False
         if self._waited < self._patience:
-            if self._load.in_flight or any(a.sending > a.withheld for a in running):
+            if self._load.in_flight or any(a.accounts.on_the_way for a in running):
                 return True
-            if any(a.told_completed < a.completed for a in running):
+            if any(a.progress.committed < a.progress.completed for a in running):
                 self.wants_commit = True
                 return True
-        self._running, self._waited = waiting.solos.popleft(), 0.0
+        self._running, self._waited = waiting.queues.take_solo(), 0.0
         return self._running
 
     def note(self, event: Finished | Withdrawn) -> None:

@@ -38,7 +38,7 @@ class _Pause:
 
 
 class Standstills:
-    """Looks now and then. What it yields is to be told."""
+    """Looks now and then. What it yields is to be published."""
 
     def __init__(self) -> None:
         self._look_at = 0.0
@@ -60,7 +60,7 @@ class Standstills:
             del self._pauses[assignment]
             yield from self._moves(assignment)
         for assignment in paused:
-            completed = assignment.completed
+            completed = assignment.progress.completed
             pause = self._pauses.setdefault(assignment, _Pause(now.mono, now.mono, completed))
             if pause.stands:
                 self._standing[assignment] = _holder(assignment, pause.since)
@@ -75,26 +75,26 @@ class Standstills:
                 yield _stands(assignment, holder, now)
 
     def _moves(self, assignment: Assignment) -> Iterator[events.Event]:
-        told = self._standing.pop(assignment, None) is not None
-        if told and assignment.hands_out:
+        stood = self._standing.pop(assignment, None) is not None
+        if stood and assignment.hands_out:
             topic, partition = assignment.place
             yield events.PartitionMoves(topic=topic, partition=partition)
 
 
 def _is_held(assignment: Assignment) -> bool:
-    if not assignment.hands_out or not assignment.incomplete:
+    if not assignment.hands_out or not assignment.progress.incomplete:
         return False
-    return assignment.paused or bool(assignment.blocked)
+    return assignment.paused or bool(assignment.queues.blocked)
 
 
 def _holder(assignment: Assignment, since: float) -> Holder:
-    assert assignment.tracker is not None
-    offset, behind, key_hash = assignment.tracker.position, 0, None
-    longest = assignment.lanes.longest() if assignment.lanes is not None else None
+    queues = assignment.queues
+    offset, behind, key_hash = assignment.progress.tracker.position, 0, None
+    longest = queues.lanes.longest() if queues.lanes is not None else None
     if longest is not None and 2 * longest[1] >= assignment.messages:
         offset, behind, key = longest
         key_hash = hashlib.sha256(key).hexdigest()[:DIGITS] if key is not None else None
-    waits = assignment.waiting.find(offset)
+    waits = queues.waiting.find(offset)
     return Holder(
         offset=offset,
         attempt=waits.attempt if waits is not None else None,
