@@ -1,4 +1,9 @@
-"""What the engine is told (events) and what it wants done (commands)."""
+"""What the engine is told (events) and what it wants done (commands).
+
+The commands of one event are complete when they are returned, and belong to the caller. While it performs them, some are
+answered at once (``Withdraw``; a ``Commit`` that fails before it is sent): it may tell the engine that answer, and perform
+what follows from it, before the rest.
+"""
 
 from __future__ import annotations
 
