@@ -31,7 +31,7 @@ RULES: dict[str, frozenset[str]] = {
     "core": frozenset({"errors", "events", "user_functions", "wire"}),
     "brokers": VALUES | {"core", "runtime", "user_functions", "wire"},
     "config": VALUES | {"brokers", "core", "wire"},
-    "sending": VALUES | {"core", "wire"},
+    "sending": VALUES | {"brokers", "core", "wire"},
     "producer": VALUES | {"brokers", "config", "runtime", "sending", "wire"},
     "transactions": VALUES | {"brokers", "config", "core", "runtime", "sending"},
     "workers": VALUES | {"core", "runtime", "user_functions", "wire"},
@@ -189,8 +189,26 @@ MAY_NAME_SETTINGS = {
     "compat.connection": "0.x programs connect by them (additional_settings)",
 }
 
+MAY_NAME_ERRORS = {
+    "brokers": "the wing that knows them",
+    "compat": "0.x programs are given KafkaError itself",
+}
+
 NO_SETTINGS = frozenset({"gevent.monkey", "eventlet.patcher"})
 """Strings of this form that are something else."""
+
+
+def errors_elsewhere(source: Path) -> list[str]:
+    """Every error code of the client (`KafkaError.X`) outside the code that may know it, as `module:line: code`."""
+    return [
+        f"{name}:{node.lineno}: {node.attr}"
+        for name, path in modules(source).items()
+        if wing_of(name) not in MAY_NAME_ERRORS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "KafkaError"
+    ]
 
 
 def settings_elsewhere(source: Path) -> list[str]:
@@ -227,6 +245,14 @@ def cycles(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def test_imports_go_one_way() -> None:
     assert violations(SOURCE) == []
+
+
+def test_only_brokers_names_error_codes(tmp_path: Path) -> None:
+    assert errors_elsewhere(SOURCE) == []
+    planted = tmp_path / PACKAGE / "consumer" / "loop.py"
+    planted.parent.mkdir(parents=True)
+    planted.write_text("late = error.code() == KafkaError._TIMED_OUT\n", encoding="utf-8")
+    assert errors_elsewhere(tmp_path) == [f"{PACKAGE}.consumer.loop:1: _TIMED_OUT"]
 
 
 def test_only_brokers_names_settings() -> None:

@@ -10,11 +10,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from retriable_kafka_client.brokers.client import close_in_time, open_client
 from retriable_kafka_client.brokers.derived_settings import rereader_settings
-from retriable_kafka_client.brokers.error_codes import is_fatal
+from retriable_kafka_client.brokers.error_codes import is_end_of_log, is_fatal
 from retriable_kafka_client.brokers.reachability import LOST_SECONDS, MOST_LOST_SECONDS
 from retriable_kafka_client.core.protocol import CancelRecall, Recall, Recalled, RecallEnded
 
@@ -82,7 +82,7 @@ class ChunkRereader:
             if (raw.topic(), raw.partition()) != recall.place or ended is not None:
                 continue
             if error is not None:
-                if error.code() == KafkaError._PARTITION_EOF:
+                if is_end_of_log(error):
                     # A new leader may for a while serve less than the one before it: what it does not show is not gone.
                     ended = RecallEnded(recall, reached=raw.offset() >= recall.stop)
             elif raw.offset() >= recall.stop:

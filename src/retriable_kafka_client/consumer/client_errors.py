@@ -10,7 +10,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 from confluent_kafka import Message as RawMessage
 
-from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable
+from retriable_kafka_client.brokers.error_codes import is_fatal, is_fenced_member, is_retriable
 from retriable_kafka_client.brokers.join_refusals import LASTING, REMEDIES
 from retriable_kafka_client.consumer.problems import Problems
 from retriable_kafka_client.core.broker_silence import Silence
@@ -181,6 +181,6 @@ def _raise_fatal(error: KafkaError) -> None:
     if not is_fatal(error):
         return
     told = f"the Kafka consumer met a fatal error: {error.name()}: {error.str()}"
-    if error.code() == KafkaError.FENCED_INSTANCE_ID or "fenced" in error.str().lower():
+    if is_fenced_member(error):
         told += "; another member of the group has the same group.instance.id: give each member its own"
     raise ConsumerFailed(told)

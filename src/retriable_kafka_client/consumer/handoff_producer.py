@@ -20,7 +20,7 @@ from retriable_kafka_client.brokers.derived_settings import (
     single_record_settings,
     whole_queue_settings,
 )
-from retriable_kafka_client.brokers.error_codes import is_fatal
+from retriable_kafka_client.brokers.error_codes import is_fatal, is_too_large, no_broker
 from retriable_kafka_client.brokers.reachability import AskBrokers, BrokerReachability
 from retriable_kafka_client.brokers.setting_values import queue_bytes
 from retriable_kafka_client.core.protocol import (
@@ -123,7 +123,7 @@ class HandOffProducer:
                     continue
                 reach = self._reachability.get(single)
                 if reach is not None and reach.should_replace(producer, self._topic, time.monotonic()):
-                    self._renew(single, KafkaError(KafkaError._TRANSPORT))
+                    self._renew(single, no_broker())
         while self._backlog and self._produce(self._backlog[0]):
             self._backlog.popleft()
         if self._chunked:
@@ -196,7 +196,7 @@ class HandOffProducer:
         return True
 
     def _delivered(self, parcel: Parcel, error: KafkaError | None, report: Any) -> None:
-        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        if is_too_large(error):
             self._apart(parcel)  # it may have been its neighbours
             return
         if error is not None and is_fatal(error):

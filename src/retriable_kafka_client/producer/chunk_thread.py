@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 from retriable_kafka_client.brokers.asking import Asker
 from retriable_kafka_client.brokers.client import open_client
 from retriable_kafka_client.brokers.derived_settings import single_record_settings
+from retriable_kafka_client.brokers.error_codes import purged
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
 from retriable_kafka_client.sending.chunked_sends import ChunkedSends, Parcel
 
@@ -157,4 +158,4 @@ class ChunkThread:
 
 
 def _gone() -> KafkaError:
-    return KafkaError(KafkaError._PURGE_QUEUE, "the producer was closed before the brokers had it")
+    return purged("the producer was closed before the brokers had it")

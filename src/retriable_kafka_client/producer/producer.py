@@ -24,7 +24,7 @@ from retriable_kafka_client.brokers.client import (
     producer_settings,
 )
 from retriable_kafka_client.brokers.client_callbacks import without_secrets
-from retriable_kafka_client.brokers.error_codes import is_fatal
+from retriable_kafka_client.brokers.error_codes import is_fatal, is_too_large
 from retriable_kafka_client.config import Cluster, Limits
 from retriable_kafka_client.errors import ConfigError, QueueFull, RetriableKafkaError, seconds
 from retriable_kafka_client.health import Health
@@ -278,7 +278,7 @@ class Producer:
         """Take the report of a record that went whole. One that is too large may be so by its neighbours in the batch, or
         its topic takes less than we know.
         """
-        if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+        if is_too_large(error):
             chunk_thread.offer(parcel, 0 if parcel.source is None else parcel.source.size, force=True)
         else:
             parcel.settle(error, report)

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from retriable_kafka_client.brokers.error_codes import is_too_large, too_large, unreadable
 from retriable_kafka_client.sending.sources import Source, Unreadable
 from retriable_kafka_client.sending.splitting import Plan, plan
 from retriable_kafka_client.wire.headers import CHUNK_HEADERS, Chunk, Marks, write_marks
@@ -171,7 +172,7 @@ class ChunkedSends:
         planned = self._plan(parcel, limit)
         if planned is None:
             text = "it is above the topic's limit, and its key and headers leave too little room for a chunk"
-            parcel.settle(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE, text), None)
+            parcel.settle(too_large(text), None)
             return
         parcel.limit = limit
         line.active.append(_Sending(parcel, planned))
@@ -200,7 +201,7 @@ class ChunkedSends:
             try:
                 sending.body = parcel.source.read(*sending.plan.span(sending.next))
             except Unreadable as error:
-                self._failed(line, sending, KafkaError(KafkaError._FS, str(error)))
+                self._failed(line, sending, unreadable(str(error)))
                 return True
             if not sending.plan.whole:
                 sending.digest.update(sending.body)
@@ -276,7 +277,7 @@ class ChunkedSends:
                 parcel.settle(None, sending.report)
             return
         line.active.remove(sending)
-        if sending.error.code() == KafkaError.MSG_SIZE_TOO_LARGE and parcel.split and parcel.source:
+        if is_too_large(sending.error) and parcel.split and parcel.source:
             self._limits.expire(parcel.topic)
             parcel.refused = sending.plan.chunk
             line.waiting.appendleft(parcel)  # as another group, of smaller chunks

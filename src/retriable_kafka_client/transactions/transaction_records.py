@@ -10,7 +10,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable
+from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable, is_too_large, no_report
 from retriable_kafka_client.brokers.writable import TOPIC_CODES
 from retriable_kafka_client.core.protocol import HandOff, Publication, Transact
 from retriable_kafka_client.sending.chunked_sends import BatchLimits, ChunkedSends, Parcel
@@ -116,7 +116,7 @@ class TransactionRecords:
                 last = time.monotonic() + max(LAST_REPORTS_SECONDS, 2 * self._first_report(began))
                 deadline = min(deadline, last)
             chunked.advance()
-        return self._first_error() or (KafkaError(KafkaError._TIMED_OUT) if self._left else None)
+        return self._first_error() or (no_report() if self._left else None)
 
     def _first_report(self, began: float) -> float:
         """Seconds until the brokers said something of this try."""
@@ -136,7 +136,7 @@ class TransactionRecords:
                 return True
             except BufferError:
                 if time.monotonic() >= deadline:
-                    parcel.settle(KafkaError(KafkaError._TIMED_OUT), None)
+                    parcel.settle(no_report(), None)
                     return False
                 producer.poll(POLL_SECONDS)
             except KafkaException as error:
@@ -196,7 +196,7 @@ def _was_too_large(record: _Record) -> bool:
     if record.apart:
         # It would have gone on with smaller chunks, had the transaction not been broken by then.
         return record.parcel.refused != record.refused_before and _own_code(record) is None
-    return record.error is not None and record.error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+    return is_too_large(record.error)
 
 
 def _own_code(record: _Record) -> str | None:
@@ -204,7 +204,7 @@ def _own_code(record: _Record) -> str | None:
     error = record.error
     if error is None or is_fatal(error) or (is_retriable(error) and error.name() not in TOPIC_CODES):
         return None
-    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE and not record.apart:
+    if is_too_large(error) and not record.apart:
         return None
     name = str(error.name())
     return None if name in _NOT_ITS_OWN else name
