@@ -8,7 +8,8 @@ from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.runtime.monkey_patching import patched_by_gevent, refuse_patched
-from retriable_kafka_client.workers.coroutines import AsyncExecutor, AsyncRunner
+from retriable_kafka_client.workers.async_executor import AsyncExecutor
+from retriable_kafka_client.workers.async_runner import AsyncRunner
 from retriable_kafka_client.workers.futures import FuturesRunner
 from retriable_kafka_client.workers.job import HandlerSpec, check_async, check_sync
 from retriable_kafka_client.workers.processes import ProcessExecutor, ProcessRunner
