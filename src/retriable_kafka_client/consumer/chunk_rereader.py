@@ -24,7 +24,7 @@ CLOSE_SECONDS = 2.0
 
 
 class ChunkRereader:
-    """Performs one Recall at a time. Makes its client when it is first needed."""
+    """Performs one ``Recall`` at a time. Makes its client when it is first needed. The loop's thread only."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._settings = rereader_settings(settings)
@@ -53,7 +53,7 @@ class ChunkRereader:
             self._stop()
 
     def poll(self, most: int) -> list[Recalled | RecallEnded]:
-        """What has come since the last call, at most so many records. Never waits."""
+        """What has come since the last call, at most ``most`` records. Never waits."""
         recall = self._recall
         if recall is None:
             return []
@@ -92,20 +92,20 @@ class ChunkRereader:
                 raws.append(raw)
                 if raw.offset() == recall.stop - 1:
                     ended = RecallEnded(recall)
-        told: list[Recalled | RecallEnded] = [Recalled(recall, offsets, raws)] if offsets else []
+        happened: list[Recalled | RecallEnded] = [Recalled(recall, offsets, raws)] if offsets else []
         if ended is not None:
             self._stop()
             if broken:
                 close_in_time(self._client, 0.0)
                 self._client = None
-            told.append(ended)
-        return told
+            happened.append(ended)
+        return happened
 
     def _stop(self) -> None:
         self._recall = None
         self._client.unassign()
 
     def close(self) -> None:
-        """Bounded; a client that still has a request out is left to itself."""
+        """Close the client, for at most 2 s. One that still has a request under way is left to itself."""
         if self._client is not None:
             close_in_time(self._client, CLOSE_SECONDS)

@@ -25,14 +25,17 @@ log = logging.getLogger("retriable_kafka_client")
 BEFORE_ASSIGNMENT_SECONDS = 25.0  # without brokers, until run() gives up
 POLL_SECONDS = 30.0  # after a passing error was reported last, until it counts as over
 
-# That no broker can be used, as far as the client tells.
+# With these the client says that it can use no broker.
 _UNREACHABLE = frozenset(("_ALL_BROKERS_DOWN", "_TRANSPORT", "_RESOLVE", "_AUTHENTICATION", "_SSL"))
 
 _ERROR: Callable[[Any], Any] = RawMessage.error
 
 
 class ClientErrors:
-    """Judges errors, and notes as problems what is waited out. Raises what is not. The loop's thread only."""
+    """Judges each error. What passes is noted among the problems; what does not is raised, and ends the run.
+
+    The loop's thread only.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class ClientErrors:
         self._assigned = True
 
     def begin(self) -> None:
-        """A client is made: the time to reach the brokers begins anew."""
+        """A new client is made: it has the whole time to reach the brokers."""
         self._silence = Silence(time.monotonic())
 
     def reached(self, at: float) -> None:
@@ -75,7 +78,7 @@ class ClientErrors:
         self._silence.heard(at)
 
     def sift(self, batch: Sequence[Any]) -> Sequence[Any]:
-        """Deal with what is not a record, and return the rest."""
+        """Judge what is an error, and return the records. Raises ConsumerFailed for errors that end the run."""
         if not any(map(_ERROR, batch)):
             return batch
         for raw in batch:
@@ -113,10 +116,10 @@ class ClientErrors:
                 self._passing.add(key)
 
     def _not_let_in(self, code: str) -> None:
-        told = f"the group {self._group} does not let us in: {code}: {REMEDIES[code]}"
+        reason = f"the group {self._group} does not let us in: {code}: {REMEDIES[code]}"
         if code in LASTING and not self._assigned:
-            raise ConsumerFailed(told)
-        self._problems.note("join", told)
+            raise ConsumerFailed(reason)
+        self._problems.note("join", reason)
 
     def moved(self, place: Place) -> None:
         """The partition brought records."""
@@ -136,7 +139,10 @@ class ClientErrors:
         return topics
 
     def client(self, error: KafkaError) -> None:
-        """What the client says of itself."""
+        """An error of the client as a whole: its callback ``error_cb``.
+
+        Raises ConsumerFailed, or NotReachable where no broker has answered for ``BEFORE_ASSIGNMENT_SECONDS``.
+        """
         code = str(error.name())
         _raise_fatal(error)
         if code.endswith("AUTHORIZATION_FAILED"):
@@ -151,14 +157,14 @@ class ClientErrors:
             raise NotReachable(f"the brokers at {self._servers} cannot be used: {code}: {error.str()}")
 
     def refused(self, what: str | None, code: str) -> None:
-        """The brokers refuse us something (None: the group): fatal before the first assignment, waited out later."""
+        """The brokers refuse us ``what`` (None: the group). Before the first assignment ConsumerFailed; later a problem."""
         what = what or f"group {self._group}"
         if not self._assigned:
             raise ConsumerFailed(f"the brokers refuse {what}: {code}")
         self._problems.note(what, f"the brokers refuse {what}: {code}")
 
     def look(self, now: float) -> None:
-        """Now and then: what polls do not report any more is over."""
+        """End the problems that polls have not reported for 30 s. ``now``: monotonic."""
         for key in [one for one in self._passing if now >= self._problems.noted_at(one) + POLL_SECONDS]:
             self._passing.discard(key)
             self._problems.clear(key)
@@ -180,7 +186,7 @@ def _of(place: Place) -> str:
 def _raise_fatal(error: KafkaError) -> None:
     if not is_fatal(error):
         return
-    told = f"the Kafka consumer met a fatal error: {error.name()}: {error.str()}"
+    reason = f"the Kafka consumer met a fatal error: {error.name()}: {error.str()}"
     if is_fenced_member(error):
-        told += "; another member of the group has the same group.instance.id: give each member its own"
-    raise ConsumerFailed(told)
+        reason += "; another member of the group has the same group.instance.id: give each member its own"
+    raise ConsumerFailed(reason)

@@ -17,9 +17,8 @@ from retriable_kafka_client.core.protocol import Commit, Place
 
 __all__ = ["Committer", "Outcome"]
 
-FIRST_SECONDS = (
-    0.1  # for the first try to read the group's positions, at least; each further one gets twice the time
-)
+# For the first try to read the group's positions, at least; each further one gets twice the time.
+FIRST_SECONDS = 0.1
 PAUSE_SECONDS = 0.01
 AGAIN_SECONDS = 2.0  # until a commit that is not in, though the brokers answer, is sent once more
 REFUSED_SECONDS = 5.0  # of such answers, until it counts as refused

@@ -1,9 +1,8 @@
-"""How a consumer stands with the brokers and its group: what the client does not tell, and when it must be replaced."""
+"""How a consumer stands with the brokers and its group: what its client does not report, and when that must be replaced."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 
 from retriable_kafka_client.brokers.reachability import AskBrokers, BrokerReachability, GroupReachability
@@ -16,21 +15,24 @@ __all__ = ["Connectivity"]
 
 
 class Connectivity:
-    """The loop's thread only; nothing blocks. ``ask`` asks the brokers with another client."""
+    """Whether the group has us, and whether each client finds the brokers. The loop's thread only; nothing blocks.
 
-    def __init__(self, group: str, ask: AskBrokers, errors: ClientErrors, problems: Problems) -> None:
-        self._group = group
+    ``ask`` asks the brokers with a client of its own.
+    """
+
+    def __init__(
+        self, membership: Membership, ask: AskBrokers, errors: ClientErrors, problems: Problems
+    ) -> None:
+        self._membership = membership
         self._errors = errors
         self._problems = problems
         self._group_reachability = GroupReachability(ask)
         self._broker_reachability = BrokerReachability(ask)  # the consumer's
         self._admin_reachability = BrokerReachability(ask)
-        self._membership: Membership
 
-    def begin(self, settings: Mapping[str, Any]) -> None:
-        """A client is about to be made with these settings, and to join the group."""
+    def begin(self) -> None:
+        """A client is about to be made, and to join the group."""
         self._errors.begin()
-        self._membership = Membership(self._group, settings)
         self._membership.begin(time.monotonic())
 
     def belong(self) -> None:
@@ -53,7 +55,9 @@ class Connectivity:
         self._membership.end()
 
     def look(self, consumer: Any) -> None:
-        """While we wait to be assigned: whether the group has us. NotReachable: it has no coordinator, and never had us."""
+        """While we wait to be assigned: find out whether the group has us. Raises NotReachable where it has no coordinator,
+        unless it had us before.
+        """
         try:
             if self._membership.is_known(consumer, time.monotonic()):
                 self.belong()
@@ -63,7 +67,10 @@ class Connectivity:
             self._problems.note("brokers", str(error))
 
     def should_replace(self, consumer: Any, topic: str | None, now: float) -> bool:
-        """Whether another client should take the consumer's place; says so."""
+        """Whether another client should take the consumer's place; logs why.
+
+        ``topic``: one to ask for; ``now``: monotonic.
+        """
         vain = "did not find back into it" if self._group_reachability.should_replace(now) else None
         if self._broker_reachability.should_replace(consumer, topic, now):
             vain = "does not find the brokers"

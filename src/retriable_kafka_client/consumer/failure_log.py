@@ -15,11 +15,9 @@ log = logging.getLogger("retriable_kafka_client")
 # From the first failure of a kind to its line, so that what failed together is counted together.
 FIRST_SECONDS = 1.0
 AGAIN_SECONDS = 10.0  # between two lines about a kind
-MOST_KINDS = 1_000  # beyond it, new kinds are told as one
+MOST_KINDS = 1_000  # beyond it, new kinds are counted as one
 _RETRY_AFTER = "retriable_kafka_client.errors.RetryAfter"
-_TOLD_ELSEWHERE = frozenset(
-    (REASON_CORRUPT, REASON_INCOMPLETE, REASON_ORPHAN)
-)  # single chunks: see ChunksGivenUp
+_LOGGED_ELSEWHERE = frozenset((REASON_CORRUPT, REASON_INCOMPLETE, REASON_ORPHAN))  # chunks: see ChunksGivenUp
 
 Ended = events.MessageRetried | events.MessageDeadLettered | events.MessageDropped
 
@@ -29,11 +27,11 @@ class _FailureKind:
     """What failed in one way at one place."""
 
     due: float  # monotonic: when its next line is
-    last: Ended | None = None  # the latest that no line has told of
+    last: Ended | None = None  # the latest that stands in no line yet
     retried: int = 0
     dead_lettered: int = 0
     dropped: int = 0
-    drops_told: bool = False
+    drops_logged: bool = False
 
 
 class FailureLines:
@@ -48,7 +46,7 @@ class FailureLines:
 
     def note(self, event: Ended, now: float) -> None:
         """Count it."""
-        if event.reason in _TOLD_ELSEWHERE:
+        if event.reason in _LOGGED_ELSEWHERE:
             return
         key = (event.error or str(event.reason), event.place)
         if key not in self._kinds and len(self._kinds) >= MOST_KINDS:
@@ -72,14 +70,14 @@ class FailureLines:
                 continue
             self._write(key, kind, kind.last, logging.WARNING)
             self._kinds[key] = _FailureKind(
-                now + AGAIN_SECONDS, drops_told=kind.drops_told or kind.dropped > 0
+                now + AGAIN_SECONDS, drops_logged=kind.drops_logged or kind.dropped > 0
             )
 
     def close(self, now: float) -> None:
-        """Tell of the rest; as INFO where there has just been a line, unless that did not say that messages were dropped."""
+        """Write the rest. As INFO where a line was written a moment ago, unless that one mentioned no dropped message."""
         for key, kind in self._kinds.items():
             if kind.last is not None:
-                first = kind.due - now <= FIRST_SECONDS or (kind.dropped and not kind.drops_told)
+                first = kind.due - now <= FIRST_SECONDS or (kind.dropped and not kind.drops_logged)
                 self._write(key, kind, kind.last, logging.WARNING if first else logging.INFO)
         self._kinds.clear()
 

@@ -75,9 +75,7 @@ class HandOffProducer:
         self._backlog: deque[Parcel] = deque()  # the client's queue was full
         self._answers: list[HandOffAnswered | Published] = []
         self._broken: dict[bool, KafkaError] = {}  # producers that met a fatal error
-        self._unanswered = (
-            0  # copies and publications of which it is not known yet whether the broker has them
-        )
+        self._unanswered = 0  # copies and publications that the brokers have neither acknowledged nor refused
         queue = queue_bytes(self._settings)
         self._chunked = ChunkedSends(
             lambda: self._producer(single=True),

@@ -1,4 +1,4 @@
-"""Partitions that bring nothing: how far the client has read there, which a commit must tell."""
+"""Partitions that bring no records: how far the client has read there, since a commit must reach so far."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ AT_ONCE = 500  # partitions
 
 
 class IdlePositions:
-    """Looks now and then. ``ask`` asks where logs end, for readers of what is committed, and returns at once."""
+    """Looks every half second. The loop's thread only; nothing blocks.
+
+    ``ask`` asks where logs end, for readers of what is committed, and returns at once.
+    """
 
     def __init__(self, ask: Callable[[Collection[Place]], Mapping[Place, Future[Any]]]) -> None:
         self._ask = ask
         self._asked: dict[Place, tuple[Assignment, Future[Any]]] = {}  # without an answer yet
-        self._passed_at = 0.0
-        self._ends_at = 0.0
+        self._passed_at = 0.0  # monotonic; when `passed` looks again
+        self._ends_at = 0.0  # the same, of `ends`
         self._round: list[Place] = []  # partitions that `passed` has still to look at
 
     def passed(self, assigner: Assigner, assignments: Mapping[Place, Assignment], now: Now) -> Iterator[Idle]:
@@ -48,7 +51,7 @@ class IdlePositions:
                 yield Idle(place, position)
 
     def ends(self, assigner: Assigner, busy: Iterable[Assignment], now: Now) -> Iterator[Idle]:
-        """Chunks may be overdue of which the log holds no more: only where it ends can that be told."""
+        """Chunks of a message may be overdue. That the log holds no more of them is certain only where it ends."""
         for one, answer in [asked for asked in self._asked.values() if asked[1].done()]:
             del self._asked[one.place]
             with suppress(KafkaException):

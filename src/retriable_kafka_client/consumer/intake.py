@@ -140,8 +140,8 @@ class Intake:
             marks = read_marks(headers, _deciding(role))
         except MalformedHeader as error:
             malformed = Verdict(events.REASON_MALFORMED, text=str(error))
-            told = read_identity(headers)
-            return Entry.marked(assignment, offset, size, raw, told, role.route, verdict=malformed)
+            identity = read_identity(headers)
+            return Entry.marked(assignment, offset, size, raw, identity, role.route, verdict=malformed)
         if marks is PLAIN:
             return Entry(assignment, offset, size, raw, PLAIN, role.route)
         route, verdict = self._route(marks, role, assignment.place.topic)
@@ -297,8 +297,8 @@ def _unreadable(assignment: Owner, offset: int, size: int, raw: Any, route: int)
         raw.value(), raw.key(), headers, place.topic, place.partition, offset, raw.timestamp()
     )
     verdict = Verdict(events.REASON_MALFORMED, text="the name of a header is not UTF-8")
-    told = read_identity(headers)
-    return Entry.marked(assignment, offset, size, plain, told, route, verdict=verdict)
+    identity = read_identity(headers)
+    return Entry.marked(assignment, offset, size, plain, identity, route, verdict=verdict)
 
 
 def _legible(raw: Any) -> list[tuple[str, bytes | None]]:

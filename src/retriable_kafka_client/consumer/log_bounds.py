@@ -25,8 +25,8 @@ class Locator:
         self._admin = admin
         self._asked: dict[Place, tuple[Locate, Future[Any] | None]] = {}  # None: to be asked
         self._pause = FIRST_PAUSE
-        self._ask_at = 0.0  # monotonic
-        self._asked_at = 0.0  # likewise: the last time
+        self._ask_at = 0.0  # monotonic; when it is asked next
+        self._asked_at = 0.0  # monotonic; when it was asked last
 
     @property
     def held_up(self) -> int:
@@ -40,6 +40,7 @@ class Locator:
         return self._asked_at if waits else None
 
     def want(self, locate: Locate) -> None:
+        """Ask this with the next ``poll``."""
         self._asked[locate.place] = (locate, None)
         self._pause, self._ask_at = FIRST_PAUSE, 0.0
 

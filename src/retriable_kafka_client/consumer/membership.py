@@ -1,10 +1,12 @@
 """Whether the group has us, where no assignment says so; looked at while we wait to be assigned.
 
-With ``group.protocol=consumer`` a member for which no partition is left is told nothing at all; but the client's group
-metadata then has a generation. And in no protocol does the client say that the group has no coordinator. Its statistics do,
-and cost much where there are many partitions: so a client of its own tells them, which reads nothing, joins nothing, and is
-made only when the group has not taken us in for a while. Asking the brokers for the group's members is no way: librdkafka
-(2.16) ends the process when such a question has timed out and the coordinator comes back.
+With ``group.protocol=consumer`` a member for which no partition is left gets no assignment at all; but the client's group
+metadata then has a generation.
+
+In no protocol does the client say that the group has no coordinator. Its statistics do, but cost much where there are many
+partitions. So they are taken of another client, which reads nothing and joins nothing. It is made only when the group has
+not taken us in for a while. Asking the brokers for the group's members is no way: librdkafka (2.16) ends the process when
+such a question has timed out and the coordinator comes back.
 """
 
 from __future__ import annotations
@@ -35,12 +37,13 @@ HANGS_SECONDS = 10.0  # until a broker that was asked for it, and says nothing, 
 
 
 class Membership:
-    """The loop's thread only; nothing blocks. ``settings`` are the consumer's."""
+    """Whether the group has us, through all clients of a run. The loop's thread only; nothing blocks."""
 
     def __init__(self, group: str, settings: Mapping[str, Any]) -> None:
+        """``settings`` are the consumer's."""
         self._group = group
         self._coordinator = _Coordinator(settings)
-        # The classic protocol tells of empty assignments, too.
+        # In the classic protocol an empty assignment is an assignment, too.
         self._silent = not is_classic(settings)
         self._waits_since: float | None = None  # monotonic, as all times here; None: we wait for nothing
         self._look_at = 0.0
@@ -56,7 +59,7 @@ class Membership:
         self._coordinator.close()
 
     def is_known(self, consumer: Any, now: float) -> bool:
-        """Whether the group must have us by now. NotReachable: for long it has had no coordinator."""
+        """Whether the group must have us by now (monotonic). Raises NotReachable: it has had no coordinator for long."""
         if self._waits_since is None or now < self._look_at:
             return False
         self._look_at = now + LOOK_SECONDS
@@ -82,8 +85,8 @@ class _Coordinator:
         self._settings = coordinator_settings(settings, self._on_report, REPORT_SECONDS)
         self._client: Any = None
         self._hearing = Hearing()
-        self._questions = 0  # for the coordinator, so far: one at a time
-        self._asked_at = 0.0
+        self._questions = 0  # for the coordinator that this client has sent: one at a time
+        self._asked_at = 0.0  # monotonic; when it sent the last one
 
     @property
     def state(self) -> str:
@@ -114,3 +117,4 @@ class _Coordinator:
         if self._client is not None:
             close_in_time(self._client, 0.0)
             self._client, self._hearing = None, Hearing()
+            self._questions, self._asked_at = 0, 0.0

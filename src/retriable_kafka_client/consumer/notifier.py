@@ -57,7 +57,7 @@ class Notifier:
     def __init__(self, on_event: Sequence[Listener], *, group: str, error_text: bool = False) -> None:
         self._group = group
         self._error_text = error_text  # write what exceptions say, which may hold payload
-        self._ears = [_Ear(listener, group) for listener in on_event]
+        self._listeners = [_ListenerThread(listener, group) for listener in on_event]
         self._failures = FailureLines(group, error_text=error_text)
         self._refusing: set[str] = set()  # targets whose refusal has been logged
         self._unclear: set[str] = set()  # topics of which that has been logged
@@ -66,11 +66,11 @@ class Notifier:
     @property
     def lost(self) -> int:
         """Events that did not fit into a listener's queue."""
-        return sum(ear.lost for ear in self._ears)
+        return sum(listener.lost for listener in self._listeners)
 
     def start(self) -> None:
-        for ear in self._ears:
-            ear.start()
+        for listener in self._listeners:
+            listener.start()
 
     def publish(self, event: events.Event) -> None:
         """Log it if an operator must know, and queue it. Never blocks; the loop's thread."""
@@ -79,8 +79,8 @@ class Notifier:
                 event = replace(event, text=None)
             self._failures.note(event, time.monotonic())
         self._log(event)
-        for ear in self._ears:
-            ear.publish(event)
+        for listener in self._listeners:
+            listener.publish(event)
 
     def accepted(self, refusals: frozenset[str]) -> None:
         """Take note of which targets refuse at present, to log each recovery once; and log what is due. Every 0.1 s."""
@@ -93,10 +93,10 @@ class Notifier:
         """Deliver what is queued, within ``timeout`` seconds."""
         self._failures.close(time.monotonic())
         deadline = time.monotonic() + timeout
-        for ear in self._ears:
-            ear.close()
-        for ear in self._ears:
-            ear.join(max(0.0, deadline - time.monotonic()))
+        for listener in self._listeners:
+            listener.close()
+        for listener in self._listeners:
+            listener.join(max(0.0, deadline - time.monotonic()))
 
     def _log(self, event: events.Event) -> None:
         group, place = self._group, f"{event.topic}/{event.partition}"
@@ -318,7 +318,7 @@ class Notifier:
                 raise AssertionError(event)
 
 
-class _Ear:
+class _ListenerThread:
     """One listener, its queue and its thread."""
 
     def __init__(self, listener: Listener, group: str) -> None:

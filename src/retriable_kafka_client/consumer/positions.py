@@ -22,19 +22,18 @@ NEAR_SECONDS = 0.03  # brokers that answer so soon are asked by the loop itself
 class Positions:
     """Asks for the positions of what was assigned. The loop's thread only.
 
-    The loop's own client is asked once, which answers at once where the brokers are near. What it does not tell in time is
+    The loop's own client is asked once, which answers at once where the brokers are near. What it does not answer in time is
     asked of ``offsets``, whose answers count for the assignment for which they were asked, and for no later one.
     """
 
     def __init__(self, errors: ClientErrors, offsets: GroupOffsets) -> None:
-        self._pending: dict[
-            Place, Question | None
-        ] = {}  # assigned, position not known yet; None: not asked yet
+        # Assigned, and the position is not known yet; None: not asked yet.
+        self._pending: dict[Place, Question | None] = {}
         self._errors = errors
         self._offsets = offsets
-        self._near = True  # as far as we know
-        self._probe_at = 0.0
-        self._probe: list[Question] = []
+        self._near = True  # the brokers answer quickly, as far as we know
+        self._probe_at = 0.0  # monotonic; when the next probe may be sent
+        self._probe: list[Question] = []  # a question that is only to show whether the coordinator answers
 
     def __len__(self) -> int:
         """How many are not known yet."""
@@ -78,9 +77,8 @@ class Positions:
         for place, question in self._pending.items():
             if directory.facts(place.topic) is None:
                 if question is not None and question.answer is not None:
-                    self._pending[place] = (
-                        None  # the topic may have been made anew since: asked again when it is known
-                    )
+                    # The topic may have been made anew since: asked again once it is known.
+                    self._pending[place] = None
             elif question is None:
                 new.append(place)
             elif question.answer is not None:
@@ -99,7 +97,7 @@ class Positions:
         return [self._restored(place, found[place], directory, renewed) for place in found]
 
     def _ask_quickly(self, consumer: Any, places: Collection[Place]) -> dict[Place, tuple[int, str]]:
-        """What the loop's own client can tell at once."""
+        """What the loop's own client answers within 0.1 s."""
         measured = self._offsets.round_trip
         if measured is not None:
             self._near = measured < NEAR_SECONDS

@@ -21,6 +21,7 @@ from retriable_kafka_client.consumer.intake import Intake
 from retriable_kafka_client.consumer.lag import Lags, ask_stable_ends
 from retriable_kafka_client.consumer.log_bounds import Locator
 from retriable_kafka_client.consumer.loop_config import Control, LoopConfig
+from retriable_kafka_client.consumer.membership import Membership
 from retriable_kafka_client.consumer.notifier import Notifier
 from retriable_kafka_client.consumer.positions import Positions
 from retriable_kafka_client.consumer.problems import Problems
@@ -84,6 +85,7 @@ class RunParts:
     ) -> RunParts:
         """Make what is not there yet. Starts nothing, blocks never; ``show`` is given each snapshot."""
         group = config.engine.group
+        settings = consumer_settings(config.cluster, config.limits, group)
         problems = Problems(group)
         topics = TopicWatch(directory, engine, config.engine.routing, config.topics, problems)
         errors = ClientErrors(
@@ -137,9 +139,9 @@ class RunParts:
             lags=lags,
             topics=topics,
             topic_limits=topic_limits,
-            rereader=ChunkRereader(consumer_settings(config.cluster, config.limits, group)),
+            rereader=ChunkRereader(settings),
             asker=asker,
-            connectivity=Connectivity(group, ask_brokers, errors, problems),
+            connectivity=Connectivity(Membership(group, settings), ask_brokers, errors, problems),
             errors=errors,
             problems=problems,
             snapshots=SnapshotPublisher(

@@ -11,12 +11,12 @@ from retriable_kafka_client.workers.runner import Runner
 __all__ = ["Stalls"]
 
 SHARE = 0.5  # of max.poll.interval.ms: a shorter stall is none
-HEARD_SECONDS = 10.0  # in which the client tells of the loss
+HEARD_SECONDS = 10.0  # after a stall, in which the client reports the loss
 MOST = 1_000  # suspects of one stall; those first that ran when it ended, then as they ended
 
 
 class Stalls:
-    """Only the loop's thread calls it, each time it comes round."""
+    """Knows what ran while the loop stood still. The loop's thread only."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -31,11 +31,11 @@ class Stalls:
         self._least, self._turned_at = interval * SHARE, now
 
     def waited(self, now: float) -> None:
-        """Until now the loop has waited for the brokers, and let everything else run: that is no stall."""
+        """The loop has waited for the brokers until now, and everything else could run: that is no stall."""
         self._turned_at = now
 
     def turn(self, now: float) -> bool:
-        """The loop comes round; whether it has stood still until now. Then ``took`` is to be told what ended meanwhile."""
+        """The loop comes round (``now``: monotonic). True: it stood still until now; give ``took`` what ended meanwhile."""
         before, self._turned_at = self._turned_at, now
         if now - before < self._least:
             return False

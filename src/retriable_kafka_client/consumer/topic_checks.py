@@ -52,8 +52,8 @@ def check(
 
     Blocks until that is known, and a few seconds more where a topic is missing: it may have been made a moment
     ago. None if ``stopped`` became true. Raises ConfigError for a topic that is missing, compacts or forgets too early,
-    and ConsumerFailed if no broker answers anything for ``timeout`` seconds, or one refuses us. ``refused_by`` tells what
-    the client last complained of.
+    and ConsumerFailed if no broker answers anything for ``timeout`` seconds, or one refuses us. ``refused_by`` returns what
+    the client complained of last.
     """
     listed = _list_topics(asker, bootstrap_servers, timeout, stopped, refused_by)
     if listed is None:
@@ -161,20 +161,20 @@ class _Questions:
         directory, asker = self._directory, self._asker
         began = time.monotonic()
         directory.ask(names, kept, began)
-        told = False
+        logged = False
         while not self._stopped():
             now = time.monotonic()
             directory.ask_again(names, now)
             unheard = directory.unanswered(names)
-            # Some that look like Kafka do not tell settings.
+            # Some brokers that look like Kafka answer no question about settings.
             if not unheard and (directory.waits_since is None or now > began + self._patience):
                 return directory.answers(names)
             if now > max(began, asker.heard_at or 0.0) + self._patience:
                 return directory.answers(names)
             if asker.look(now, began if unheard else directory.waits_since) is not None:
                 directory.replace_admin(asker.client)
-            if unheard and not told and now > began + self._timeout:
-                told = True
+            if unheard and not logged and now > began + self._timeout:
+                logged = True
                 log.warning("a broker hangs and does not answer what %s is; it is asked again", unheard[0])
             time.sleep(STEP_SECONDS)
         return None

@@ -26,7 +26,7 @@ SILENCE_SECONDS = 10.0  # of a transaction, until health says so
 class Transacting:
     """Passes transactions and their answers on, and notes what is wrong with them. The loop's thread only.
 
-    ``outflow`` is told how many bytes more of what handlers sent wait for a transaction.
+    ``outflow`` takes how many bytes more (or fewer) of what handlers sent wait for a transaction.
     """
 
     def __init__(
