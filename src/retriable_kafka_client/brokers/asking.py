@@ -37,8 +37,8 @@ class Listed:
 class Asker:
     """Whoever asks takes ``client`` for each question. The loop's thread only, but for ``client``; nothing blocks.
 
-    Clients are made by ``make``, which may block, and is called on other threads. What was asked of a client before stays
-    under way as long as its asker keeps the client.
+    Clients are made by ``make``, which may block: on other threads, but for the first one and the one of ``replace``. These
+    two raise what ``make`` raises. What was asked of a client stays under way as long as its asker keeps the client.
     """
 
     def __init__(self, make: Callable[[], AdminClient]) -> None:

@@ -281,12 +281,12 @@ def _fetch_bounds(cluster: Connection, limits: Bounds) -> dict[str, Any]:
 
 
 def poll_interval(cluster: Connection) -> float:
-    """In seconds: a consumer that has not polled for as long loses its partitions."""
+    """Return the seconds after which a consumer that has not polled loses its partitions."""
     return number(cluster.settings, "max.poll.interval.ms", 300_000) / 1000
 
 
 def largest_record(cluster: Connection) -> int:
-    """Return what the client's ``message.max.bytes`` is."""
+    """Return the bytes of the largest record that the client sends (``message.max.bytes``)."""
     return number(cluster.settings, "message.max.bytes", _MESSAGE_BYTES)
 
 

@@ -43,7 +43,8 @@ class Question:
 
 
 class GroupOffsets:
-    """``ask`` never blocks, and may be called from any thread. An answer is never older than its question.
+    """What the group has committed. ``ask`` never blocks, and may be called from any thread. An answer is never older than
+    its question. Raises nothing: what ended its thread is in ``failure``.
 
     One partition that is locked by an open transaction makes the client repeat the whole question: what does not come in
     time is asked for in halves, so that the others get their answers. What is in time is measured: a question that nothing

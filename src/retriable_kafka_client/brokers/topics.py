@@ -108,7 +108,9 @@ class _Question:
 
 
 class TopicDirectory:
-    """Facts of topics, asked for in the background. Only the loop's thread calls it; nothing but ``ask_now`` blocks.
+    """Facts of topics, asked for in the background. Only the loop's thread calls it; nothing blocks.
+
+    All times are ``time.monotonic()``, in seconds. What brokers refuse is no exception here, but a code in ``answers``.
 
     All topics are asked for in one request: when a partition is given to us, soon after something has pointed to a change
     (``suspect``), and else once a minute. The settings of those that ``keep`` copies are asked for when they begin. A

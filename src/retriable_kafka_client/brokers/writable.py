@@ -37,7 +37,10 @@ STEP_SECONDS = 0.1
 
 
 class Writable:
-    """Remembers the answers for a while. One thread calls it; it blocks while it asks."""
+    """Remembers the answers for a while. One thread calls it, and it blocks while it asks: some seconds at most.
+
+    ``clock`` is ``time.monotonic`` but in tests. Raises nothing: what cannot be asked counts as writable.
+    """
 
     def __init__(self, admin: Callable[[], AdminClient], clock: Callable[[], float] = time.monotonic) -> None:
         self._admin = admin
@@ -48,7 +51,7 @@ class Writable:
         self._pauses: dict[str, float] = {}  # how long the last no counted
 
     def refusals(self, topics: Collection[str]) -> dict[str, str]:
-        """Those that cannot be written to, with the code. Where nobody answers, the transaction shall find out."""
+        """Those that cannot be written to, with the code. Where no broker answers, the transaction finds out."""
         now = self._clock()
         unknown = [topic for topic in topics if self._known.get(topic, (0.0, None))[0] <= now]
         deadline = now + NEW_SECONDS
