@@ -5,7 +5,6 @@ touches it.
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -20,7 +19,7 @@ from retriable_kafka_client.brokers.derived_settings import (
     single_record_settings,
     whole_queue_settings,
 )
-from retriable_kafka_client.brokers.error_codes import is_fatal, is_too_large, no_broker
+from retriable_kafka_client.brokers.error_codes import is_fatal, no_broker
 from retriable_kafka_client.brokers.reachability import AskBrokers, BrokerReachability
 from retriable_kafka_client.brokers.setting_values import queue_bytes
 from retriable_kafka_client.core.protocol import (
@@ -29,9 +28,9 @@ from retriable_kafka_client.core.protocol import (
     Publication,
     Published,
 )
-from retriable_kafka_client.sending.chunked_sends import BatchLimits, ChunkedSends, Parcel
-from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
-from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
+from retriable_kafka_client.sending.batching import LARGEST_COPY, Batching, BatchLimits, batching_of
+from retriable_kafka_client.sending.mixed_sends import MixedSends
+from retriable_kafka_client.sending.parcels import Parcel, copy_parcel, output_parcel
 
 __all__ = ["HandOffProducer"]
 
@@ -69,37 +68,33 @@ class HandOffProducer:
         self._clock = clock  # wall seconds; stamps dead letters
         self._limits = limits
         self._ask = ask
-        self._reachability: dict[bool, BrokerReachability] = {}
+        self._reachability: dict[Batching, BrokerReachability] = {}
         self._topic: str | None = None  # the last one that was written to
-        self._producers: dict[bool, Producer] = {}  # by whether each copy goes in a request of its own
-        self._backlog: deque[Parcel] = deque()  # the client's queue was full
+        self._producers: dict[Batching, Producer] = {}
         self._answers: list[HandOffAnswered | Published] = []
-        self._broken: dict[bool, KafkaError] = {}  # producers that met a fatal error
+        self._broken: dict[Batching, KafkaError] = {}  # producers that met a fatal error
         self._unanswered = 0  # copies and publications that the brokers have neither acknowledged nor refused
         queue = queue_bytes(self._settings)
-        self._chunked = ChunkedSends(
-            lambda: self._producer(single=True),
-            limits,
-            client_limit=LARGEST_COPY,
-            budget=min(BUDGET, queue // 2),
+        self._sends = MixedSends(
+            self._producer, limits, budget=min(BUDGET, queue // 2), retry_alone=True, failed=self._failed
         )
 
-    def _producer(self, *, single: bool) -> Producer:
-        if single not in self._producers:
-            # What the single one holds is counted here: any one copy must fit, however small the queue.
-            own = whole_queue_settings(single_record_settings(self._settings)) if single else self._settings
-            self._producers[single] = open_client(Producer, own)
+    def _producer(self, batching: Batching) -> Producer:
+        if batching not in self._producers:
+            settings = self._settings
+            if batching is Batching.ALONE:
+                # What it holds is counted here: any one copy must fit, however small the queue.
+                settings = whole_queue_settings(single_record_settings(settings))
+            self._producers[batching] = open_client(Producer, settings)
             if self._ask is not None:
-                self._reachability[single] = BrokerReachability(self._ask)
-        return self._producers[single]
+                self._reachability[batching] = BrokerReachability(self._ask)
+        return self._producers[batching]
 
     def send(self, handoff: HandOff) -> None:
         """Put the copy on its way; never blocks."""
         self._unanswered += 1
-        # A broker that finds one record too large refuses the whole request, its neighbours with it: what was refused
-        # goes alone.
         parcel = copy_parcel(handoff, self._clock(), partial(self._answered, handoff))
-        self._go(parcel, alone=handoff.tries > 0)
+        self._send(parcel, refused_before=handoff.tries > 0)
 
     def publish(self, publication: Publication) -> None:
         """Put a handler's outputs on their way; never blocks."""
@@ -108,26 +103,23 @@ class HandOffProducer:
         if not publication.outputs:
             self._published(outputs)
         for output in publication.outputs:
-            self._go(output_parcel(output, partial(self._output_settled, outputs)), alone=False)
+            self._send(output_parcel(output, partial(self._output_settled, outputs)))
 
     def poll(self) -> list[HandOffAnswered | Published]:
         """Serve the client without waiting, and return what has become certain since the last call."""
         if self._unanswered:
-            for single, producer in list(self._producers.items()):
+            for batching, producer in list(self._producers.items()):
                 try:
                     producer.poll(0)
                 except KafkaException as error:  # a fatal one, such as no right to write anywhere
-                    self._renew(single, error.args[0])
+                    self._renew(batching, error.args[0])
                     continue
-                reach = self._reachability.get(single)
+                reach = self._reachability.get(batching)
                 if reach is not None and reach.should_replace(producer, self._topic, time.monotonic()):
-                    self._renew(single, no_broker())
-        while self._backlog and self._produce(self._backlog[0]):
-            self._backlog.popleft()
-        if self._chunked:
-            self._chunked.advance()
-        for single, reason in list(self._broken.items()):
-            self._renew(single, reason)
+                    self._renew(batching, no_broker())
+        self._sends.advance()
+        for batching, reason in list(self._broken.items()):
+            self._renew(batching, reason)
         self._broken.clear()
         answers, self._answers = self._answers, []
         return answers
@@ -146,9 +138,9 @@ class HandOffProducer:
                     producer.purge()
                     producer.flush(0.5)
 
-    def _renew(self, single: bool, reason: KafkaError) -> None:
+    def _renew(self, batching: Batching, reason: KafkaError) -> None:
         """A client that met a fatal error, or does not find the brokers, sends nothing any more: another takes its place."""
-        producer = self._producers.pop(single, None)
+        producer = self._producers.pop(batching, None)
         if producer is None:
             return
         answered = len(self._answers)
@@ -160,53 +152,15 @@ class HandOffProducer:
             one if one.code is None else replace(one, code=reason.name()) for one in self._answers[answered:]
         ]
 
-    def _go(self, parcel: Parcel, *, alone: bool) -> None:
+    def _send(self, parcel: Parcel, *, refused_before: bool = False) -> None:
         self._topic = parcel.topic
-        size = 0 if parcel.source is None else parcel.source.size
-        headers = [*parcel.headers, *parcel.whole] if parcel.whole else parcel.headers
-        limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT
-        if alone or size > LARGE or not fits(size, limit, LARGEST_COPY, parcel.key, headers):
-            self._apart(parcel)
-        elif self._backlog or not self._produce(parcel):
-            self._backlog.append(parcel)
+        # It may have been refused for a neighbour's sake.
+        alone = refused_before or batching_of(parcel, self._limits.limit(parcel.topic)) is Batching.ALONE
+        self._sends.send(parcel, Batching.ALONE if alone else Batching.SHARED)
 
-    def _apart(self, parcel: Parcel) -> None:
-        """Send it in a request of its own, or in several."""
-        parcel.settle = partial(self._apart_settled, parcel.settle)
-        self._chunked.add(parcel)
-        self._chunked.advance()
-
-    def _produce(self, parcel: Parcel) -> bool:
-        """Whether the client took it among others, or refused it for good."""
-        source = parcel.source
-        try:
-            self._producer(single=False).produce(
-                parcel.topic,
-                value=None if source is None else source.read(0, source.size),
-                key=parcel.key,
-                headers=[*parcel.headers, *parcel.whole] if parcel.whole else list(parcel.headers),
-                on_delivery=partial(self._delivered, parcel),
-            )
-        except BufferError:
-            return False
-        except KafkaException as error:
-            self._delivered(parcel, error.args[0], None)
-        return True
-
-    def _delivered(self, parcel: Parcel, error: KafkaError | None, report: Any) -> None:
-        if is_too_large(error):
-            self._apart(parcel)  # it may have been its neighbours
-            return
-        if error is not None and is_fatal(error):
-            self._broken[False] = error
-        parcel.settle(error, report)
-
-    def _apart_settled(
-        self, settle: Callable[[KafkaError | None, Any], None], error: KafkaError | None, report: Any
-    ) -> None:
-        if error is not None and is_fatal(error):
-            self._broken[True] = error
-        settle(error, report)
+    def _failed(self, batching: Batching, error: KafkaError) -> None:
+        if is_fatal(error):
+            self._broken[batching] = error
 
     def _answered(self, handoff: HandOff, error: KafkaError | None, _report: object) -> None:
         self._unanswered -= 1

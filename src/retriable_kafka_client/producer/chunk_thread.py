@@ -19,7 +19,8 @@ from retriable_kafka_client.brokers.client import open_client
 from retriable_kafka_client.brokers.derived_settings import single_record_settings
 from retriable_kafka_client.brokers.error_codes import purged
 from retriable_kafka_client.brokers.topic_limits import TopicLimits
-from retriable_kafka_client.sending.chunked_sends import ChunkedSends, Parcel
+from retriable_kafka_client.sending.chunked_sends import ChunkedSends
+from retriable_kafka_client.sending.parcels import Parcel
 
 __all__ = ["ChunkThread"]
 

@@ -35,9 +35,9 @@ from retriable_kafka_client.producer.delivery import Delivery, DeliveryFuture, U
 from retriable_kafka_client.runtime.forks import used_before_fork
 from retriable_kafka_client.runtime.interpreter_exit import producer_ended, producer_runs
 from retriable_kafka_client.runtime.monkey_patching import refuse_patched
-from retriable_kafka_client.sending.chunked_sends import Parcel
+from retriable_kafka_client.sending.batching import Batching, batching_of
+from retriable_kafka_client.sending.parcels import Parcel
 from retriable_kafka_client.sending.sources import FileSource, MemorySource, Source, view_of
-from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
 from retriable_kafka_client.wire.checks import MAX_INT32, check_topic_name, instance, integer
 from retriable_kafka_client.wire.outgoing import (
     BYTES_LIKE,
@@ -254,11 +254,14 @@ class Producer:
             settle=settle,
             most=self._chunk_bytes,
         )
-        size = 0 if source is None else source.size
-        limit = self._chunk_thread.limits.limit(topic) or UNKNOWN_LIMIT
-        small = self._chunk_bytes is None or size <= self._chunk_bytes
-        if not (small and fits(size, limit, self._client_limit, parcel.key, parcel.headers)):
-            held = 0 if isinstance(source, FileSource) else size
+        batching = batching_of(
+            parcel,
+            self._chunk_thread.limits.limit(topic),
+            client_limit=self._client_limit,
+            large=self._client_limit,
+        )
+        if batching is Batching.ALONE:
+            held = 0 if isinstance(source, FileSource) else parcel.size
             return partial(self._hand_over, parcel, held)
         if source is not None:
             body = body_of(body, self._serializer)
@@ -279,7 +282,7 @@ class Producer:
         its topic takes less than we know.
         """
         if is_too_large(error):
-            chunk_thread.offer(parcel, 0 if parcel.source is None else parcel.source.size, force=True)
+            chunk_thread.offer(parcel, parcel.size, force=True)
         else:
             parcel.settle(error, report)
 

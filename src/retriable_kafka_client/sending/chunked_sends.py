@@ -8,33 +8,25 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from retriable_kafka_client.brokers.error_codes import is_too_large, too_large, unreadable
-from retriable_kafka_client.sending.sources import Source, Unreadable
+from retriable_kafka_client.sending.batching import BatchLimits
+from retriable_kafka_client.sending.parcels import Pair, Parcel
+from retriable_kafka_client.sending.sources import Unreadable
 from retriable_kafka_client.sending.splitting import Plan, plan
 from retriable_kafka_client.wire.headers import CHUNK_HEADERS, Chunk, Marks, write_marks
 
-__all__ = ["BatchLimits", "ChunkedSends", "DeliveryReport", "Parcel"]
+__all__ = ["ChunkedSends", "DeliveryReport"]
 
 _FEW = 8  # records of one topic that are always let into the client
 _SHARE = 8 * 1024 * 1024  # bytes of one topic in the client, where its records are so small that more go in
 _ACTIVE = 8  # messages of one topic at a time: one waits for its partition, the next ones are on their way
-
-Pair = tuple[str, str | bytes | None]
-
-
-class BatchLimits(Protocol):
-    """What topics take; see TopicLimits."""
-
-    def limit(self, topic: str) -> int | None: ...
-    def pending(self, topic: str) -> bool: ...
-    def expire(self, topic: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +47,6 @@ class DeliveryReport:
 
     def timestamp(self) -> tuple[int, int]:
         return self.stamp
-
-
-Settle = Callable[[KafkaError | None, Any], None]
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Parcel:
-    """One message to be sent. ``settle`` is told once: no error and the first record's report, or the error."""
-
-    topic: str
-    source: Source | None  # None: a null body
-    key: bytes | None
-    headers: Sequence[Pair]  # those of chunks (a 0.x program's own) go only with a message that goes whole
-    settle: Settle
-    split: bool = True  # may go in chunks
-    whole: Sequence[Pair] = ()  # more headers, where it does not
-    most: int | None = None  # bytes of a chunk, where the sender says
-    refused: int | None = None  # bodies of this size were too large
-    limit: int | None = None  # what the topic was taken to bear then
 
 
 class _Sending:
@@ -178,7 +151,7 @@ class ChunkedSends:
         line.active.append(_Sending(parcel, planned))
 
     def _plan(self, parcel: Parcel, limit: int | None) -> Plan | None:
-        size = 0 if parcel.source is None else parcel.source.size
+        size = parcel.size
         if parcel.source is None or not parcel.split:
             return Plan(size, max(1, size), True)  # what is too large is for the broker to say
         lower = limit is not None and (parcel.limit is None or limit < parcel.limit)
@@ -233,9 +206,9 @@ class ChunkedSends:
     def _headers(self, sending: _Sending) -> list[Pair]:
         planned = sending.plan
         if planned.whole:
-            headers = [*sending.parcel.headers, *sending.parcel.whole]
+            headers = sending.parcel.whole_headers
         else:
-            headers = [pair for pair in sending.parcel.headers if pair[0] not in CHUNK_HEADERS]
+            headers = [(name, value) for name, value in sending.parcel.headers if name not in CHUNK_HEADERS]
             last = sending.next == planned.count - 1
             checksum = sending.digest.digest() if last else None
             chunk = Chunk(sending.id, sending.next, planned.count, planned.size, checksum)

@@ -1,27 +1,52 @@
-"""Copies and outputs as what goes on the wire."""
+"""Parcels: messages as they are given to what sends them; and copies and outputs as parcels."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from confluent_kafka import TIMESTAMP_NOT_AVAILABLE
+from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, KafkaError
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.protocol import HandOff, HandOffKind
 from retriable_kafka_client.message import Message
-from retriable_kafka_client.sending.chunked_sends import Pair, Parcel, Settle
 from retriable_kafka_client.sending.sources import MemorySource, PiecesSource, Source
 from retriable_kafka_client.wire.headers import DEAD_CHUNK, Marks, dead_headers, own_headers, write_marks
 from retriable_kafka_client.wire.outbox import Output
 
-__all__ = ["LARGE", "LARGEST_COPY", "copy_parcel", "output_parcel"]
+__all__ = ["Pair", "Parcel", "Settle", "copy_parcel", "output_parcel"]
 
 MAX_ATTEMPTS = 2**31 - 1  # what the header holds
-LARGEST_COPY = 1_000_000_000  # bytes; the most that the client takes
-LARGE = (
-    1_000_000  # bytes from which a copy goes in a request of its own, and counts against the budget by itself
-)
+
+Pair = tuple[str, str | bytes | None]
+Settle = Callable[[KafkaError | None, Any], None]
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Parcel:
+    """One message to be sent. ``settle`` is told once: no error and the first record's report, or the error."""
+
+    topic: str
+    source: Source | None  # None: a null body
+    key: bytes | None
+    headers: Sequence[Pair]  # those of chunks (a 0.x program's own) go only with a message that goes whole
+    settle: Settle
+    split: bool = True  # may go in chunks
+    whole: Sequence[Pair] = ()  # more headers, where it does not
+    most: int | None = None  # bytes of a chunk, where the sender says
+    refused: int | None = None  # bodies of this size were too large
+    limit: int | None = None  # what the topic was taken to bear then
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return 0 if self.source is None else self.source.size
+
+    @property
+    def whole_headers(self) -> list[Pair]:
+        """The headers of a message that goes whole."""
+        return [*self.headers, *self.whole]
 
 
 def copy_parcel(handoff: HandOff, wall: float, settle: Settle) -> Parcel:

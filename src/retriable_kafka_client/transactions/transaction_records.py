@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, Producer
 
 from retriable_kafka_client.brokers.error_codes import is_fatal, is_retriable, is_too_large, no_report
 from retriable_kafka_client.brokers.writable import TOPIC_CODES
 from retriable_kafka_client.core.protocol import HandOff, Publication, Transact
-from retriable_kafka_client.sending.chunked_sends import BatchLimits, ChunkedSends, Parcel
-from retriable_kafka_client.sending.parcels import LARGE, LARGEST_COPY, copy_parcel, output_parcel
-from retriable_kafka_client.sending.splitting import UNKNOWN_LIMIT, fits
+from retriable_kafka_client.sending.batching import Batching, BatchLimits, batching_of
+from retriable_kafka_client.sending.mixed_sends import MixedSends
+from retriable_kafka_client.sending.parcels import Parcel, copy_parcel, output_parcel
 
 __all__ = ["TransactionRecords"]
 
@@ -41,14 +41,18 @@ _NOT_ITS_OWN = frozenset(
 class _Record:
     """One record, or one message in chunks."""
 
-    __slots__ = ("apart", "error", "owner", "parcel", "refused_before")
+    __slots__ = ("batching", "error", "owner", "parcel", "refused_before")
 
-    def __init__(self, owner: HandOff | Publication, parcel: Parcel, *, apart: bool) -> None:
+    def __init__(self, owner: HandOff | Publication, parcel: Parcel, batching: Batching) -> None:
         self.owner = owner
         self.parcel = parcel
-        self.apart = apart  # in a request of its own, and in chunks where it must
+        self.batching = batching
         self.error: KafkaError | None = None
-        self.refused_before: int | None = None
+        self.refused_before: int | None = None  # Parcel.refused before this try
+
+    @property
+    def is_alone(self) -> bool:
+        return self.batching is Batching.ALONE
 
 
 class TransactionRecords:
@@ -67,11 +71,8 @@ class TransactionRecords:
                 self._add(publication, output_parcel(output, _nowhere))
 
     def _add(self, owner: HandOff | Publication, parcel: Parcel) -> None:
-        size = 0 if parcel.source is None else parcel.source.size
-        headers = [*parcel.headers, *parcel.whole]
-        limit = self._limits.limit(parcel.topic) or UNKNOWN_LIMIT
-        apart = size > LARGE or not fits(size, limit, LARGEST_COPY, parcel.key, headers)
-        self._records.append(_Record(owner, parcel, apart=apart))
+        batching = batching_of(parcel, self._limits.limit(parcel.topic))
+        self._records.append(_Record(owner, parcel, batching))
 
     @property
     def topics(self) -> Collection[str]:
@@ -79,13 +80,13 @@ class TransactionRecords:
         return {record.parcel.topic for record in self._records}
 
     @property
-    def is_large(self) -> bool:
-        """Whether each record must go in a request of its own: what is near the limit must not share one."""
-        return any(record.apart for record in self._records)
+    def batching(self) -> Batching:
+        """How the producer must send them: all have one producer, so one that goes alone makes all go alone."""
+        return Batching.ALONE if any(record.is_alone for record in self._records) else Batching.SHARED
 
     def is_ready(self) -> bool:
-        """Whether all is known that must be known before large ones can go."""
-        pending = [self._limits.pending(record.parcel.topic) for record in self._records if record.apart]
+        """Whether the limits of the topics are known to which records go alone."""
+        pending = [self._limits.pending(record.parcel.topic) for record in self._records if record.is_alone]
         return not any(pending)
 
     def send(self, producer: Producer, deadline: float) -> KafkaError | None:
@@ -94,20 +95,19 @@ class TransactionRecords:
         began = time.monotonic()
         self._reported_at = None
         self._left = 0
-        chunked = ChunkedSends(lambda: producer, self._limits, client_limit=LARGEST_COPY, budget=BUDGET)
+        sends = MixedSends(lambda _batching: producer, self._limits, budget=BUDGET, retry_alone=False)
         for record in self._records:
             record.error, record.refused_before = None, record.parcel.refused
             # Another one: what is left of an earlier try may still settle its own.
             record.parcel = replace(record.parcel, settle=partial(self._settled, self._try, record))
         for number, record in enumerate(self._records):
             self._left += 1
-            if record.apart:
-                chunked.add(record.parcel)
-            elif not self._produce(producer, record, deadline):
+            sends.send(record.parcel, record.batching)
+            if record.error is not None:
                 break
             if number % SERVE_EVERY == 0:
                 producer.poll(0)
-        chunked.advance()
+        sends.advance()
         while self._left and time.monotonic() < deadline:
             producer.poll(POLL_SECONDS)
             if self._first_error() is not None:
@@ -115,33 +115,12 @@ class TransactionRecords:
                 # that finds something under way was seen to hang.
                 last = time.monotonic() + max(LAST_REPORTS_SECONDS, 2 * self._first_report(began))
                 deadline = min(deadline, last)
-            chunked.advance()
+            sends.advance()
         return self._first_error() or (no_report() if self._left else None)
 
     def _first_report(self, began: float) -> float:
         """Seconds until the brokers said something of this try."""
         return 0.0 if self._reported_at is None else self._reported_at - began
-
-    def _produce(self, producer: Producer, record: _Record, deadline: float) -> bool:
-        """Whether the client took it."""
-        parcel = record.parcel
-        source = parcel.source
-        body = None if source is None else source.read(0, source.size)
-        headers = [*parcel.headers, *parcel.whole]
-        while True:
-            try:
-                producer.produce(
-                    parcel.topic, value=body, key=parcel.key, headers=headers, on_delivery=parcel.settle
-                )
-                return True
-            except BufferError:
-                if time.monotonic() >= deadline:
-                    parcel.settle(no_report(), None)
-                    return False
-                producer.poll(POLL_SECONDS)
-            except KafkaException as error:
-                parcel.settle(error.args[0], None)
-                return False
 
     def _settled(self, number: int, record: _Record, error: KafkaError | None, _report: Any) -> None:
         if number == self._try:
@@ -187,13 +166,13 @@ class TransactionRecords:
         found = False
         for record in self._records:
             if _was_too_large(record):
-                record.apart = found = True
+                record.batching, found = Batching.ALONE, True
         return found
 
 
 def _was_too_large(record: _Record) -> bool:
     """Too large, and not yet for good: it may have been its neighbours, or smaller chunks may do."""
-    if record.apart:
+    if record.is_alone:
         # It would have gone on with smaller chunks, had the transaction not been broken by then.
         return record.parcel.refused != record.refused_before and _own_code(record) is None
     return is_too_large(record.error)
@@ -204,7 +183,7 @@ def _own_code(record: _Record) -> str | None:
     error = record.error
     if error is None or is_fatal(error) or (is_retriable(error) and error.name() not in TOPIC_CODES):
         return None
-    if is_too_large(error) and not record.apart:
+    if is_too_large(error) and not record.is_alone:
         return None
     name = str(error.name())
     return None if name in _NOT_ITS_OWN else name

@@ -32,7 +32,7 @@ from retriable_kafka_client.core.exactly_once import has_landed
 from retriable_kafka_client.core.protocol import Place, Transact, Transacted
 from retriable_kafka_client.errors import ConsumerFailed, NotReachable
 from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
-from retriable_kafka_client.sending.chunked_sends import BatchLimits
+from retriable_kafka_client.sending.batching import Batching, BatchLimits
 from retriable_kafka_client.transactions.transaction_records import TransactionRecords
 from retriable_kafka_client.transactions.transactional_producer import TransactionalProducer, reason_of
 
@@ -247,8 +247,7 @@ class _Worker:
         self.thread = threading.Thread(target=self._run, name="rkc-transactions", daemon=True)
         self._in_doubt = in_doubt
         self._group, self._id, self._means = means.group, means.id, means
-        # By whether each record goes in a request of its own.
-        self._clients: dict[bool, TransactionalProducer] = {}
+        self._producers: dict[Batching, TransactionalProducer] = {}
         self._offsets = means.offsets
         self._settings = means.settings
         self._use(means.settings)
@@ -259,10 +258,10 @@ class _Worker:
 
     def _run(self) -> None:
         try:
-            self._open(large=False)
+            self._open(Batching.SHARED)
             self.ready.set()
             if self._in_doubt is not None:
-                self._open(large=True)  # it may have been in either
+                self._open(Batching.ALONE)  # it may have been in either
                 self._answer(self._find_out(self._in_doubt, "_TIMED_OUT"))
             while not self.closing.is_set():
                 try:
@@ -276,8 +275,8 @@ class _Worker:
             self.failure = error
             self._wake()
         finally:
-            for client in self._clients.values():
-                client.discard()
+            for producer in self._producers.values():
+                producer.discard()
 
     @property
     def seconds(self) -> float:
@@ -287,9 +286,13 @@ class _Worker:
     def _use(self, settings: Mapping[str, Any]) -> None:
         """New producers are made with these."""
         self._settings = settings
-        self._single_settings = single_record_settings(settings, f"{self._id}-large")
-        for large, client in self._clients.items():
-            client.use(self._single_settings if large else settings)
+        for batching, producer in self._producers.items():
+            producer.use(self._settings_for(batching))
+
+    def _settings_for(self, batching: Batching) -> Mapping[str, Any]:
+        if batching is Batching.SHARED:
+            return self._settings
+        return single_record_settings(self._settings, f"{self._id}-large")
 
     def _take_time(self) -> None:
         """Where the brokers are so far away that a transaction would not be through in time, let it have more time."""
@@ -310,19 +313,19 @@ class _Worker:
 
     def _tend(self) -> None:
         """Serve the clients, and end what a discarded producer has left open: it would hide later records from readers."""
-        for large, client in list(self._clients.items()):
-            client.serve()
-            if client.wants_opening and not self.closing.is_set():
-                self._open(large=large)
+        for batching, producer in list(self._producers.items()):
+            producer.serve()
+            if producer.wants_opening and not self.closing.is_set():
+                self._open(batching)
 
-    def _open(self, *, large: bool) -> Producer | None:
+    def _open(self, batching: Batching) -> Producer | None:
         """Initialise until it succeeds; None when closing."""
-        if large not in self._clients:
-            self._clients[large] = TransactionalProducer(self._single_settings if large else self._settings)
+        if batching not in self._producers:
+            self._producers[batching] = TransactionalProducer(self._settings_for(batching))
         while not self.closing.is_set():
             self._move()
             try:
-                producer = self._clients[large].open(OPEN_SECONDS)
+                producer = self._producers[batching].open(OPEN_SECONDS)
             except KafkaException as error:
                 reason = self.refused = reason_of(error)
                 if _is_refusal(reason):
@@ -344,22 +347,22 @@ class _Worker:
             unwritable = self.writable.refusals(records.topics)
             if unwritable:
                 return Transacted(transact=transact, landed=False, refused=records.bound_for(unwritable))
-            while records.is_large and not records.is_ready() and not self.closing.is_set():
+            while not records.is_ready() and not self.closing.is_set():
                 self._move()
                 time.sleep(0.01)
-            large = records.is_large
+            batching = records.batching
             self._take_time()
-            producer = self._open(large=large)
-            if producer is None:
+            client = self._open(batching)
+            if client is None:
                 return None
-            client = self._clients[large]
-            problem = self._fill(producer, job, records)
+            problem = self._fill(client, job, records)
             if problem is None:
-                return self._commit(client, transact, large=large)
-            client.abort(time.monotonic() + self.seconds * ABORT_SHARE)
+                return self._commit(batching, transact)
+            producer = self._producers[batching]
+            producer.abort(time.monotonic() + self.seconds * ABORT_SHARE)
             if records.is_broken:
                 # The client goes on with the number after a refused record's, and the broker refuses that as a gap.
-                client.discard()
+                producer.discard()
             refused = records.refused()
             if refused:
                 self.writable.forget(records.topics)
@@ -373,38 +376,37 @@ class _Worker:
             return Transacted(transact=transact, landed=False, code=str(problem.name()))
         return None
 
-    def _fill(self, producer: Producer, job: _Job, records: TransactionRecords) -> KafkaError | None:
+    def _fill(self, client: Producer, job: _Job, records: TransactionRecords) -> KafkaError | None:
         """Put all of it into a transaction, up to its commit; the error if that failed."""
         deadline = time.monotonic() + self.seconds * SHARE
         try:
-            producer.begin_transaction()
-            problem = records.send(producer, deadline)
+            client.begin_transaction()
+            problem = records.send(client, deadline)
             if problem is not None and problem.name() not in ("_PURGE_QUEUE", "_PURGE_INFLIGHT"):
                 return problem
             # Where the client has purged its queue, this call says why.
             self._move()
-            self._send_offsets(producer, job, deadline)
+            self._send_offsets(client, job, deadline)
         except KafkaException as error:
             return reason_of(error)
         return problem
 
-    def _send_offsets(self, producer: Producer, job: _Job, deadline: float) -> None:
+    def _send_offsets(self, client: Producer, job: _Job, deadline: float) -> None:
         positions = positions_of(job.transact.progress)
         while True:
             left = deadline - time.monotonic()
             try:
-                producer.send_offsets_to_transaction(positions, job.member, max(0.1, left))
+                client.send_offsets_to_transaction(positions, job.member, max(0.1, left))
                 return
             except KafkaException as error:
                 if not error.args[0].retriable() or left <= 0:
                     raise
 
-    def _commit(
-        self, client: TransactionalProducer, transact: Transact, *, large: bool
-    ) -> Transacted | _Found | None:
+    def _commit(self, batching: Batching, transact: Transact) -> Transacted | _Found | None:
+        producer = self._producers[batching]
         self._move()
         try:
-            client.commit(time.monotonic() + self.seconds)
+            producer.commit(time.monotonic() + self.seconds)
         except KafkaException as error:
             code = str(reason_of(error).name())
         else:
@@ -413,8 +415,8 @@ class _Worker:
         log.warning(
             "group %s: it is not known whether a transaction came through (%s); asking", self._group, code
         )
-        client.discard()
-        if self._open(large=large) is None:
+        producer.discard()
+        if self._open(batching) is None:
             return None
         return self._find_out(transact, code)
 
