@@ -17,7 +17,7 @@ from retriable_kafka_client.user_functions.interrupts import is_from_signal
 from retriable_kafka_client.user_functions.results import refuse_unfinished
 from retriable_kafka_client.wire.headers import Headers, Marks, own_headers
 from retriable_kafka_client.wire.outbox import Output, output_of
-from retriable_kafka_client.wire.outgoing import GivenHeaders
+from retriable_kafka_client.wire.outgoing import GivenHeaders, SendRequest
 
 __all__ = [
     "JSON",
@@ -315,16 +315,8 @@ class Message(Generic[T]):
         Raises RetriableKafkaError outside of the handler, also once that has returned.
         """
         self._refuse_if_ended()
-        output = output_of(
-            topic,
-            value,
-            key=key,
-            headers=headers,
-            not_before=not_before,
-            delay=delay,
-            split=split,
-            serializer=JSON,
-        )
+        request = SendRequest(topic, value, key, headers, not_before, delay)
+        output = output_of(request, split=split, serializer=JSON)
         self._refuse_if_ended()  # meanwhile: then another thread is at work here
         if isinstance(self.outbox, list):
             self.outbox.append(output)

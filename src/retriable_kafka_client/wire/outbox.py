@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
-from typing import Any
 
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.wire.checks import check_topic_name
 from retriable_kafka_client.wire.headers import Headers
 from retriable_kafka_client.wire.outgoing import (
-    GivenHeaders,
+    SendRequest,
     Serializer,
     body_of,
     due_ms,
@@ -50,13 +48,8 @@ class Output:
 
 
 def output_of(
-    topic: str,
-    value: Any,
+    request: SendRequest,
     *,
-    key: str | bytes | None,
-    headers: GivenHeaders,
-    not_before: datetime | None,
-    delay: float | timedelta | None,
     split: bool,
     serializer: Serializer,
 ) -> Output:
@@ -66,13 +59,13 @@ def output_of(
     given: object = split
     if not isinstance(given, bool):
         raise ConfigError(f"{_WHERE}.split", given, "must be True or False")
-    own = own_headers_of(headers, where=_WHERE) if headers else ()
+    own = own_headers_of(request.headers, where=_WHERE) if request.headers else ()
     return Output(
-        topic=check_topic_name(f"{_WHERE}.topic", topic),
-        body=body_of(value, serializer, where=_WHERE),
-        key=key_of(key, where=_WHERE),
+        topic=check_topic_name(f"{_WHERE}.topic", request.topic),
+        body=body_of(request.value, serializer, where=_WHERE),
+        key=key_of(request.key, where=_WHERE),
         headers=tuple((name, text.encode() if isinstance(text, str) else text) for name, text in own),
-        not_before_ms=due_ms(not_before, delay, where=_WHERE),
+        not_before_ms=due_ms(request.not_before, request.delay, where=_WHERE),
         split=split,
     )
 

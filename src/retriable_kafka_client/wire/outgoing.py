@@ -10,7 +10,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from mmap import mmap
-from typing import Any
+from typing import Any, NamedTuple
 
 from retriable_kafka_client.errors import YEAR, ConfigError, seconds
 from retriable_kafka_client.wire.headers import PREFIX, Headers, Marks, write_marks
@@ -18,6 +18,7 @@ from retriable_kafka_client.wire.headers import PREFIX, Headers, Marks, write_ma
 __all__ = [
     "BYTES_LIKE",
     "GivenHeaders",
+    "SendRequest",
     "Serializer",
     "body_of",
     "check_file",
@@ -35,6 +36,21 @@ GivenHeaders = (
 
 Serializer = Callable[[Any], bytes]
 """Makes a body of a value; runs in the sender's thread, and its exceptions go to the sender."""
+
+
+class SendRequest(NamedTuple):
+    """What somebody gave to a ``send``, not checked yet; see Producer.send.
+
+    A tuple because one is made for every record: 0.2 us, against 0.9 us for a frozen dataclass.
+    """
+
+    topic: str
+    value: Any
+    key: str | bytes | None = None
+    headers: GivenHeaders = ()
+    not_before: datetime | None = None
+    delay: float | timedelta | None = None
+
 
 _PRODUCER = "Producer.send"  # the fields that errors name, unless somebody else sends
 

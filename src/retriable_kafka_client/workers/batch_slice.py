@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
@@ -22,6 +22,14 @@ from retriable_kafka_client.workers.job import (
 from retriable_kafka_client.workers.runner import Slice, SliceReport
 
 __all__ = ["BatchSlice"]
+
+
+class _Noted(NamedTuple):
+    """A message that ended otherwise than by plain success."""
+
+    number: int  # in the batch
+    entry: Entry
+    outcome: Outcome
 
 
 class BatchSlice(Slice):
@@ -45,7 +53,7 @@ class BatchSlice(Slice):
         self._batch = batch
         self._count = 0
         self._current: Any = None
-        self._noted: list[tuple[int, Entry, Outcome]] = []
+        self._noted: list[_Noted] = []
         self._gathered = 0  # of _count
 
     def run(self) -> SliceReport:
@@ -84,7 +92,7 @@ class BatchSlice(Slice):
         return SliceReport(time.monotonic() - started, time.thread_time() - cpu)
 
     def _note(self, index: int, raw: Any, outcome: Outcome) -> None:
-        self._noted.append((index, self._entry(index, raw), outcome))
+        self._noted.append(_Noted(index, self._entry(index, raw), outcome))
 
     def _entry(self, index: int, raw: Any) -> Entry:
         batch = self._batch
@@ -108,7 +116,7 @@ class BatchSlice(Slice):
     def gather(self, finished: Finished) -> int:
         """See Slice."""
         count, first = self._count, self._gathered
-        while self._noted and self._noted[0][0] < count:
+        while self._noted and self._noted[0].number < count:
             index, entry, outcome = self._noted.pop(0)
             self._succeed(finished, first, index)
             finished.note(entry, outcome)

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from contextvars import copy_context
 from functools import partial
 from typing import Any
 
@@ -31,8 +30,7 @@ from retriable_kafka_client.workers.job import (
     failed,
     item_of,
     load,
-    message_of,
-    run,
+    run_item,
     sent_bytes,
 )
 from retriable_kafka_client.workers.runner import Slice, SliceReport, SliceRunner
@@ -57,7 +55,8 @@ class _LocalSlice(Slice):
         "_current",
         "_done",
         "_ended",
-        "_gathered",
+        "_last_done",
+        "_last_noted",
         "_late",
         "_noted",
         "_pending",
@@ -86,8 +85,9 @@ class _LocalSlice(Slice):
         self._seen: Entry | None = None  # what ran at the last look
         self._seen_at = 0.0  # when that was seen first
         self._late: list[Entry] = []  # reported as overdue, and not released
-        # The last ones gathered, of either list. Until the worker takes the next one, what it ended last is `_current`.
-        self._gathered: tuple[Entry | None, Entry | None] = (None, None)
+        # The last ones gathered of either list. Until the worker takes the next one, what it ended last is `_current`.
+        self._last_done: Entry | None = None
+        self._last_noted: Entry | None = None
 
     def run(self) -> SliceReport:
         """Work the slice off. In the worker thread."""
@@ -164,7 +164,7 @@ class _LocalSlice(Slice):
         done, noted = self._done, self._noted
         count = len(done)
         if count:
-            self._gathered = done[count - 1], self._gathered[1]
+            self._last_done = done[count - 1]
         if count and not self._late:
             finished.done.extend(done[:count])
             del done[:count]
@@ -174,7 +174,7 @@ class _LocalSlice(Slice):
             del done[:count]
         count = len(noted)
         if count:
-            self._gathered = self._gathered[0], noted[count - 1][0]
+            self._last_noted, _ = noted[count - 1]
             self._sort(finished, noted[:count])
             del noted[:count]
         return self._ended
@@ -198,7 +198,7 @@ class _LocalSlice(Slice):
             self._seen, self._seen_at = current, now
         elif current is None or now - self._seen_at < timeout or current in self._late:
             return None
-        elif current is not self._gathered[0] and current is not self._gathered[1]:
+        elif current is not self._last_done and current is not self._last_noted:
             self._late.append(current)
             return current
         return None
@@ -226,7 +226,7 @@ class _RemoteSlice:
         outcomes = []
         ran = sent = 0
         for index, item in enumerate(self._items):
-            outcome = copy_context().run(run, spec, message_of(item, spec), item[3])
+            outcome = run_item(item, spec)
             ran += 1
             if outcome is not None:
                 outcomes.append((index, outcome))

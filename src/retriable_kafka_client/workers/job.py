@@ -41,6 +41,7 @@ __all__ = [
     "message_of",
     "run",
     "run_async",
+    "run_item",
     "sent_bytes",
     "timed_out",
 ]
@@ -315,3 +316,9 @@ def message_of(item: Item, spec: HandlerSpec) -> Message[Any]:
     """The message that ``item`` was made of."""
     record, marks, uid, _ = item
     return Message(record, PLAIN if marks is None else marks, uid, spec.deserializer)
+
+
+def run_item(item: Item, spec: HandlerSpec) -> Outcome:
+    """Run the message that ``item`` was made of, in a context of its own. As ``run``."""
+    *_, route = item
+    return copy_context().run(run, spec, message_of(item, spec), route)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from retriable_kafka_client.runtime.native_queue import Empty, SimpleQueue
 
@@ -14,7 +14,14 @@ __all__ = ["DaemonThreads"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_Job = tuple["Future[Any]", Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+class _Job(NamedTuple):
+    """One ``submit``."""
+
+    future: Future[Any]
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
 
 
 class DaemonThreads(Executor):
@@ -37,7 +44,7 @@ class DaemonThreads(Executor):
         with self._lock:
             if self._closed:
                 raise RuntimeError("the thread pool is closed")
-            self._jobs.put((future, fn, args, kwargs))
+            self._jobs.put(_Job(future, fn, args, kwargs))
             if not self._spare.acquire(blocking=False) and len(self._threads) < self.workers:
                 name = f"rkc-worker-{len(self._threads)}"
                 thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -69,7 +76,7 @@ class DaemonThreads(Executor):
             except Empty:
                 return
             if job is not None:
-                job[0].cancel()
+                job.future.cancel()
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:

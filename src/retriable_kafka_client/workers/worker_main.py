@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from contextvars import copy_context
 from dataclasses import dataclass
 from multiprocessing import current_process, parent_process
 from multiprocessing.connection import Connection, wait
@@ -24,8 +23,7 @@ from retriable_kafka_client.workers.job import (
     HandlerSpec,
     Item,
     load,
-    message_of,
-    run,
+    run_item,
     sent_bytes,
 )
 
@@ -215,7 +213,7 @@ def _work_off(batch: RunSlice, connection: Connection, lock: Lock, board: Any) -
             if index >= board[Board.LIMIT]:
                 break
             board[Board.CLAIMED] = index + 1
-        outcome = copy_context().run(run, spec, message_of(item, spec), item[3])
+        outcome = run_item(item, spec)
         if outcome is not None:
             connection.send(Told(index, outcome))
             board[Board.TOLD] += 1
