@@ -55,6 +55,33 @@ ENTRY_BYTES = 400  # what a held message costs beside its key, body and headers:
 PART_BYTES = 900  # what a chunk costs besides, the only one of its group that has come: its marks, and the group itself
 
 
+class Seal:
+    """The checksum of a message's chunks, in their order, taken chunk by chunk as they come: that of a large message at once
+    would hold the loop up.
+    """
+
+    __slots__ = ("_sum",)
+
+    def __init__(self, *, expected: bool) -> None:
+        self._sum = (
+            sha256() if expected else None
+        )  # None: nothing is to be compared, as far as the first chunk says
+
+    def take(self, part: Part) -> None:
+        """Take the next chunk."""
+        if self._sum is not None:
+            self._sum.update(part.raw.value() or b"")
+
+    def digest(self, parts: Sequence[Part]) -> bytes:
+        """The checksum of all ``parts``, which were taken; read again where it had not been expected."""
+        if self._sum is not None:
+            return self._sum.digest()
+        again = Seal(expected=True)
+        for part in parts:
+            again.take(part)
+        return again.digest(parts)
+
+
 class Intake:
     """Reads records on the loop's thread; never raises, whatever a record or the user's filter does; only a signal
     that comes while a filter runs in the main thread goes through.
@@ -167,31 +194,23 @@ class Intake:
                 route = found
         return route, None
 
-    def seal(self, seal: Any, part: Part) -> Any:
-        """Take the next chunk's body into the checksum; False where none is to be expected.
-
-        Chunk by chunk, as they come: the checksum of a large message would hold the loop up.
-        """
+    def seal(self, seal: Seal | None, part: Part) -> Seal:
+        """Take the next chunk into its message's checksum; None: it is the first one."""
         chunk = part.marks.chunk
         assert chunk is not None
-        if seal is None:
-            seal = sha256() if chunk.total is not None else False
-        if seal is not False:
-            seal.update(part.raw.value() or b"")
+        # Who says how long the message is adds a checksum to the last chunk.
+        seal = seal or Seal(expected=chunk.total is not None)
+        seal.take(part)
         return seal
 
-    def join(self, assignment: Owner, parts: Sequence[Part], seal: Any) -> Entry | Verdict:
+    def join(self, assignment: Owner, parts: Sequence[Part], seal: Seal) -> Entry | Verdict:
         """Make one entry of all chunks of a message, in their order, and filter it; or say what is wrong with it."""
         chunks = [part.marks.chunk for part in parts if part.marks.chunk is not None]
         size = sum(part.body_bytes for part in parts)
         sums = {chunk.checksum for chunk in chunks if chunk.checksum is not None}
         if any(chunk.total not in {None, size} for chunk in chunks):
             return Verdict(events.REASON_CORRUPT)
-        if sums and seal is False:
-            seal = sha256()
-            for part in parts:
-                seal.update(part.raw.value() or b"")
-        if any(seal.digest() != one for one in sums):
+        if sums and sums != {seal.digest(parts)}:
             return Verdict(events.REASON_CORRUPT)
         first, offset = parts[0], min(part.offset for part in parts)
         marks = replace(first.marks, chunk=Chunk(chunks[0].group, 0, 1))  # as if it had never been split
