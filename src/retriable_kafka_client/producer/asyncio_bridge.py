@@ -17,9 +17,9 @@ __all__ = ["AsyncioBridge", "AsyncioBridges"]
 
 
 class AsyncioBridge:
-    """One event loop's mailbox and its line of those who wait for room.
+    """One event loop's mailbox, and the line of coroutines that wait for room in the client's queue.
 
-    Posting wakes the loop once for a whole batch: a wake-up for each record costs more than sending it.
+    The loop is woken once for a whole batch of reports: a wake-up for each record costs more than sending it.
     """
 
     __slots__ = ("_due", "_mail", "_unread", "line", "loop", "waiting")
@@ -30,9 +30,8 @@ class AsyncioBridge:
         self.line = asyncio.Lock()  # who holds it is first in line
         self.waiting = 0  # how many stand in line; the loop's thread only
         self._mail: deque[tuple[asyncio.Future[Delivery], Delivery | DeliveryError]] = deque()
-        self._due = (
-            False  # a wake-up is on its way; taken back before the mail is read, so that none is missed
-        )
+        # A wake-up is on its way. Set back before the mail is read, so that no mail is left without one.
+        self._due = False
 
     def settle(
         self, future: asyncio.Future[Delivery], topic: str, error: KafkaError | None, message: Any
@@ -57,7 +56,7 @@ class AsyncioBridge:
         while self._mail:
             future, outcome = self._mail.popleft()
             if future.done():  # cancelled
-                self._unread_by_anyone(outcome)
+                self._note_unread(outcome)
                 continue
             if isinstance(outcome, DeliveryError):
                 future.set_exception(outcome)
@@ -66,11 +65,11 @@ class AsyncioBridge:
 
     def _forget(self) -> None:
         while self._mail:
-            self._unread_by_anyone(self._mail.popleft()[1])
+            self._note_unread(self._mail.popleft()[1])
 
-    def _unread_by_anyone(self, outcome: Delivery | DeliveryError) -> None:
+    def _note_unread(self, outcome: Delivery | DeliveryError) -> None:
         if isinstance(outcome, DeliveryError):
-            self._unread.tell(outcome.topic or "", outcome.code)
+            self._unread.note(outcome.topic or "", outcome.code)
 
 
 class AsyncioBridges:

@@ -32,7 +32,10 @@ _MOST = 10_000  # parcels
 
 
 class ChunkThread:
-    """Sends parcels until ``close``. Thread-safe. Callbacks of parcels run on its thread."""
+    """Sends parcels until ``close``. Any thread may call it; parcels are settled on its own.
+
+    ``client_limit``: bytes of the largest record that the client takes. ``held_bytes``: of memory, in parcels that wait.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,9 @@ class ChunkThread:
             self._changed.notify_all()
 
     def offer(self, parcel: Parcel, held: int = 0, *, force: bool = False) -> bool:
-        """Take a parcel; False while too much is waiting, by ``held``, the bytes of memory that it keeps."""
+        """Take a parcel; False while too many wait, or too many bytes. ``held``: bytes of memory that it keeps until it is
+        settled; ``force``: take it all the same.
+        """
         with self._changed:
             full = self._left > 0 and (self._bytes + held > self._held_bytes or self._left >= _MOST)
             ended = self._ended

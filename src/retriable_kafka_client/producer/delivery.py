@@ -46,7 +46,7 @@ class Delivery(NamedTuple):
 
 
 class _Failure:
-    """One failed delivery, as long as its future lives; tells of itself at the end unless somebody looked."""
+    """One failed delivery. It lives as long as its future; if nobody has looked at it by then, it is noted as unread."""
 
     __slots__ = ("__weakref__", "code", "looked", "topic", "unread")
 
@@ -56,40 +56,40 @@ class _Failure:
         self.unread = unread
         self.looked = False
 
-    def tell(self) -> None:
+    def note_unless_looked(self) -> None:
         if not self.looked:
             self.looked = True
-            self.unread.tell(self.topic, self.code)
+            self.unread.note(self.topic, self.code)
 
     def __del__(self) -> None:
-        self.tell()
+        self.note_unless_looked()
 
 
 class UnreadFailures:
     """Failed deliveries whose futures were dropped, or left until the producer closed, before anybody looked.
 
-    Futures end on whatever thread the garbage collector runs, so ``tell`` only appends to a deque. ``report``
-    logs what is there, one line for each topic and code.
+    Any thread may call it. Futures end on whatever thread the garbage collector runs, so ``note`` only appends to a deque;
+    ``report`` logs what is there, one line for each topic and code.
     """
 
-    __slots__ = ("_alive", "_closed", "_last", "_told", "forked")
+    __slots__ = ("_alive", "_closed", "_last", "_noted", "forked")
 
     def __init__(self) -> None:
         self.forked = False  # this process was forked since, and nobody settles what is on its way
         self._last: Counter[tuple[str, str]] | None = None  # at the interpreter's end: all that fails
-        self._told: deque[tuple[str, str]] = deque()
+        self._noted: deque[tuple[str, str]] = deque()
         self._alive: weakref.WeakSet[_Failure] = weakref.WeakSet()
         self._closed = False
 
     def last_call(self) -> None:
-        """Count from now on: what nobody has looked at, and all that fails. Nothing is logged any more."""
+        """The interpreter ends: from now on count all that fails, with what nobody has looked at so far, and log nothing."""
         last: Counter[tuple[str, str]] = Counter()
         for failure in list(self._alive):
             if not failure.looked:
                 failure.looked = True
                 last[failure.topic, failure.code] += 1
-        while self._told:
-            last[self._told.popleft()] += 1
+        while self._noted:
+            last[self._noted.popleft()] += 1
         self._last = last
 
     def last_words(self) -> Counter[tuple[str, str]]:
@@ -108,19 +108,19 @@ class UnreadFailures:
         self._alive.add(failure)
         return failure
 
-    def tell(self, topic: str, code: str) -> None:
+    def note(self, topic: str, code: str) -> None:
         """Note a failure that nobody looked at."""
         if self._last is not None:
             return  # `failed` has counted it
-        self._told.append((topic, code))
+        self._noted.append((topic, code))
         if self._closed:
             self.report()
 
     def report(self) -> None:
-        """Log what was told since the last call."""
+        """Log what was noted since the last call."""
         counts: Counter[tuple[str, str]] = Counter()
-        while self._told:
-            counts[self._told.popleft()] += 1
+        while self._noted:
+            counts[self._noted.popleft()] += 1
         for (topic, code), count in counts.items():
             log.error(
                 "deliveries to topic %s that failed and whose futures nobody read: %d (%s)",
@@ -132,7 +132,7 @@ class UnreadFailures:
     def close(self) -> None:
         """Log what is unread; what is dropped from now on is logged at once."""
         for failure in list(self._alive):
-            failure.tell()
+            failure.note_unless_looked()
         self.report()
         self._closed = True
 

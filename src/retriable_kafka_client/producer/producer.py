@@ -347,17 +347,17 @@ class Producer:
                 log.error("a callback of the producer's client raised %s", type(error).__qualname__)
             self._unread.report()
 
-    # The interpreter's end, and forks: see exits.Sending
+    # The interpreter's end, and forks: see interpreter_exit.Sending
     # -----------------------------------------------------------------------------------------------
 
     def _last_call(self) -> None:
-        """Internal: see exits.Sending."""
+        """Internal: see interpreter_exit.Sending."""
         with self._lock:
             self._closed = True
         self._unread.last_call()
 
     def _send_rest(self, timeout: float) -> bool:
-        """Internal: see exits.Sending."""
+        """Internal: see interpreter_exit.Sending."""
         deadline = time.monotonic() + timeout
         chunk_thread = self._chunk_thread
         if self._started().flush(timeout):
@@ -368,7 +368,7 @@ class Producer:
         )
 
     def _give_up(self) -> Counter[tuple[str, str]]:
-        """Internal: see exits.Sending."""
+        """Internal: see interpreter_exit.Sending."""
         client = self._started()
         if len(client):
             client.purge()
@@ -378,7 +378,7 @@ class Producer:
         return self._unread.last_words()
 
     def _forked(self) -> None:
-        """Internal: see exits.Sending."""
+        """Internal: see interpreter_exit.Sending."""
         self._inherited = self._unread.forked = True
         self._client = None  # so that whoever wants it comes by `_start`
         self._bridges = AsyncioBridges(self._unread)

@@ -1,6 +1,6 @@
-"""Messages that go alone or as a group of chunks: one partition, in order, acknowledged as one.
+"""Messages that go alone, or as a group of chunks: to one partition, in order, and acknowledged as one.
 
-The client that sends them puts each record into a batch of its own: what is near the limit must not share one.
+Their client puts each record into a batch of its own: two records near the limit would be too large together.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from retriable_kafka_client.wire.headers import CHUNK_HEADERS, Chunk, Marks, wri
 
 __all__ = ["ChunkedSends", "DeliveryReport"]
 
-_FEW = 8  # records of one topic that are always let into the client
-_SHARE = 8 * 1024 * 1024  # bytes of one topic in the client, where its records are so small that more go in
+_FEW = 8  # records of one topic that may be in the client, however large
+_SHARE = 8 * 1024 * 1024  # bytes of one topic up to which more than that may be
 _ACTIVE = 8  # messages of one topic at a time: one waits for its partition, the next ones are on their way
 
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReport:
-    """Where a message's first record stands; what Delivery reads of a client's own report, without the payload."""
+    """Where a message's first record stands: like a client's own report, but without the payload."""
 
     where: tuple[str, int, int]
     stamp: tuple[int, int]
@@ -87,8 +87,10 @@ class _Line:
 
 
 class ChunkedSends:
-    """Sends parcels. One thread calls it; ``client`` gives the client of the moment, whose delivery reports must be served
-    between two calls of ``advance``. It holds at most ``budget`` bytes in the client, and a record of each topic besides.
+    """Sends parcels. One thread calls it, and serves the delivery reports of ``client()`` between two calls of ``advance``.
+
+    At most ``budget`` bytes are in the client at once, besides one record of each topic. ``client_limit``: bytes of the
+    largest record that the client takes.
     """
 
     def __init__(
@@ -240,7 +242,9 @@ class ChunkedSends:
         self._look(line, sending)
 
     def _look(self, line: _Line, sending: _Sending) -> None:
-        """Settle what is at its end: the others of a failed one are waited for, so that nothing follows the answer."""
+        """Settle what has come to its end. Of a failed message, chunks that are still in the client are waited for: none of
+        them may appear in the log after the answer.
+        """
         if sending.outstanding or sending not in line.active:
             return
         parcel = sending.parcel

@@ -25,7 +25,11 @@ Settle = Callable[[KafkaError | None, Any], None]
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Parcel:
-    """One message to be sent. ``settle`` is told once: no error and the first record's report, or the error."""
+    """One message to be sent.
+
+    ``settle`` is called once, on the thread that serves the client: with no error and the first record's delivery report, or
+    with the error. It must not raise.
+    """
 
     topic: str
     source: Source | None  # None: a null body

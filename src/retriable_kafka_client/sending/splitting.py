@@ -1,7 +1,7 @@
 """How large a message is on the wire, and into which chunks it goes where that is more than a topic takes.
 
-Exact, by the two rules that count: the client's, which it checks before it compresses, and the broker's, which checks
-the batch. Measured on librdkafka 2.16 and Kafka 4.1.1: one byte more is refused.
+Two rules count, and both are followed to the byte: the client's, which looks at the record before it is compressed, and the
+broker's, which looks at the batch. Measured on librdkafka 2.16 and Kafka 4.1.1: one byte more is refused.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = [
 ]
 
 UNKNOWN_LIMIT = 1_000_000  # bytes: what a topic is taken to bear where the brokers do not say
-FLOOR = 1024  # bytes: what is refused in chunks of that size is refused
-_SPREAD = (
-    16  # a message never costs more than so many times its size because its headers stand on every chunk
-)
+FLOOR = 1024  # bytes: a message that is refused in chunks of this size is refused for good
+
+# Headers stand on every chunk, but all chunks of a message together are never more than so many times its size.
+_SPREAD = 16
 
 _BATCH = 61  # bytes of a record batch before its records
 _CLIENT = 36  # bytes that the client reckons for a record beside its key, value and headers

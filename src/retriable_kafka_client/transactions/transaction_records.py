@@ -21,12 +21,13 @@ __all__ = ["TransactionRecords"]
 
 BUDGET = 32 * 1024 * 1024  # bytes of large messages in the client
 POLL_SECONDS = 0.02
-LAST_REPORTS_SECONDS = (
-    1.0  # for what is on its way when the transaction is broken, or twice what the first report took
-)
+
+# Once the transaction is broken: for the reports that are still to come, or twice as long as the first one took.
+LAST_REPORTS_SECONDS = 1.0
+
 SERVE_EVERY = 1000  # records between two looks for reports
 
-# What says nothing against the record itself: the transaction as a whole, its producer, or the brokers are in trouble.
+# Errors that are not the record's own: the transaction as a whole, its producer, or the brokers have failed.
 _NOT_ITS_OWN = frozenset(
     (
         *("_PURGE_QUEUE", "_PURGE_INFLIGHT", "_STATE", "_FATAL", "_FENCED", "_DESTROY", "_CONFLICT"),
@@ -56,7 +57,7 @@ class _Record:
 
 
 class TransactionRecords:
-    """What one Transact sends, over all its tries. One thread calls it."""
+    """What one Transact sends, over all its tries. Only the thread of transactions calls it."""
 
     def __init__(self, transact: Transact, limits: BatchLimits, wall: float) -> None:
         self._limits = limits
@@ -90,7 +91,10 @@ class TransactionRecords:
         return not any(pending)
 
     def send(self, producer: Producer, deadline: float) -> KafkaError | None:
-        """Send all and wait until the brokers have it; returns the first error. Raises KafkaException."""
+        """Send all, and wait for the brokers, or until ``deadline`` (``time.monotonic()``); returns the first error.
+
+        Raises KafkaException where the client itself fails.
+        """
         self._try += 1
         began = time.monotonic()
         self._reported_at = None
@@ -162,7 +166,9 @@ class TransactionRecords:
         return found
 
     def make_smaller(self) -> bool:
-        """Set apart what was too large among others, or in such chunks; whether there was any."""
+        """Let what was too large among others go alone in the next try, and what was too large as chunks in smaller ones.
+        Whether there was any.
+        """
         found = False
         for record in self._records:
             if _was_too_large(record):

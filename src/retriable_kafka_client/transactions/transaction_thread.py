@@ -31,7 +31,7 @@ log = logging.getLogger("retriable_kafka_client")
 
 OPEN_SECONDS = 5.0  # one try to initialise a producer
 PAUSE_SECONDS = 0.25  # until the next
-SHARE = 0.8  # of the transaction's time-out, for all that comes before its commit
+FILL_SHARE = 0.8  # of the transaction's time-out, for all that comes before its commit
 LOOK_SECONDS = 0.02  # between looks for an answer
 ABORT_SHARE = 0.3  # for its abort; then another producer takes over, which aborts it, too
 ROUND_TRIPS = 10  # twice as many as a transaction takes
@@ -67,12 +67,14 @@ class Means:
     group: str
     id: str
     settings: Mapping[str, Any]
-    longer: Callable[[float], Mapping[str, Any]]  # settings for transactions that may take so many seconds
+    longer: Callable[
+        [float], Mapping[str, Any]
+    ]  # the settings for transactions that may take so many seconds
     offsets: GroupOffsets
     limits: BatchLimits
     admin: Callable[[], AdminClient]
-    wake: Callable[[], None]
-    clock: Callable[[], float]
+    wake: Callable[[], None]  # ends the loop's wait; from any thread
+    clock: Callable[[], float]  # wall seconds; stamps dead letters
 
 
 class TransactionThread:
@@ -261,7 +263,7 @@ class TransactionThread:
 
     def _fill(self, client: Producer, job: Job, records: TransactionRecords) -> KafkaError | None:
         """Put all of it into a transaction, up to its commit; the error if that failed."""
-        deadline = time.monotonic() + self.seconds * SHARE
+        deadline = time.monotonic() + self.seconds * FILL_SHARE
         try:
             client.begin_transaction()
             problem = records.send(client, deadline)
@@ -294,7 +296,7 @@ class TransactionThread:
             code = str(reason_of(error).name())
         else:
             return Transacted(transact=transact, landed=True)
-        # Whatever it says: the brokers may have been told to commit, and may yet be.
+        # Whatever the error says: the request to commit may have reached the brokers, or may reach them yet.
         log.warning(
             "group %s: it is not known whether a transaction came through (%s); asking", self._group, code
         )

@@ -1,9 +1,9 @@
 """A transactional producer that is replaced as soon as it may not be trusted any more.
 
-librdkafka 2.16 does not have part 2 of KIP-890: an EndTxn that was delayed, and sent a second time, may end the
-transaction after the one that it belongs to. So when one was sent twice, and after a request that timed out, a new producer
-with the same transactional id takes over: whatever is left of the old one is then refused by the brokers. The client's
-statistics tell; they are waited for only where the call took long enough for a second request.
+librdkafka 2.16 does not have part 2 of KIP-890. A request to end a transaction (EndTxn) that is delayed is sent a second
+time, and the later one may end the next transaction. So once one was sent twice, or any request timed out, a new producer
+with the same transactional id takes over, and the brokers refuse whatever the old one has left. The client's statistics
+count the requests. They are waited for only after a call that took long enough for a second request.
 """
 
 from __future__ import annotations
@@ -50,7 +50,10 @@ class TransactionalProducer:
             self.discard()
 
     def open(self, timeout: float) -> Producer:
-        """Return a producer without an open transaction, new where the last one is in doubt. KafkaException: not yet."""
+        """Return a producer without an open transaction; a new one where the last one may not be trusted.
+
+        Blocks for ``timeout`` seconds at most, and a little for statistics. Raises KafkaException: it is not ready yet.
+        """
         if self._doubt and not self._is_clean():
             self.discard()
         if self._producer is None:
@@ -78,7 +81,10 @@ class TransactionalProducer:
         return not self._initialised
 
     def commit(self, deadline: float) -> None:
-        """Commit the open transaction. KafkaException: not, or not known."""
+        """Commit the open transaction; blocks until ``deadline`` (``time.monotonic()``) at most.
+
+        Raises KafkaException: it has not come through, or nobody knows.
+        """
         assert self._producer is not None
         began = time.monotonic()
         while True:
@@ -93,7 +99,9 @@ class TransactionalProducer:
         self._doubt = self._doubt or time.monotonic() - began >= self._sure
 
     def abort(self, deadline: float) -> None:
-        """Abort the open transaction; nothing of it will be visible, whatever happens here."""
+        """Abort the open transaction; blocks until ``deadline`` (``time.monotonic()``) at most. Nothing of it will be
+        visible, whatever happens here.
+        """
         assert self._producer is not None
         while True:
             try:

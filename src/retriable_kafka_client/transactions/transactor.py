@@ -36,9 +36,9 @@ __all__ = ["Transactor"]
 
 log = logging.getLogger("retriable_kafka_client")
 
-ASK_SHARE = (
-    0.3  # of the time for the first producer, until another client is asked whether any broker answers
-)
+
+# Of the time for the first producer: after that, another client is asked whether any broker answers.
+ASK_SHARE = 0.3
 
 # Until a call that does not come back is given up: longer than all time-outs of one transaction.
 STUCK_SECONDS = 40.0
@@ -131,7 +131,7 @@ class Transactor:
         return self._since is not None
 
     def unanswered_for(self, now: float) -> float:
-        """For how many seconds the Transact in flight has been so."""
+        """For how many seconds the Transact in flight has been without an answer. ``now``: ``time.monotonic()``."""
         return now - self._since if self._since is not None else 0.0
 
     def send(self, transact: Transact, member: Any) -> None:

@@ -1,9 +1,9 @@
 """The headers that this library puts on records: their names, and strict, total codecs.
 
-What is read was written by anybody. Reading therefore either gives values within their ranges or raises
-MalformedHeader, whatever the bytes are, and never shows them. What only informs is never a reason to raise: it is left
-out (docs/headers.md). Fields and widths are shared with the 0.x
-releases: they read ``attempt``, ``timestamp`` and the chunk headers and ignore everything else.
+Anybody may have written what is read. So reading either returns values within their ranges, or raises MalformedHeader,
+whatever the bytes are; the error never shows them. A header that only informs never raises: one that cannot be read is left
+out (docs/headers.md). Names and widths are shared with the 0.x releases, which read ``attempt``, ``timestamp`` and the
+chunk headers, and ignore the rest.
 """
 
 from __future__ import annotations
@@ -169,11 +169,10 @@ def read_marks(
 ) -> Marks:
     """Return what the library wrote; ``PLAIN`` itself if nothing. Raises MalformedHeader and nothing else.
 
-    Strict is what decides when, how often, for whom and with which others a message runs. What only informs is
-    left out where it is not of its form: the tools that people send dead letters back with change it. Of one
-    that stands more than once the first counts. ``deciding``: which of group and origin decide here.
-    The exact not-before counts only where it rounds up to the seconds header: 0.x drops it, or keeps it by
-    accident.
+    Headers that decide when, how often, for whom and with which others a message runs are read strictly. One that only
+    informs is left out where its form is wrong, since tools that send dead letters back change such values; where it stands
+    more than once, the first one counts. ``deciding``: which of group and origin decide here. The exact not-before
+    counts only where it rounds up to the seconds header: a 0.x release drops it, or copies it unchanged onto a later time.
     """
     if headers:
         for name, _ in headers:
@@ -183,13 +182,13 @@ def read_marks(
 
 
 def read_identity(headers: Sequence[tuple[str, bytes | None]]) -> Marks:
-    """Return what can be read of which message it is, whatever stands beside it: for one that never runs."""
+    """Return what the headers say of the message's identity, as far as it can be read. For messages that never run."""
     found = _found(headers)
     return Marks(
-        origin=_told(found, ORIGIN, _origin),
-        origin_timestamp_ms=_told(found, ORIGIN_TIMESTAMP, _time),
-        id=_told(found, ID, _id),
-        first_failure_ms=_told(found, FIRST_FAILURE, _time),
+        origin=_informing(found, ORIGIN, _origin),
+        origin_timestamp_ms=_informing(found, ORIGIN_TIMESTAMP, _time),
+        id=_informing(found, ID, _id),
+        first_failure_ms=_informing(found, FIRST_FAILURE, _time),
     )
 
 
@@ -306,11 +305,11 @@ def _parse(headers: Sequence[tuple[str, bytes | None]], deciding: Container[str]
         not_before_ms=_not_before(found),
         group=_decided(found, GROUP, _group, deciding),
         origin=_decided(found, ORIGIN, _origin, deciding),
-        origin_timestamp_ms=_told(found, ORIGIN_TIMESTAMP, _time),
-        id=_told(found, ID, _id),
-        first_failure_ms=_told(found, FIRST_FAILURE, _time),
+        origin_timestamp_ms=_informing(found, ORIGIN_TIMESTAMP, _time),
+        id=_informing(found, ID, _id),
+        first_failure_ms=_informing(found, FIRST_FAILURE, _time),
         alone=alone is not None,
-        parked_ms=_told(found, PARKED, _time),
+        parked_ms=_informing(found, PARKED, _time),
         chunk=_chunk(found),
     )
 
@@ -336,7 +335,7 @@ def _found(headers: Sequence[tuple[str, bytes | None]]) -> _Found:
 
 
 def _only(found: _Found, header: str) -> bytes | None:
-    """The value of one that decides something; None: it is not there."""
+    """The value of a header that decides something; None: it is not there. Raises MalformedHeader."""
     values = found.get(header)
     if values is None:
         return None
@@ -347,8 +346,8 @@ def _only(found: _Found, header: str) -> bytes | None:
     return values[0]
 
 
-def _told(found: _Found, header: str, read: Callable[[bytes], T]) -> T | None:
-    """What one says that only informs; None: nothing that can be read."""
+def _informing(found: _Found, header: str, read: Callable[[bytes], T]) -> T | None:
+    """The value of a header that only informs; None: it is not there, or cannot be read."""
     value = found.get(header, _NOTHING)[0]
     if value is None:
         return None
@@ -360,7 +359,7 @@ def _told(found: _Found, header: str, read: Callable[[bytes], T]) -> T | None:
 
 def _decided(found: _Found, header: str, read: Callable[[bytes], T], deciding: Container[str]) -> T | None:
     if header not in deciding:
-        return _told(found, header, read)
+        return _informing(found, header, read)
     value = _only(found, header)
     return None if value is None else read(value)
 

@@ -78,9 +78,8 @@ class _LocalSlice(Slice):
         self._noted: list[tuple[Entry, Outcome]] = []  # what ended otherwise
         self._ended = 0  # gathered so far
         self._crossed: list[Entry] | None = None  # what was pickled, in order; None: nothing
-        self.begun: Callable[[], bool] = (
-            bool  # whether the pool has begun what was pickled, as far as it says
-        )
+        # Whether the pool has begun what was pickled, as far as it says.
+        self.begun: Callable[[], bool] = bool
         # For `expire` and what it found: the runner's lock covers them.
         self._seen: Entry | None = None  # what ran at the last look
         self._seen_at = 0.0  # when that was seen first

@@ -87,8 +87,8 @@ def run(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
 
 
 async def run_async(spec: HandlerSpec, message: Message[Any], route: int) -> Outcome:
-    """Like ``run``, and awaits what the handler returns. A cancellation is a failed attempt too: whoever
-    cancels from outside drops the result.
+    """As ``run``, and awaits what the handler returns. A cancellation is a failed attempt too; whoever cancels from outside
+    ignores the result.
     """
     try:
         result = spec.handler(message)
@@ -126,9 +126,8 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
     if unread is not None:
         if not (isinstance(error, RetryAfter) and unread is message.deserializer_error):
             error = unread  # what else the handler made of it does not matter
-        message.decode_error = message.deserializer_error = (
-            None  # it refers back to the message, whose payload would wait for the next gc
-        )
+        # It refers back to the message, whose payload would wait for the next garbage collection.
+        message.decode_error = message.deserializer_error = None
     policy = spec.policies[route]
     failure = judge(policy, message.attempt, error, random.random(), spec.error_text)
     place = place_of(decisive(policy, error), error, function=spec.handler)

@@ -121,7 +121,7 @@ class Pool:
                     keeper.start()
 
     def join(self, runner: ProcessRunner) -> None:
-        """Tell ``runner`` when the pool breaks."""
+        """Let ``runner`` fail when the pool breaks."""
         with self._lock:
             self._runners.append(runner)
 
@@ -325,7 +325,7 @@ class _ProcessSlice(Slice, Job):
         self._claimed = 0  # begun, and ended, when the worker was through with it
         self._done = 0
         self._gathered = 0
-        self._told: dict[int, Outcome] = {}  # received and not gathered; by index
+        self._outcomes: dict[int, Outcome] = {}  # received and not gathered; by index
         self._received = 0
         self._seen: int | None = None  # which message ran at the last look
         self._seen_at = 0.0  # when that was seen first
@@ -345,9 +345,9 @@ class _ProcessSlice(Slice, Job):
             return
         process.send(child.RunSlice(self._pickled_spec, [item_of(entry) for entry in entries]))
         reply = process.receive()
-        while isinstance(reply, child.Told):
+        while isinstance(reply, child.OutcomeSent):
             with self._guard:
-                self._told[reply.index] = reply.outcome
+                self._outcomes[reply.index] = reply.outcome
                 self._received += 1
             reply = process.receive()
         self._leave(process)
@@ -381,7 +381,7 @@ class _ProcessSlice(Slice, Job):
         with self._guard:
             self._process = None
             self._claimed, self._done = process.claimed, process.done
-            if self._done < self._claimed and self._done in self._told:
+            if self._done < self._claimed and self._done in self._outcomes:
                 self._done += 1  # it died between saying so and counting it
             return self._entries[self._done : self._claimed]
 
@@ -402,10 +402,10 @@ class _ProcessSlice(Slice, Job):
             done = self._done
             if self._process is not None:
                 done = self._process.done
-                if self._process.told > self._received:
+                if self._process.sent > self._received:
                     return self._gathered  # an outcome is still in the pipe: which one is not known
             for index in range(self._gathered, done):
-                finished.note(self._entries[index], self._told.pop(index, None))
+                finished.note(self._entries[index], self._outcomes.pop(index, None))
             self._gathered = max(self._gathered, done)
             return self._gathered
 

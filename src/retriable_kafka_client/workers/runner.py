@@ -1,4 +1,4 @@
-"""What a consumer's loop says to the pool that runs its messages, and what it hears back."""
+"""Between a consumer's loop and the pool that runs its messages: slices out, what ended back."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class SliceReport:
     seconds: float
     cpu: float  # of this interpreter, so none for another process
     ran: int = 0  # messages; only of a slice that crossed to a process
-    # By index in the slice, all but plain successes; likewise.
+    # By index in the slice, all but plain successes; only of a slice that crossed to a process.
     outcomes: tuple[tuple[int, Outcome], ...] = ()
 
 
@@ -40,8 +40,8 @@ class SliceReport:
 class Running:
     """What a runner holds, at about one instant.
 
-    ``busy``: started and not ended, perhaps with one or the other that ended just now. A stdlib process pool
-    or a cluster does not say what it has started: there it is the whole slices that were sent.
+    ``busy``: what has started and not ended, perhaps with a few that ended just now. A process pool of the standard library,
+    or a cluster, does not say what it has started: there it is all of each slice that was sent.
     """
 
     queued: int  # pushed and not started: ``withdraw`` can give them back
@@ -79,12 +79,12 @@ class Runner(Protocol):
         """Start nothing more (``on``), or go on. What runs is not touched. Never waits for a worker."""
 
     def sweep(self, now: float) -> None:
-        """Every 10 to 20 ms, with ``time.monotonic()``: free what waits behind a slow message, gather its
-        forerunners, end or report what runs for too long.
+        """Called every 10 to 20 ms with ``time.monotonic()``: take back what waits behind a slow message, gather what ended
+        before it, and end or report what runs for too long.
         """
 
     def take(self) -> Finished:
-        """Everything that ended since the last call; a constant, empty finished costs nothing."""
+        """Everything that ended since the last call. Nobody changes it any more."""
 
     def wait(self, timeout: float) -> None:
         """Block until there may be something to take, the pool failed, or ``ring``, at most ``timeout`` seconds."""
@@ -122,8 +122,10 @@ class Slice(ABC):
 
     @abstractmethod
     def expire(self, now: float, timeout: float) -> Entry | None:
-        """Look for a message that runs for longer than ``timeout``; every sweep looks. Ended here, it comes back as a
-        failure; returned, it still runs, and ``gather`` tells when it is released.
+        """Look for a message that has run for longer than ``timeout`` seconds. Each sweep calls it.
+
+        ``now``: ``time.monotonic()``. Where the message can be ended, it is, and comes back as failed. Otherwise it is
+        returned and runs on; ``gather`` puts it into ``released`` once it has ended.
         """
 
     @abstractmethod
@@ -178,7 +180,7 @@ class SliceRunner(ABC):
         """Make a slice. The lock is held."""
 
     def _cut_batch(self, batch: PlainBatch) -> Slice:
-        """Likewise of a batch. The lock is held."""
+        """Make a slice of a batch. The lock is held."""
         return self._cut(batch.entries())
 
     @abstractmethod

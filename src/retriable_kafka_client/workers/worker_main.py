@@ -32,12 +32,12 @@ __all__ = [
     "Board",
     "Call",
     "InitializerFailed",
+    "OutcomeSent",
     "Raised",
     "Ready",
     "Returned",
     "RunSlice",
     "SliceFinished",
-    "Told",
     "Unloadable",
     "being_imported_by_worker",
     "serve",
@@ -48,19 +48,19 @@ _WATCH_SECONDS = 1.0
 
 
 class Board:
-    """Places in the memory that a worker shares with its parent; what they say is about the current batch.
+    """Places in the memory that a worker shares with its parent; their values are those of the current batch.
 
     CLAIMED and LIMIT change under the lock: the worker may begin a message only below LIMIT, and the parent
-    takes the rest back by lowering LIMIT to CLAIMED. TOLD and DONE are the worker's: it sends what came of a
-    message, unless that is a plain success, then counts it in TOLD, then the message in DONE. So whoever reads
-    DONE, then TOLD, and has received TOLD outcomes, knows how every message below DONE ended. After a death,
+    takes the rest back by lowering LIMIT to CLAIMED. SENT and DONE are the worker's: it sends what came of a
+    message, unless that is a plain success, then counts it in SENT, then the message in DONE. So whoever reads
+    DONE, then SENT, and has received SENT outcomes, knows how every message below DONE ended. After a death,
     the messages from DONE to CLAIMED (one at most) are in doubt.
     """
 
     CLAIMED = 0
     LIMIT = 1
     DONE = 2
-    TOLD = 3
+    SENT = 3
     SIZE = 4
 
 
@@ -69,7 +69,7 @@ class Board:
 
 @dataclass(frozen=True, slots=True)
 class RunSlice:
-    """Work a slice off. Answered by Told … SliceFinished, or by Unloadable."""
+    """Work a slice off. Answered by OutcomeSent … SliceFinished, or by Unloadable."""
 
     pickled_spec: bytes
     items: list[Item]
@@ -98,8 +98,8 @@ class InitializerFailed:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """Message ``index`` of the batch failed, or sent something; said at once."""
+class OutcomeSent:
+    """Message ``index`` of the batch failed, or sent something; reported as soon as it has ended."""
 
     index: int
     outcome: Outcome
@@ -173,8 +173,8 @@ def _end_with_parent() -> None:
     """End this process with its parent even while a handler runs: nobody hears what comes of it."""
     parent, pid = parent_process(), os.getppid()
     assert parent is not None
-    # A process that the parent forked may hold the sentinel open; where there are process groups, getppid()
-    # tells too.
+    # A process that the parent forked may hold the sentinel open. Where the system gives orphans another parent, getppid()
+    # shows it all the same.
     while not wait([parent.sentinel], _WATCH_SECONDS) and os.getppid() == pid:
         pass
     os._exit(1)
@@ -184,7 +184,7 @@ def _initialized(connection: Connection, initializer: Callable[[], object] | Non
     try:
         if initializer is not None:
             refuse_unfinished(initializer(), "the initializer")
-    except BaseException as error:  # noqa: BLE001 - also SystemExit: the parent is told
+    except BaseException as error:  # noqa: BLE001 - also SystemExit: the parent gets to know it
         _print_without_text(error)
         connection.send(InitializerFailed(type(error).__qualname__))
         return False
@@ -215,8 +215,8 @@ def _work_off(batch: RunSlice, connection: Connection, lock: Lock, board: Any) -
             board[Board.CLAIMED] = index + 1
         outcome = run_item(item, spec)
         if outcome is not None:
-            connection.send(Told(index, outcome))
-            board[Board.TOLD] += 1
+            connection.send(OutcomeSent(index, outcome))
+            board[Board.SENT] += 1
         board[Board.DONE] = index + 1
         sent += sent_bytes(outcome)
         if sent > ENOUGH_BYTES:

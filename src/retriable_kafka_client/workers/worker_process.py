@@ -13,7 +13,7 @@ from retriable_kafka_client.workers.worker_main import PROCESS_NAME, Board, Init
 __all__ = ["MAIN_GUARD", "WorkerEnded", "WorkerProcess"]
 
 _LOOK_SECONDS = 1.0  # how often to ask for the process itself, should others hold its pipes open
-_GRACE_SECONDS = 5.0  # for a worker that was told to end
+_GRACE_SECONDS = 5.0  # for a worker that is to end by itself
 _LOCK_SECONDS = 0.005  # a worker holds the lock for a microsecond, or it is dead or stopped
 
 MAIN_GUARD = (
@@ -33,7 +33,7 @@ class WorkerEnded(Exception):
 class WorkerProcess:
     """A worker process, its pipe, and the memory and lock that it shares. One keeper thread owns it.
 
-    ``claimed``, ``done`` and ``told`` may be read, and ``recall`` called, from any thread.
+    ``claimed``, ``done`` and ``sent`` may be read, and ``recall`` called, from any thread.
     """
 
     def __init__(self, initializer: Callable[[], object] | None) -> None:
@@ -41,8 +41,7 @@ class WorkerProcess:
         self._connection, theirs = context.Pipe()
         self._lock = context.Lock()
         self._board: Any = context.RawArray(ctypes.c_longlong, Board.SIZE)
-        # Not daemonic, so that handlers may start processes; who ends them is the pool and, when we are gone,
-        # they.
+        # Not daemonic, so that handlers may start processes. The pool ends it; once this process is gone, it ends itself.
         self._process = context.Process(
             target=serve, args=(theirs, self._lock, self._board, initializer), name=PROCESS_NAME, daemon=False
         )
@@ -74,7 +73,7 @@ class WorkerProcess:
     def begin(self, count: int) -> None:
         """Prepare for a batch of ``count``. Only while the worker has nothing to do."""
         board = self._board
-        board[Board.CLAIMED] = board[Board.DONE] = board[Board.TOLD] = 0
+        board[Board.CLAIMED] = board[Board.DONE] = board[Board.SENT] = 0
         board[Board.LIMIT] = count
 
     def send(self, order: object) -> None:
@@ -106,13 +105,13 @@ class WorkerProcess:
 
     @property
     def done(self) -> int:
-        """Messages of the batch that ended. Read it before ``told``."""
+        """Messages of the batch that ended. Read it before ``sent``."""
         return int(self._board[Board.DONE])
 
     @property
-    def told(self) -> int:
+    def sent(self) -> int:
         """Outcomes sent."""
-        return int(self._board[Board.TOLD])
+        return int(self._board[Board.SENT])
 
     def recall(self) -> int | None:
         """Let the worker begin no further message of the batch; returns how many it has begun.
@@ -137,7 +136,7 @@ class WorkerProcess:
         getattr(multiprocessing.process, "_children", set()).discard(self._process)
 
     def end(self) -> None:
-        """Tell the worker to end, and see to it that it does; a few seconds at most."""
+        """Let the worker end by itself, and kill it after a few seconds."""
         self._connection.close()
         self._process.join(_GRACE_SECONDS)
         if self._process.is_alive():
