@@ -12,7 +12,7 @@ from retriable_kafka_client import events
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly
 from retriable_kafka_client.core.chunks import Part
-from retriable_kafka_client.core.engine import Engine, EngineConfig, Route
+from retriable_kafka_client.core.engine import Counters, Engine, EngineConfig, Route
 from retriable_kafka_client.core.entry import PART, Entry, Owner, Verdict
 from retriable_kafka_client.core.offset_set import OffsetSet
 from retriable_kafka_client.core.partition import Assignment
@@ -445,6 +445,7 @@ def test_a_large_group_leaves_the_others_a_reserve() -> None:
             parking_interval=1.0,
         ),
         None,
+        Counters(),
     )
     assert [assembly.squeezed(0, held) for held in (0, 500, 600, 875, 2_000)] == [0, 0, 100, 375, 375]
 

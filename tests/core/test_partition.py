@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.entry import FILTERED, Entry
-from retriable_kafka_client.core.partition import YEAR_MS, Assignment
+from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.runs import within
+from retriable_kafka_client.core.sorting import YEAR_MS
 from retriable_kafka_client.events import REASON_NOT_BEFORE
 from retriable_kafka_client.wire.headers import Marks
 from tests.core.harness import BASE, RETRY, Raw, entry
@@ -42,7 +43,7 @@ def running(position: int | None = 0, *, budget: int = PLENTY, least: int = 100)
 def take_in(assignment: Assignment, *offsets: int, raw: Raw | None = None, wall_ms: int = 0) -> list[Entry]:
     entries = [entry(assignment, offset, raw or Raw()) for offset in offsets]
     assignment.progress.register(list(offsets))
-    assignment.take_in(entries, wall_ms)
+    assignment.sorter.take_in(entries, wall_ms)
     assignment.validate()
     return entries
 

@@ -28,6 +28,7 @@ from retriable_kafka_client.core.handoff import parked as parked_copy
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.outcomes import Outcomes
+from retriable_kafka_client.core.ownership import Ownership
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.progress import PartitionProgress
@@ -35,6 +36,8 @@ from retriable_kafka_client.core.queues import Queues
 from retriable_kafka_client.core.routing import Routing
 from retriable_kafka_client.core.schedule import DueQueue, Keep, ParkingRule
 from retriable_kafka_client.core.solo import Solo
+from retriable_kafka_client.core.sorting import Sorter
+from retriable_kafka_client.core.throttle import Throttle
 from retriable_kafka_client.wire.headers import Marks
 from tests.simulation.member import Member
 
@@ -106,8 +109,9 @@ _OLDER: dict[Assignment, p.Progress] = {}
 
 def _commits_once(self: Engine, places: Iterable[p.Place]) -> Sequence[p.Progress]:
     """Takes what is in flight for granted."""
-    assignments = [self._assignments[place] for place in places if place in self._assignments]
-    return [one for assignment in assignments if (one := assignment.next_commit()) is not None]
+    return [
+        one for assignment in self._assignments.of(places) if (one := assignment.next_commit()) is not None
+    ]
 
 
 def _never_passes_over(self: PartitionProgress, position: int) -> None:
@@ -148,14 +152,15 @@ def _restores_all(text: str, *, base: int, binding: Binding) -> OffsetMap:
 
 # Assignments ---------------------------------------------------------------------------------------------------------
 
-_end = Engine._end
+_end = Ownership._end
 _drain = Assignment.drain
 _withdrawn = Outcomes.withdrawn
 
 
-def _end_is_forgotten(self: Engine, assignment: Assignment, reason: str) -> None:
-    _end(self, assignment, reason)
+def _end_is_forgotten(self: Ownership, assignment: Assignment, reason: str) -> list[p.Command]:
+    commands = _end(self, assignment, reason)
     assignment.phase, assignment.accounts.has_ended = Phase.RUNNING, False
+    return commands
 
 
 _back = Accounts.back
@@ -184,22 +189,20 @@ def _drains_without_copies(self: Assignment) -> bool:
     return self.accounts.in_flight == 0
 
 
-def _runs_on_while_draining(self: Engine, places: Sequence[p.Place], now: p.Now) -> None:
-    for place in places:
-        if place in self._assignments:
-            self._out.append(p.Withdraw())
+def _runs_on_while_draining(self: Ownership, places: Sequence[p.Place], now: p.Now) -> list[p.Command]:
+    return [p.Withdraw() for _ in self._assignments.of(places)]
 
 
-def _never_withdraws(self: Engine, places: Sequence[p.Place], now: p.Now) -> None:
-    for place in places:
-        assignment = self._assignments.get(place)
-        if assignment is not None:
-            assignment.drain()
-            self._outcomes.hurry(assignment, now)
+def _never_withdraws(self: Ownership, places: Sequence[p.Place], now: p.Now) -> list[p.Command]:
+    for assignment in self._assignments.of(places):
+        assignment.drain()
+        self._outcomes.hurry(assignment, now)
+    return []
 
 
-def _old_log_goes_on(self: Engine, event: p.TopicChanged) -> None:
+def _old_log_goes_on(self: Ownership, event: p.TopicChanged) -> list[p.Command]:
     """The topic was re-created, and nobody cares."""
+    return []
 
 
 def _drains_without_refused_copies(self: Assignment) -> bool:
@@ -220,10 +223,10 @@ def _admits_all(self: Tracker, stop: int) -> int:
         self._budget_bits = budget
 
 
-_take_in = Assignment.take_in
+_take_in = Sorter.take_in
 
 
-def _runs_early(self: Assignment, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
+def _runs_early(self: Sorter, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
     early = list(entries)
     for entry in early:
         if entry.verdict is None:
@@ -300,23 +303,25 @@ def _holds_any_bytes(
     return _holds_too_much(self, window, 10**18, active, waiting, squeezed)
 
 
-def _appetite(self: Engine, most: int) -> int:
+def _appetite(self: Throttle, most: int) -> int:
     return most
 
 
-_perform_resume = Engine._throttle
+_perform_resume = Throttle._apply
 
 
-def _never_resumes(self: Engine, assignment: Assignment, active: int, waiting: int, squeezed: int) -> None:
-    if not assignment.paused:
-        _perform_resume(self, assignment, active, waiting, squeezed)
+def _never_resumes(
+    self: Throttle, assignment: Assignment, active: int, waiting: int, squeezed: int
+) -> Sequence[p.Command]:
+    return () if assignment.paused else _perform_resume(self, assignment, active, waiting, squeezed)
 
 
-def _forgets_left_bytes(self: Engine, assignment: Assignment, reason: str) -> None:
+def _forgets_left_bytes(self: Ownership, assignment: Assignment, reason: str) -> list[p.Command]:
     left = self._load.left_bytes
-    _end(self, assignment, reason)
+    commands = _end(self, assignment, reason)
     self._load.left_bytes = left
     assignment.accounts.active_bytes = 0
+    return commands
 
 
 # Hand-offs -----------------------------------------------------------------------------------------------------------
@@ -498,15 +503,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("take a mirror's topic for one made anew", progress_module, "decode", _forgets_clusters, 300),
     _one("ignore the restored map", progress_module, "decode", _restores_nothing),
     _one("take all that the map covers for complete", progress_module, "decode", _restores_all),
-    _one("forget that an assignment ended", Engine, "_end", _end_is_forgotten),
+    _one("forget that an assignment ended", Ownership, "_end", _end_is_forgotten),
     _one("act on results after the end", Accounts, "back", _late_results_count),
     _one("complete what was withdrawn", Outcomes, "withdrawn", _withdrawn_are_complete),
     _one("lose a slot when withdrawing", Outcomes, "withdrawn", _withdrawn_keep_their_slot),
     _one("end a drain while handlers run", Assignment, "drained", property(_drains_without_workers)),
     _one("end a drain while copies are in the air", Assignment, "drained", property(_drains_without_copies)),
-    _one("hand out while draining", Engine, "_drain", _runs_on_while_draining),
-    _one("never withdraw", Engine, "_drain", _never_withdraws),
-    _one("go on with a topic that was re-created", Engine, "_on_topic_changed", _old_log_goes_on),
+    _one("hand out while draining", Ownership, "drain", _runs_on_while_draining),
+    _one("never withdraw", Ownership, "drain", _never_withdraws),
+    _one("go on with a topic that was re-created", Ownership, "topic_changed", _old_log_goes_on),
     _one(
         "end a drain while refused copies wait",
         Assignment,
@@ -514,7 +519,7 @@ MUTATIONS: tuple[Mutation, ...] = (
         property(_drains_without_refused_copies),
     ),
     _one("ignore admission", Tracker, "admit", _admits_all),
-    _one("ignore not-before", Assignment, "take_in", _runs_early),
+    _one("ignore not-before", Sorter, "take_in", _runs_early),
     Mutation(
         "wake too early",
         (
@@ -530,9 +535,9 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("run bad records", Dispatch, "_settle", _runs_what_it_must_not),
     _one("hold any number of messages", Assignment, "holds_too_much", _holds_any_number),
     _one("hold any number of bytes", Assignment, "holds_too_much", _holds_any_bytes),
-    _one("poll more than the window has room for", Engine, "appetite", _appetite),
-    _one("never resume", Engine, "_throttle", _never_resumes),
-    _one("forget the bytes of handlers that outlive a drain", Engine, "_end", _forgets_left_bytes),
+    _one("poll more than the window has room for", Throttle, "appetite", _appetite),
+    _one("never resume", Throttle, "_apply", _never_resumes),
+    _one("forget the bytes of handlers that outlive a drain", Ownership, "_end", _forgets_left_bytes),
     _one("complete when a copy is produced", Outcomes, "_send", _complete_when_produced),
     _one("complete when a copy is refused", Outcomes, "answered", _complete_when_refused),
     _one("drop a refused copy", HandOffs, "refused", _drops_refused),

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from retriable_kafka_client.consumer.intake import Intake
-from retriable_kafka_client.core import engine as engine_module
+from retriable_kafka_client.core import assembly as assembly_module
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.assembly import Assembly
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Part
@@ -196,5 +196,5 @@ CHUNK_MUTATIONS: tuple[Mutation, ...] = (
     _one("admit a message by its first chunk", Entry, "last", property(_first_is_last)),
     _one("count chunks against the window", Assignment, "messages", property(_counts_chunks)),
     _one("keep the lane of what is given up", Lanes, "drop", _keeps_the_lane),
-    _one("wait for room in the map that never comes", engine_module, "is_jammed", _is_never_jammed),
+    _one("wait for room in the map that never comes", assembly_module, "is_jammed", _is_never_jammed),
 )

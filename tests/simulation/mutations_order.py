@@ -12,13 +12,14 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core import retry
 from retriable_kafka_client.core.accounts import Accounts
 from retriable_kafka_client.core.dispatch import Dispatch
-from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.outcomes import Outcomes
+from retriable_kafka_client.core.ownership import Ownership
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.queues import Queues
+from retriable_kafka_client.core.throttle import Throttle
 from retriable_kafka_client.wire.headers import Marks
 from tests.simulation.mutations import Mutation
 
@@ -205,46 +206,51 @@ def _released_forgets_the_lane(self: Queues, entry: Entry) -> None:
 
 # Hold ----------------------------------------------------------------------------------------------------------------
 
-_throttle = Engine._throttle
-_start = Engine._start
+_apply = Throttle._apply
+_start = Ownership._start
 
 
-def _hold_hands_out(self: Engine, on: bool) -> None:
+def _hold_hands_out(self: Throttle, on: bool) -> Sequence[p.Command]:
     """Only reading is paused."""
-    for assignment in self._assignments.values():
+    commands: list[p.Command] = []
+    for assignment in self._assignments.by_place.values():
         if on and assignment.phase is Phase.RUNNING and not assignment.paused:
-            assignment.paused = True
-            self._out.append(p.Pause(assignment.place))
+            assignment.pause()
+            commands.append(p.Pause(assignment.place))
+    return commands
 
 
-def _hold_reads_on(self: Engine, assignment: Assignment, active: int, waiting: int, squeezed: int) -> None:
+def _hold_reads_on(
+    self: Throttle, assignment: Assignment, active: int, waiting: int, squeezed: int
+) -> Sequence[p.Command]:
     held, assignment.on_hold = assignment.on_hold, False
-    _throttle(self, assignment, active, waiting, squeezed)
+    commands = _apply(self, assignment, active, waiting, squeezed)
     assignment.on_hold = held
+    return commands
 
 
-def _hold_is_not_for_new_ones(self: Engine, assignment: Assignment, *, locate: bool = True) -> None:
-    held, self.on_hold = self.on_hold, False
-    _start(self, assignment, locate=locate)
-    self.on_hold = held
+def _hold_is_not_for_new_ones(
+    self: Ownership, assignment: Assignment, *, locate: bool = True
+) -> list[p.Command]:
+    held, self._throttle.on_hold = self._throttle.on_hold, False
+    commands = _start(self, assignment, locate=locate)
+    self._throttle.on_hold = held
+    return commands
 
 
-def _hold_withdraws_nothing(self: Engine, on: bool) -> None:
-    before = len(self._out)
-    _on_hold(self, on)
-    self._out[before:] = [one for one in self._out[before:] if not isinstance(one, p.Withdraw)]
+def _hold_withdraws_nothing(self: Throttle, on: bool) -> Sequence[p.Command]:
+    return [one for one in _hold(self, on) if not isinstance(one, p.Withdraw)]
 
 
-_on_hold = Engine._on_hold
+_hold = Throttle.hold
 
 
 def _hold_loses_what_comes_back(self: Queues, entries: Sequence[Entry]) -> None:
     """Nobody hands it out again."""
 
 
-def _hold_is_for_ever(self: Engine, on: bool) -> None:
-    if on:
-        _on_hold(self, on)
+def _hold_is_for_ever(self: Throttle, on: bool) -> Sequence[p.Command]:
+    return _hold(self, on) if on else ()
 
 
 def _one(name: str, owner: object, attribute: str, wrong: Callable[..., Any]) -> Mutation:
@@ -277,10 +283,10 @@ ORDER_MUTATIONS: tuple[Mutation, ...] = (
     _one("free the lane of an overdue run", Queues, "linger", _overdue_frees_the_lane),
     _one("forget the retry of an overdue run", Queues, "release", _released_forgets_the_retry),
     _one("forget the lane of an overdue run", Queues, "release", _released_forgets_the_lane),
-    _one("hand out while on hold", Engine, "_on_hold", _hold_hands_out),
-    _one("read while on hold", Engine, "_throttle", _hold_reads_on),
-    _one("read new partitions while on hold", Engine, "_start", _hold_is_not_for_new_ones),
-    _one("begin what was handed out before a hold", Engine, "_on_hold", _hold_withdraws_nothing),
+    _one("hand out while on hold", Throttle, "hold", _hold_hands_out),
+    _one("read while on hold", Throttle, "_apply", _hold_reads_on),
+    _one("read new partitions while on hold", Ownership, "_start", _hold_is_not_for_new_ones),
+    _one("begin what was handed out before a hold", Throttle, "hold", _hold_withdraws_nothing),
     _one("lose what a hold withdraws", Queues, "take_back", _hold_loses_what_comes_back),
-    _one("hold for ever", Engine, "_on_hold", _hold_is_for_ever),
+    _one("hold for ever", Throttle, "hold", _hold_is_for_ever),
 )

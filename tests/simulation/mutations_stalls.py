@@ -1,5 +1,4 @@
 """Planted bugs about messages that hold the whole process up. See mutations.py."""
-# ruff: noqa: SLF001 - as in mutations
 
 from __future__ import annotations
 
@@ -7,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from retriable_kafka_client.consumer.stalls import Stalls
-from retriable_kafka_client.core.engine import Engine
 from retriable_kafka_client.core.entry import STUCK, Entry
-from retriable_kafka_client.core.protocol import Ended, Finished, Suspect
+from retriable_kafka_client.core.ownership import Ownership
+from retriable_kafka_client.core.protocol import Command, Ended, Finished, Suspect
 from retriable_kafka_client.core.suspects import Suspects
 from tests.simulation.mutations import Mutation
 
@@ -17,7 +16,7 @@ __all__ = ["STALL_MUTATIONS"]
 
 _note = Suspects.note
 _mark = Suspects.mark
-_on_ended = Engine._on_ended
+_ended = Ownership.ended
 
 
 def _forgets(self: Suspects, suspects: Iterable[Suspect]) -> None:
@@ -44,9 +43,10 @@ def _sees_only_what_runs(self: Stalls, finished: Finished) -> None:
     """What ended while the loop stood still did nothing."""
 
 
-def _says_nothing(self: Engine, event: Ended) -> None:
-    _on_ended(self, replace(event, suspects=()))
+def _says_nothing(self: Ownership, event: Ended) -> list[Command]:
+    commands = _ended(self, replace(event, suspects=()))
     self._suspects.note(event.suspects)
+    return commands
 
 
 STALL_MUTATIONS = (
@@ -55,5 +55,5 @@ STALL_MUTATIONS = (
     Mutation("do not count the run that held the loop up", ((Suspects, "note", _does_not_count),)),
     Mutation("run a suspect beside others", ((Suspects, "mark", _beside_others),)),
     Mutation("suspect only what has not ended", ((Stalls, "took", _sees_only_what_runs),)),
-    Mutation("say nothing of suspects", ((Engine, "_on_ended", _says_nothing),)),
+    Mutation("say nothing of suspects", ((Ownership, "ended", _says_nothing),)),
 )

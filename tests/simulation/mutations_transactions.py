@@ -181,8 +181,8 @@ def _refused_outputs_stay(self: Outcomes, event: p.Published, now: p.Now) -> Seq
     return commands
 
 
-def _abort_lands(self: Engine, event: p.Transacted, now: p.Now) -> None:
-    _on_transacted(self, replace(event, landed=True, refused={}), now)
+def _abort_lands(self: Engine, event: p.Transacted, now: p.Now) -> Sequence[p.Command]:
+    return _on_transacted(self, replace(event, landed=True, refused={}), now)
 
 
 def _abort_is_progress(
@@ -195,11 +195,12 @@ def _abort_is_progress(
     return news
 
 
-def _meanwhile_is_committed(self: Engine, event: p.Transacted, now: p.Now) -> None:
-    _on_transacted(self, event, now)
+def _meanwhile_is_committed(self: Engine, event: p.Transacted, now: p.Now) -> Sequence[p.Command]:
+    commands = _on_transacted(self, event, now)
     for one in event.transact.progress:
         if event.landed:
             one.owner.progress.dirty = False
+    return commands
 
 
 def _settled_at_once(self: Transactions, assignments: Iterable[Assignment]) -> bool:

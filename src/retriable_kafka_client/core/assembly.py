@@ -14,9 +14,10 @@ import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from retriable_kafka_client.core import notices
 from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.chunks import Assembler, Group, GroupKey, Joiner, Part, Workshop, key_of
-from retriable_kafka_client.core.engine_config import EngineConfig
+from retriable_kafka_client.core.engine_config import Counters, EngineConfig
 from retriable_kafka_client.core.entry import GONE, PART, Entry
 from retriable_kafka_client.core.partition import Assignment
 
@@ -31,7 +32,8 @@ LONGEST_PAUSE = 30.0
 class Assembly:
     """See the module's docstring. The engine's, and changed by it only."""
 
-    def __init__(self, config: EngineConfig, joiner: Joiner | None) -> None:
+    def __init__(self, config: EngineConfig, joiner: Joiner | None, counters: Counters) -> None:
+        self._counters = counters
         self.recall: p.Recall | None = None  # under way
         self._share = config.buffer_bytes // 2
         self._chunk_wait = config.chunk_wait
@@ -80,7 +82,31 @@ class Assembly:
                 return
             log_ms = wall_ms  # else nothing would ever be read again
         # Where nothing is read, the other ones' chunks may follow: they are read once the first one is out of the way.
-        assignment.give_up_expired(wall_ms, now.mono, log_ms, first_only=assignment.paused)
+        assignment.sorter.give_up_expired(wall_ms, now.mono, log_ms, first_only=assignment.paused)
+
+    def tend(self, running: Collection[Assignment], now: p.Now) -> Sequence[p.Command]:
+        """Give up what has waited for too long, and let go what waits for room in an offset map that has none."""
+        if not any(one.queues.blocked or one.chunks or one.chunks.reservations for one in running):
+            return ()
+        out: list[p.Command] = []
+        holds_up = any(assignment.paused for assignment in running)
+        for assignment in running:
+            if assignment.chunks.reservations and not assignment.chunks.cut:
+                assignment.sorter.drop_lost_reservations()
+            if is_jammed(assignment, holds_up=holds_up):
+                assignment.queues.admit_beyond_map()
+                out.append(p.Notify(notices.map_overflow(assignment)))
+            if assignment.chunks.groups:
+                self.expire(assignment, now)
+                out += self.count_ended(assignment)
+        return out
+
+    def count_ended(self, assignment: Assignment) -> Sequence[p.Command]:
+        """Count the groups that have become whole, or were given up, since the last call."""
+        lost = assignment.chunks.take_lost()
+        self._counters.given_up += len(lost)
+        self._counters.assembled += assignment.chunks.take_whole()
+        return [p.Notify(notices.given_up(assignment, one)) for one in lost]
 
     # Recalls -----------------------------------------------------------------------------------------------------------
 
@@ -158,18 +184,18 @@ class Assembly:
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._vain, 10))
         self._again_at = now.mono + pause if chunks.cut else now.mono
 
-    def cancel(self, assignment: Assignment) -> p.Recall | None:
-        """The assignment ends: the recall that is to be cancelled, if it is one of its."""
+    def cancel(self, assignment: Assignment) -> Sequence[p.Command]:
+        """The assignment ends: the recall under way is cancelled if it is one of its."""
         recall = self.recall
         if recall is None or recall.place != assignment.place:
-            return None
+            return ()
         self.recall = None
-        return recall
+        return (p.CancelRecall(recall),)
 
     def _pass_gone(self, assignment: Assignment, stop: int, there: frozenset[int]) -> None:
         for offset in list(assignment.chunks.cut.within(self._next, stop)):
             if offset not in there:
-                assignment.pass_gone(offset)
+                assignment.sorter.pass_gone(offset)
         self._next = stop
 
 

@@ -42,6 +42,12 @@ class Dispatch:
         self._now = p.Now(0.0, 0.0)  # of the release under way
         self._turn = 0  # which partition hands out first
 
+    def is_held_up(self, assignments: Collection[Assignment]) -> bool:
+        """Whether messages at hand wait for others to end: for one before them, or for room with the workers."""
+        full = self._load.in_flight >= self._config.in_flight - self._config.reserve
+        queues = [assignment.queues for assignment in assignments]
+        return any(one.behind or (full and (one.is_ready or one.due)) for one in queues)
+
     def release(self, assignments: Collection[Assignment], now: p.Now) -> Sequence[p.Command]:
         """Hand out what is due, then what is ready, partition by partition, as far as there is room."""
         config = self._config

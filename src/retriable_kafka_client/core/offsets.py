@@ -342,7 +342,7 @@ class Tracker:
         base = self._lowest(without, len(besides)) if besides else self._position
         end = max(base, self._frontier)
         runs: list[Run] = []
-        for first, stop in self._runs_below(end, without):
+        for first, stop in _runs_below(self._pages, end, without):
             if runs and runs[-1][1] == first:
                 runs[-1] = (runs[-1][0], stop)
             else:
@@ -360,24 +360,6 @@ class Tracker:
         most = max(self._budget_units, units)
         return encode(self.offset_map(besides), binding=binding, budget_units=most)
 
-    def _runs_below(self, end: int, without: Mapping[int, int]) -> Iterator[Run]:
-        """Yield what is incomplete or expected below ``end``, but for ``without``. Runs may touch where pages do."""
-        for page, mask in self._pages.items():
-            start = page << PAGE_SHIFT
-            if start >= end:
-                break
-            if page in without:
-                mask &= ~without[page]  # noqa: PLW2901 - the rest of it
-                if not mask:
-                    continue
-            bits = bin(mask)[:1:-1]  # bit i of the mask is bits[i]; its last one is always a one
-            stop = 0
-            while (first := bits.find("1", stop, end - start)) >= 0:
-                stop = bits.find("0", first, end - start)
-                if stop < 0:
-                    stop = min(len(bits), end - start)
-                yield start + first, start + stop
-
     def validate(self) -> None:
         """Check every invariant. O(what is tracked); for tests."""
         pages, frontier = self._pages, self._frontier
@@ -391,10 +373,10 @@ class Tracker:
         assert list(pages) == sorted(pages) and min(masks) > 0 and max(masks) <= _FULL
         bits = sum([mask.bit_count() for mask in masks])
         assert bits == self._incomplete + sum([stop - first for first, stop in self._expected])
-        assert self._incomplete == self._count_below(self._next)
+        assert self._incomplete == _count_below(pages, self._next)
         for first, stop in self._expected:
             assert self._next <= first < stop <= self._known
-        assert self._open == self._count_below(frontier)
+        assert self._open == _count_below(pages, frontier)
         assert self._open + len(self._waiting) == bits
         assert self._open_pages == len([page for page in pages if page << PAGE_SHIFT < frontier])
         assert self._open_pages + len(self._waiting_pages) == len(pages)
@@ -402,15 +384,6 @@ class Tracker:
             last = self._waiting[len(self._waiting) - 1]
             assert frontier <= self._waiting[0] <= last < self._next
             assert self.is_incomplete(self._waiting[0]) and self.is_incomplete(last)
-
-    def _count_below(self, end: int) -> int:
-        """How many are incomplete or expected below ``end``."""
-        count = 0
-        for page, mask in self._pages.items():
-            room = end - (page << PAGE_SHIFT)
-            if room > 0:
-                count += (mask & (1 << room) - 1 if room < _SIZE else mask).bit_count()
-        return count
 
 
 class _Ascending:
@@ -483,3 +456,32 @@ def _masks(first: int, stop: int) -> list[tuple[int, int]]:
     if high:
         masks.append((last, (1 << high) - 1))
     return masks
+
+
+def _runs_below(pages: Mapping[int, int], end: int, without: Mapping[int, int]) -> Iterator[Run]:
+    """Yield what is incomplete or expected below ``end``, but for ``without``. Runs may touch where pages do."""
+    for page, mask in pages.items():
+        start = page << PAGE_SHIFT
+        if start >= end:
+            break
+        if page in without:
+            mask &= ~without[page]  # noqa: PLW2901 - the rest of it
+            if not mask:
+                continue
+        bits = bin(mask)[:1:-1]  # bit i of the mask is bits[i]; its last one is always a one
+        stop = 0
+        while (first := bits.find("1", stop, end - start)) >= 0:
+            stop = bits.find("0", first, end - start)
+            if stop < 0:
+                stop = min(len(bits), end - start)
+            yield start + first, start + stop
+
+
+def _count_below(pages: Mapping[int, int], end: int) -> int:
+    """How many are incomplete or expected below ``end``."""
+    count = 0
+    for page, mask in pages.items():
+        room = end - (page << PAGE_SHIFT)
+        if room > 0:
+            count += (mask & (1 << room) - 1 if room < _SIZE else mask).bit_count()
+    return count

@@ -13,10 +13,11 @@ from retriable_kafka_client.core.engine_config import Counters, EngineConfig
 from retriable_kafka_client.core.entry import Entry, Owner
 from retriable_kafka_client.core.exactly_once import Transactions
 from retriable_kafka_client.core.handoff import HandOffs, dead_letter, parked, retry_copy
-from retriable_kafka_client.core.partition import YEAR_MS, Assignment
+from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.plain_batch import Succeeded
 from retriable_kafka_client.core.runs import runs_of
+from retriable_kafka_client.core.sorting import YEAR_MS
 
 __all__ = ["Outcomes"]
 

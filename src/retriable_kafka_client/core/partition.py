@@ -7,26 +7,24 @@ What concerns all partitions together (slots, bytes, hand-offs, commits) is not 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from retriable_kafka_client.core.accounts import Accounts, Load
-from retriable_kafka_client.core.chunks import Assembler, GroupKey, Part, key_of
-from retriable_kafka_client.core.entry import GONE, PART, Entry, Verdict
+from retriable_kafka_client.core.chunks import Assembler
+from retriable_kafka_client.core.entry import Entry
 from retriable_kafka_client.core.lanes import Lanes
 from retriable_kafka_client.core.offset_map import Binding, OffsetMap, OffsetMapError
 from retriable_kafka_client.core.phase import Phase
 from retriable_kafka_client.core.place import Place
 from retriable_kafka_client.core.progress import LEAST_MAP_UNITS, PartitionProgress
 from retriable_kafka_client.core.protocol import Progress, Restored
-from retriable_kafka_client.core.queues import Queues, completes_quietly
+from retriable_kafka_client.core.queues import Queues
 from retriable_kafka_client.core.runs import runs_of
-from retriable_kafka_client.events import REASON_NOT_BEFORE
-from retriable_kafka_client.wire.headers import PLAIN
+from retriable_kafka_client.core.sorting import Sorter
 
-__all__ = ["YEAR_MS", "Assignment"]
+__all__ = ["Assignment"]
 
 
-YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mistake, and dead-lettered
 HEADS = 4  # polls that may be read again from their beginning
 MOST_RESERVATIONS = (
     2_000  # unfinished chunk groups that may keep a place, in order: cut ones cost memory there
@@ -39,7 +37,6 @@ class Assignment:
     __slots__ = (
         "_heads",
         "_knows_topic",
-        "_mark",
         "_read_to",
         "_solo",
         "accounts",
@@ -56,6 +53,7 @@ class Assignment:
         "restore_problem",
         "restored",
         "retention_ms",
+        "sorter",
         "uid",
     )
 
@@ -80,6 +78,7 @@ class Assignment:
         self.progress = PartitionProgress(map_units, least_units)
         self.queues = Queues(self.accounts, self.progress, lanes, solo=solo)
         self.chunks = chunks if chunks is not None else Assembler()
+        self.sorter = Sorter(self, self.queues, self.chunks, mark)
         self.uid = ""  # names the topic's incarnation in ids of messages
         self.retention_ms: int | None = None
         self.paused = False  # the client fetches nothing of it
@@ -91,7 +90,6 @@ class Assignment:
         self.restored = 0  # messages that the restored map knows as done
         self.restore_problem: str | None = None
         self._knows_topic = False  # whether the brokers tell the topic's id
-        self._mark = mark  # what is known of messages from before; at this time of the wall clock
         self._solo = solo  # what is `alone` has the whole consumer to itself
         self._read_to: int | None = None  # where the last poll ended
         self._heads: deque[tuple[int, int]] = deque(
@@ -303,89 +301,9 @@ class Assignment:
         self._heads.append((first, first_ms))
         self._read_to = stop
 
-    def take_in(self, entries: Iterable[Entry], wall_ms: int, mono: float = 0.0) -> None:
-        """Sort fresh messages into what is ready, what is due and what waits: for its time, or for more chunks."""
-        active = 0
-        queues = self.queues
-        lanes = queues.lanes
-        queues.unbatch()
-        for entry in entries:
-            if entry.verdict is PART:
-                assert isinstance(entry, Part)
-                self._assemble(entry, wall_ms, mono)
-                continue
-            not_before_ms = entry.not_before_ms
-            if not_before_ms is not None:
-                _refuse_far_off(entry, not_before_ms, wall_ms)
-            if lanes is not None and not completes_quietly(entry) and not lanes.enter(entry):
-                continue
-            if not_before_ms is not None and entry.verdict is None:
-                if not_before_ms > wall_ms:
-                    queues.waiting.push(entry)
-                    continue
-                queues.due.append(entry)
-                active += entry.size
-                continue
-            queues.ready.append(entry)
-            active += entry.size
-        self.accounts.hold(active)
-
     def take_back(self, entries: Sequence[Entry]) -> None:
         """These come back from the workers, unstarted, and go out first when handing out goes on."""
         self.queues.take_back(entries)
-
-    def _assemble(self, part: Part, wall_ms: int, mono: float) -> None:
-        chunks, key, lanes = self.chunks, key_of(part), self.queues.lanes
-        released = chunks.take(self, part, wall_ms, mono)
-        if lanes is not None and key in chunks.groups and key not in chunks.reservations:
-            chunks.reservations[key] = lanes.reserve(part.key, part.offset)
-        self._let_go(key, released, wall_ms)
-
-    def give_up_expired(self, wall_ms: int, mono: float, log_ms: int, *, first_only: bool = False) -> None:
-        """Wait no longer for chunks that should have come by now, when the log stands at ``log_ms``.
-
-        ``first_only``: of the group alone that begins first.
-        """
-        expired = self.chunks.expired(mono, log_ms)
-        if first_only:
-            expired = sorted(expired, key=lambda key: self.chunks.groups[key].first)[:1]
-        for key in expired:
-            self._let_go(key, self.chunks.expire(key), wall_ms)
-
-    def _let_go(self, key: GroupKey, released: Sequence[Entry], wall_ms: int) -> None:
-        """Sort what has left the assembler: a whole message, or chunks with a verdict, which need no order."""
-        if not released:
-            return
-        if self._mark is not None:
-            self._mark(released, wall_ms)
-        queues = self.queues
-        reservation = self.chunks.reservations.pop(key, None) if key not in self.chunks.groups else None
-        for entry in released:
-            self.accounts.join(len(entry.others))
-            due_ms = entry.not_before_ms
-            if due_ms is not None:
-                _refuse_far_off(entry, due_ms, wall_ms)
-            if reservation is not None and not isinstance(entry, Part):
-                assert queues.lanes is not None
-                entry.key = reservation.key  # who names another key in a later chunk changes nothing
-                if not queues.lanes.fill(reservation, entry):
-                    return
-            if entry.verdict is None and due_ms is not None and due_ms > wall_ms:
-                queues.waiting.push(entry)
-            else:
-                queues.enqueue(entry)
-        if reservation is not None and isinstance(released[0], Part):
-            queues.drop_reservation(reservation)
-
-    def drop_lost_reservations(self) -> None:
-        """Nothing is cut: a message whose chunks are not held either has gone from the log, and nobody waits for it."""
-        for key in [key for key in self.chunks.reservations if key not in self.chunks.groups]:
-            self.queues.drop_reservation(self.chunks.reservations.pop(key))
-
-    def pass_gone(self, offset: int) -> None:
-        """A chunk that was cut is no longer in the log."""
-        self.chunks.cut.remove(offset)
-        self.queues.enqueue(Entry.marked(self, offset, 0, None, PLAIN, 0, verdict=GONE))
 
     # What becomes of messages ------------------------------------------------------------------------------------------
 
@@ -435,9 +353,3 @@ class Assignment:
             held = queues.held + accounts.in_flight - accounts.overdue
             assert held + accounts.sending <= self.messages, (held, accounts.sending, self.messages)
         self.chunks.validate()
-
-
-def _refuse_far_off(entry: Entry, not_before_ms: int, wall_ms: int) -> None:
-    """A time more than a year from now is a mistake, and not waited for."""
-    if entry.verdict is None and not_before_ms > wall_ms + YEAR_MS:
-        entry.verdict = Verdict(REASON_NOT_BEFORE)

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
+from retriable_kafka_client.core.copies import HandOff, HandOffKind, Publication
 from retriable_kafka_client.core.entry import Entry, Owner
 from retriable_kafka_client.core.place import Place
 from retriable_kafka_client.core.plain_batch import PlainBatch, Succeeded
 from retriable_kafka_client.core.retry import Failure
 from retriable_kafka_client.events import Event
-from retriable_kafka_client.wire.headers import Marks
 from retriable_kafka_client.wire.outbox import Output
 
 __all__ = [
@@ -401,46 +400,11 @@ class Withdraw:
     """Give back (as Withdrawn) what has not started of assignments that hand out nothing at present."""
 
 
-class HandOffKind(Enum):
-    """Why a copy is made."""
-
-    RETRY = "retry"
-    DEAD_LETTER = "dead-letter"
-    PARK = "park"
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class HandOff:
-    """One copy on its way to another topic; the engine owns it, and changes only ``tries``."""
-
-    entry: Entry
-    kind: HandOffKind
-    target: str
-    marks: Marks  # the copy's; on a dead letter: group, origin, id and first failure only
-    failure: Failure | None  # None for parking
-    attempts: int  # runs so far
-    tries: int = 0  # refusals so far
-
-
 @dataclass(frozen=True, slots=True)
 class Produce:
     """Send the copy; answer with HandOffAnswered once it is certain whether it is in the log."""
 
     handoff: HandOff
-
-
-@dataclass(slots=True, eq=False)
-class Publication:
-    """What one successful run sends, on its way to its topics."""
-
-    entry: Entry
-    outputs: tuple[Output, ...]
-    chance: float  # in [0, 1), for the jitter of the delay after a refusal
-
-    @property
-    def size(self) -> int:
-        """Bytes that the outputs hold."""
-        return sum(output.size for output in self.outputs)
 
 
 @dataclass(frozen=True, slots=True)
