@@ -1,6 +1,6 @@
 """How many messages and bytes are where: of one assignment, and of all together.
 
-Nothing else changes these figures than the verbs here. They are told counts and sizes, and know no messages.
+Nothing else changes these figures than the verbs here. They take counts and sizes (in bytes), and know no messages.
 """
 
 from __future__ import annotations

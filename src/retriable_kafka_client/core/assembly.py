@@ -42,7 +42,7 @@ class Assembly:
         self._has_cut = False  # a group was cut since it began
         self._begun_before = 0  # groups that were begun before the first one was cut
         self._again_at = 0.0  # monotonic; the next recall, unless a group leaves
-        self._vain = 0  # recalls in a row after which something was left, and no group had gone
+        self._fruitless = 0  # recalls in a row after which something was left, and no group had gone
         self._left = 0  # groups that had gone when the last recall ended
 
     def assembler(self) -> Assembler:
@@ -74,7 +74,7 @@ class Assembly:
     # Time --------------------------------------------------------------------------------------------------------------
 
     def expire(self, assignment: Assignment, now: p.Now) -> None:
-        """Give up groups whose chunks do not come. What is not read at present cannot be told from what is lost."""
+        """Give up groups whose chunks do not come. While nothing is read, what is late looks like what is lost."""
         wall_ms = math.floor(now.wall * 1000)
         log_ms = assignment.chunks.log_ms
         if assignment.paused:
@@ -179,9 +179,9 @@ class Assembly:
             for group in chunks.groups.values():
                 if group.number <= known:
                     group.maybe_cut = False
-        self._vain = self._vain + 1 if chunks.cut and self._shop.left == self._left else 0
+        self._fruitless = self._fruitless + 1 if chunks.cut and self._shop.left == self._left else 0
         self._left = self._shop.left
-        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._vain, 10))
+        pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._fruitless, 10))
         self._again_at = now.mono + pause if chunks.cut else now.mono
 
     def cancel(self, assignment: Assignment) -> Sequence[p.Command]:

@@ -35,13 +35,9 @@ class Part(Entry):
 
     __slots__ = ("body_bytes", "recalled")
 
+    is_part = True
     body_bytes: int
     recalled: bool  # read again, after it was cut
-
-    @property
-    def is_piece(self) -> bool:
-        """It is one."""
-        return True
 
     @property
     def begins(self) -> bool:
@@ -166,7 +162,7 @@ class Assembler:
         self.begin: int | None = None  # the first offset that was delivered
         self.recalls = 0  # that were begun
         self.log_ms = 0  # the timestamp of the last record that was read; at the log's end, the time
-        self.lost: list[Lost] = []  # until the engine has told it
+        self.lost: list[Lost] = []  # until the engine takes it
         self._whole = 0  # since the engine has asked
         self._walk_at = -math.inf  # monotonic; before, nobody looks for what has expired
         # When reading had come to which offset, at intervals, not longer ago than any group must be silent; below

@@ -41,7 +41,7 @@ class Commits:
         """Take note of the answer to a regular or a last commit; what was refused is said again by the next one."""
         if event.commit is self._in_flight:
             self._in_flight = None
-        told: list[events.Event] = []
+        news: list[events.Event] = []
         refused: list[Progress] = []
         for progress in event.commit.progress:
             owner = progress.owner
@@ -52,7 +52,7 @@ class Commits:
             if code is None:
                 owner.progress.mark_committed()
                 units = len(progress.metadata)
-                told.append(
+                news.append(
                     events.Committed(
                         topic=topic, partition=partition, position=progress.position, map_units=units
                     )
@@ -62,11 +62,11 @@ class Commits:
             if code == "OFFSET_METADATA_TOO_LARGE":
                 refused.append(progress)
             else:
-                told.append(events.CommitFailed(topic=topic, partition=partition, code=code))
+                news.append(events.CommitFailed(topic=topic, partition=partition, code=code))
         if refused:
             # The client may report this of the commit's other partitions too: the longest is the one.
-            told.append(self.shorten(max(refused, key=lambda one: len(one.metadata)), assignments))
-        return told
+            news.append(self.shorten(max(refused, key=lambda one: len(one.metadata)), assignments))
+        return news
 
     def shorten(self, progress: Progress, assignments: Collection[Assignment]) -> events.Event:
         """The broker takes less than this: halve the budget, for all partitions."""

@@ -10,7 +10,7 @@ from retriable_kafka_client.core import protocol as p
 from retriable_kafka_client.core.accounts import Load
 from retriable_kafka_client.core.engine_config import Counters, EngineConfig
 from retriable_kafka_client.core.entry import DUPLICATE, FOREIGN, STUCK, Entry, Owner
-from retriable_kafka_client.core.foreign_groups import Strangers
+from retriable_kafka_client.core.foreign_groups import ForeignGroups
 from retriable_kafka_client.core.outcomes import Outcomes
 from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.phase import Phase
@@ -37,7 +37,7 @@ class Dispatch:
         self._load = load
         self._outcomes = outcomes
         self._counters = counters
-        self._strangers = Strangers()
+        self._foreign_groups = ForeignGroups()
         self.solo = Solo(load, suspects, config.solo_patience)
         self._now = p.Now(0.0, 0.0)  # of the release under way
         self._turn = 0  # which partition hands out first
@@ -129,7 +129,7 @@ class Dispatch:
                     self._counters.filtered += 1
                 elif verdict is FOREIGN:
                     self._counters.foreign += 1
-                    out += self._note_stranger(entry)
+                    out += self._note_foreign(entry)
                 elif verdict is DUPLICATE:
                     self._counters.duplicates += 1
                 self._outcomes.complete(entry)
@@ -146,6 +146,6 @@ class Dispatch:
                 out += self._outcomes.dead_letter(entry, failure, entry.marks.failed)
         return run, out
 
-    def _note_stranger(self, entry: Entry) -> Sequence[p.Command]:
-        group = self._strangers.meet(entry.marks.group or "")
-        return () if group is None else (p.Notify(notices.stranger(entry, group)),)
+    def _note_foreign(self, entry: Entry) -> Sequence[p.Command]:
+        group = self._foreign_groups.meet(entry.marks.group or "")
+        return () if group is None else (p.Notify(notices.foreign_group(entry, group)),)

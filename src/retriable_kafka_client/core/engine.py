@@ -87,7 +87,7 @@ class Engine:
     @property
     def busy(self) -> Collection[Assignment]:
         """Assignments that hold something, or have something to commit; the others wait for records alone."""
-        return self._assignments.busy
+        return self._assignments.busy.keys()
 
     @property
     def on_hold(self) -> bool:
@@ -184,7 +184,7 @@ class Engine:
         live = self._assignments.of(places) if self._transactions is None else ()
         return [one for assignment in live if (one := assignment.next_commit(anyway=True)) is not None]
 
-    # What the shell may do besides telling events ----------------------------------------------------------------------
+    # What the shell may do besides passing events ----------------------------------------------------------------------
 
     def mark_sent(self, commit: p.Commit) -> None:
         """This last commit is on its way: regular ones leave out what it says."""

@@ -20,7 +20,9 @@ class Route:
     """One Topic entry of the consumer."""
 
     topic: str  # a name, or a pattern that begins with "^"
-    retry_topic: str | None  # likewise; None: failures are retried in place, if the policy retries at all
+    retry_topic: (
+        str | None
+    )  # a name or pattern, too; None: failures are retried in place, if the policy retries at all
     dead_letter: str | None  # None: exhausted messages are dropped and counted
     policy: Policy | None  # None: one attempt
     formerly: tuple[str, ...] = ()  # other names under which copies may name where their message stood first
@@ -88,6 +90,6 @@ class Counters:
     )
     recalled: int = 0  # chunks that were read again, for want of memory the first time
     parked: int = 0
-    restored: int = 0  # done before, as the offset map told
+    restored: int = 0  # done before, as the offset map says
     refused: int = 0  # copies that were refused and sent again
     arrived: int = 0

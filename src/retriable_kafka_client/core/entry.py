@@ -32,7 +32,7 @@ class Verdict:
 
 FILTERED = Verdict(counted=True)
 FOREIGN = Verdict()  # another group's retry copy
-PART = Verdict()  # one chunk of a message: to be assembled. These four are told apart by identity.
+PART = Verdict()  # one chunk of a message: to be assembled. These four are distinguished by identity.
 DUPLICATE = Verdict()  # a chunk that was there before
 GONE = Verdict()  # a chunk that is no longer in the log
 STUCK = Verdict(
@@ -104,6 +104,7 @@ class Entry:
     verdict: Verdict | None = None  # None: to be run
     key: bytes | None = None  # orders it, in key mode: the message's own
     others: Sequence[int] = ()  # offsets of the message's other chunks, in increasing order
+    is_part: bool = False  # one chunk of a message
     unsifted: bool = (
         False  # retried in place because the filter could not look into it: it is to be asked again
     )
@@ -142,11 +143,6 @@ class Entry:
     def last(self) -> int:
         """The message's highest offset."""
         return self.others[-1] if self.others else self.offset
-
-    @property
-    def is_piece(self) -> bool:
-        """Whether it is a chunk on its own: that has no place in its message's lane, and may stand where the message is."""
-        return self.verdict is GONE
 
     @property
     def attempt(self) -> int:

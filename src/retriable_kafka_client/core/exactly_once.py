@@ -170,7 +170,7 @@ class Transactions:
     def answered(
         self, event: Transacted, assignments: Collection[Assignment], now: Now
     ) -> list[events.Event]:
-        """Take note of the answer. What becomes of copies and outputs is told by the caller."""
+        """Take note of the answer. What becomes of copies and outputs is the caller's matter."""
         self.in_flight = None
         self._withheld = False
         if event.landed:
@@ -179,11 +179,11 @@ class Transactions:
         for one in event.transact.progress:
             one.owner.progress.demand_commit()
         code = event.code or next(iter(event.refused.values()), "")
-        told: list[events.Event] = []
+        news: list[events.Event] = []
         units = self._commits.map_units
         if code == "OFFSET_METADATA_TOO_LARGE":
             longest = max(event.transact.progress, key=lambda one: len(one.metadata))
-            told.append(self._commits.shorten(longest, assignments))
+            news.append(self._commits.shorten(longest, assignments))
             self._next_at = now.mono
         again_in = 0.0
         if event.refused or self._commits.map_units < units:
@@ -194,7 +194,7 @@ class Transactions:
         aborted = events.TransactionAborted(
             topic="", partition=-1, code=code, refused=len(event.refused), again_in=again_in
         )
-        return [aborted, *told]
+        return [aborted, *news]
 
     def _pause(self, assignments: Iterable[Assignment]) -> float:
         drains = any(assignment.phase is Phase.DRAINING for assignment in assignments)
@@ -243,8 +243,8 @@ class Transactions:
 def has_landed(transact: Transact, stands: Mapping[Place, bool]) -> bool:
     """Whether a transaction came through. ``stands``: whether the group's position in a partition is what it says there.
 
-    A partition that is ours even after that was read tells for certain, since nobody else commits in it. One that is not
-    tells nothing: its next owner may have come as far, or farther. Where none tells, effects are made again rather than
+    A partition that is ours even after that was read shows it for certain, since nobody else commits in it. One that is not
+    shows nothing: its next owner may have come as far, or farther. Where none shows it, effects are made again rather than
     lost.
     """
     return any(

@@ -1,4 +1,4 @@
-"""What users are told about a message or an assignment, made from what the engine knows of it."""
+"""The events that are published about a message or an assignment, made from what the engine knows of it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ __all__ = [
     "blocked",
     "died",
     "dropped",
+    "foreign_group",
     "given_up",
     "map_ignored",
     "map_overflow",
@@ -22,7 +23,6 @@ __all__ = [
     "reset",
     "retried_in_place",
     "started",
-    "stranger",
     "stuck",
     "timed_out",
 ]
@@ -50,7 +50,7 @@ def reset(assignment: Assignment, position: int | None) -> events.Event:
     return events.TopicReset(topic=topic, partition=partition, position=position)
 
 
-def stranger(entry: Entry, group: str) -> events.Event:
+def foreign_group(entry: Entry, group: str) -> events.Event:
     """The retry copy is another group's, the first one of it that was met."""
     topic, partition = entry.assignment.place
     return events.ForeignCopies(topic=topic, partition=partition, offset=entry.offset, group=group)

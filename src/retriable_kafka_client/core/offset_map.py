@@ -45,7 +45,7 @@ mark or changes under NFC:
 ```
 
 Each is one UTF-16 unit, which is what the broker counts, and three bytes of UTF-8. "s" is used when it
-fits. A map that says nothing (end = base) still tells whose position it stands beside: a position whose map
+fits. A map that says nothing (end = base) still says whose position it stands beside: a position whose map
 names this cluster, this place and another incarnation was committed for a topic that is gone; one that names
 another cluster was copied by a tool, for the records that it copied, too. Brokers that know of no topic ids
 may learn of them: then the map of before names the incarnation as it was named without (``Binding.untold``).
@@ -162,7 +162,7 @@ class Binding(NamedTuple):
     place: bytes  # names topic and partition
     incarnation: bytes  # differs when a topic of that name is made anew
     cluster: bytes = b""  # its id
-    untold: bytes | None = None  # what named the incarnation while the brokers told no topic ids
+    untold: bytes | None = None  # what named the incarnation while the brokers named no topic ids
 
 
 def capacity(budget_units: int) -> int:

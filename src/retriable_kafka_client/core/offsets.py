@@ -132,7 +132,7 @@ class Tracker:
 
     @property
     def overfull(self) -> bool:
-        """Whether the map may not tell all that is complete, or will be: the budget was cut, or passed on purpose."""
+        """Whether the map may not list all that is complete, or will be: the budget was cut, or passed on purpose."""
         if self._frontier <= self._position:
             return False
         return bits_bound(self._open, self._open_pages, self._position, self._frontier) > self._budget_bits

@@ -156,7 +156,7 @@ class Outcomes:
     # Hand-offs ---------------------------------------------------------------------------------------------------------
 
     def failed_unrun(self, entry: Entry, failure: retry.Failure, now: p.Now) -> Sequence[p.Command]:
-        """Whether it is to be run could not be told now: a failed attempt."""
+        """The filter could not decide now whether it is to be run: a failed attempt."""
         entry.unsifted = True
         return self._failed(entry, failure, now)
 

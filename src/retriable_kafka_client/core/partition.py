@@ -89,7 +89,7 @@ class Assignment:
         )
         self.restored = 0  # messages that the restored map knows as done
         self.restore_problem: str | None = None
-        self._knows_topic = False  # whether the brokers tell the topic's id
+        self._knows_topic = False  # whether the brokers name the topic's id
         self._solo = solo  # what is `alone` has the whole consumer to itself
         self._read_to: int | None = None  # where the last poll ended
         self._heads: deque[tuple[int, int]] = deque(
@@ -244,7 +244,7 @@ class Assignment:
     def restore(self, position: int | None, metadata: str) -> None:
         """Begin at the committed position with the completed offsets that its map names.
 
-        A map of another incarnation says that the topic was made anew, if the brokers tell incarnations apart: then its
+        A map of another incarnation says that the topic was made anew, if the brokers name them: then its
         position says nothing of the new one. In every other case the position counts.
         """
         self.phase = Phase.RUNNING

@@ -1,7 +1,7 @@
-"""What the engine is told (events) and what it wants done (commands).
+"""What the engine handles (events) and what it wants done (commands).
 
 The commands of one event are complete when they are returned, and belong to the caller. While it performs them, some are
-answered at once (``Withdraw``; a ``Commit`` that fails before it is sent): it may tell the engine that answer, and perform
+answered at once (``Withdraw``; a ``Commit`` that fails before it is sent): it may pass the engine that answer, and perform
 what follows from it, before the rest.
 """
 
@@ -98,14 +98,14 @@ class Restored:
     uid: str  # names the topic's incarnation in ids of messages: its topic id, or cluster id and name
     retention_ms: int | None = None  # None: unknown or unlimited
     cluster: str = ""  # the cluster's id
-    topic_id: str | None = None  # None: the brokers do not tell it
+    topic_id: str | None = None  # None: the brokers do not say
     untold_uid: str = ""  # what ``uid`` is while they do not
     earliest: bool = False  # without a position, begin where the log does
 
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """Where the log begins or ends, as ``locate`` asks; ``position`` None: the brokers do not tell."""
+    """Where the log begins or ends, as ``locate`` asks; ``position`` None: the brokers do not say."""
 
     locate: Locate
     position: int | None
@@ -119,7 +119,7 @@ class Arrived:
     offsets: Sequence[int]
     raws: Sequence[Any]
     first_ms: int = 0  # the first one's timestamp; 0: it has none
-    stamp_ms: int = 0  # the last one's, likewise
+    stamp_ms: int = 0  # the last one's timestamp; 0: it has none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,7 +210,7 @@ class Transacted:
 class Idle:
     """A poll came back empty while the client stood at this position: what lies below has been read.
 
-    Of a partition with unfinished chunk groups it is told only where the log ends there.
+    Of a partition with unfinished chunk groups it comes only where the log ends there.
     """
 
     place: Place
@@ -364,8 +364,8 @@ class Resume:
 class Recall:
     """Read the log again from ``first`` up to ``stop``, beside what is consumed; one at a time.
 
-    Tell it as Recalled, as ``Engine.recall_appetite`` says, and RecallEnded once ``stop`` is reached, or, as not reached,
-    the end of what the broker gives out before it.
+    Answer with Recalled, as ``Engine.recall_appetite`` says, and with RecallEnded: once ``stop`` is reached, or, as not
+    reached, at the end of what the broker gives out before it.
     """
 
     place: Place
@@ -423,7 +423,7 @@ class Progress:
     metadata: str
     owner: Owner = field(repr=False)
     news: bool = (
-        True  # in a Transact: it differs from what the broker took last, and so tells whether this one landed
+        True  # in a Transact: it differs from what the broker took last, and so shows whether this one landed
     )
 
 
@@ -452,7 +452,7 @@ class Transact:
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """Tell the user."""
+    """Publish the event to the user."""
 
     event: Event
 

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from retriable_kafka_client.core.accounts import Accounts
-from retriable_kafka_client.core.entry import Entry
+from retriable_kafka_client.core.entry import GONE, Entry
 from retriable_kafka_client.core.lanes import Lanes, Reservation
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.plain_batch import PlainBatch
@@ -27,7 +27,7 @@ class Queues:
         "_blocked_at",
         "_progress",
         "_solo",
-        "_told_blocked",
+        "_reported_blocked",
         "batches",
         "blocked",
         "due",
@@ -47,17 +47,21 @@ class Queues:
         self._progress = progress
         self._solo = solo  # what is `alone` has the whole consumer to itself
         self.ready: deque[Entry] = deque()  # may be handed out as soon as there is room
-        self.batches: deque[PlainBatch] = deque()  # likewise; only while `ready` and `blocked` are empty
+        self.batches: deque[PlainBatch] = (
+            deque()
+        )  # may be handed out, too; only while `ready` and `blocked` are empty
         self.blocked: deque[Entry] = deque()  # ready, but above what the offset map can hold
         self._blocked_at = 0  # the frontier when `blocked` was last sorted out
-        self._told_blocked = False  # the user knows that `blocked` is not empty
+        self._reported_blocked = False  # the user knows that `blocked` is not empty
         self.due: deque[Entry] = deque()  # had to wait for its time, which has come
         self.waiting = DueQueue()
         self.lanes = lanes  # None: in no order; else all that is queued above or under way is a lane's head
         self.solos: deque[Entry] = deque()  # may be run, with the whole consumer to itself
         # In order: overdue runs by offset. Their lane waits for them, as does the retry in place, if one follows.
         self.lingering: dict[int, Entry | None] = {}
-        self.park_again_at = 0.0  # monotonic; before, searching `waiting` for what can be parked is in vain
+        self.park_again_at = (
+            0.0  # monotonic; before, searching `waiting` for what can be parked finds next to nothing
+        )
         self.scan_again_at = 0.0  # monotonic; when `waiting` is next searched for what retention nears
 
     # Questions ---------------------------------------------------------------------------------------------------------
@@ -161,8 +165,8 @@ class Queues:
     def note_blocked(self) -> bool:
         """Take note of whether the offset map has no room for something; returns whether that is news."""
         blocked = bool(self.blocked)
-        news = blocked and not self._told_blocked
-        self._told_blocked = blocked
+        news = blocked and not self._reported_blocked
+        self._reported_blocked = blocked
         return news
 
     def admit_beyond_map(self) -> None:
@@ -215,8 +219,10 @@ class Queues:
 
     def step_on(self, entry: Entry) -> None:
         """``entry`` is complete: what stands behind it in its lane may go, unless an overdue run of it goes on."""
-        if self.lanes is None or entry.offset in self.lingering or entry.is_piece:
+        if self.lanes is None or entry.offset in self.lingering:
             return
+        if entry.is_part or entry.verdict is GONE:
+            return  # it had no place of its own, and may stand where its message's is
         following = self.lanes.leave(entry)
         if following is not None:
             self.enqueue(following)
@@ -288,7 +294,7 @@ class Queues:
         if self.lanes is not None:
             self.lanes.validate()
             for entry in (*self.ready, *self.due, *self.blocked):
-                assert completes_quietly(entry) or entry.is_piece or self.lanes.is_head(entry)
+                assert completes_quietly(entry) or entry.is_part or self.lanes.is_head(entry)
 
 
 def completes_quietly(entry: Entry) -> bool:

@@ -137,7 +137,7 @@ class Routing:
         return "the Kafka client finds a pattern in its name that Python's re does not find; write the pattern plainer"
 
     def first_conflict(self) -> Conflict | None:
-        """Why the entries cannot stand together, as far as names alone tell."""
+        """Why the entries cannot stand together, as far as names alone show."""
         return next(filter(None, map(self.conflict, sorted(self.names))), None)
 
     def is_retry_topic(self, topic: str) -> bool:

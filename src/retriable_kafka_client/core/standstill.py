@@ -23,7 +23,7 @@ class Holder:
 
     offset: int
     attempt: int | None  # the next run's number; None: it is not waiting for its time
-    due_ms: int | None  # likewise, when it runs
+    due_ms: int | None  # wall clock, in ms: when it runs; None: it is not waiting for its time
     key_hash: str | None  # in order of keys: the first digits of the key's SHA-256
     behind: int  # messages that wait for it to complete, as their key says
     since: float  # monotonic; since when the partition has been paused
