@@ -71,13 +71,13 @@ class Connectivity:
 
         ``topic``: one to ask for; ``now``: monotonic.
         """
-        vain = "did not find back into it" if self._group_reachability.should_replace(now) else None
+        why = "did not find back into it" if self._group_reachability.should_replace(now) else None
         if self._broker_reachability.should_replace(consumer, topic, now):
-            vain = "does not find the brokers"
+            why = "does not find the brokers"
         self._errors.reached(self._broker_reachability.had_at)
-        if vain is not None:
-            self._problems.say(f"the client {vain}, though they answer; another one takes its place")
-        return vain is not None
+        if why is not None:
+            self._problems.say(f"the client {why}, though they answer; another one takes its place")
+        return why is not None
 
     def should_replace_admin(self, admin: Any, topic: str | None, now: float) -> bool:
         """Whether another one should take the place of the client that asks."""

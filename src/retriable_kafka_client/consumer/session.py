@@ -185,14 +185,14 @@ class Session:
         run.connectivity.look(self._client)
         run.errors.look(now)
         self._replace |= run.connectivity.should_replace(self._client, topic, now)
-        vain = run.connectivity.should_replace_admin(asker.client, topic, now)
-        if vain:
+        is_useless = run.connectivity.should_replace_admin(asker.client, topic, now)
+        if is_useless:
             asker.replace()
         waits = [run.topics.directory.waits_since, run.locator.waits_since, run.topic_limits.waits_since]
         if run.transacting is not None:
             waits.append(run.transacting.asks_since)
         since = min((at for at in waits if at is not None), default=None)
-        if asker.look(now, since) is not None or vain:
+        if asker.look(now, since) is not None or is_useless:
             run.topics.replace_admin(asker.client)
             run.locator.replace_admin()
 

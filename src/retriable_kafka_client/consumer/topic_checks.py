@@ -92,7 +92,7 @@ def check(
     unknown = [name for name in sorted(kept) if answers[name].settings is None]
     if unknown:
         log.warning(
-            "the brokers do not tell the settings of %s: whether they keep what is put into them cannot be checked",
+            "the brokers do not show the settings of %s: whether they keep what is put into them cannot be checked",
             ", ".join(unknown),
         )
     for index, route in enumerate(routes):
