@@ -193,7 +193,7 @@ def run(servers: str, prefix: str = "", **common: Any) -> None:
     gc.collect()
     for consumer in consumers(cluster, prefix, common):
         consumer.start()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             stats = consumer.stats()
             if stats.dead_lettered >= 2 and stats.given_up:
