@@ -18,7 +18,7 @@ def test_the_file_map_names_every_module() -> None:
     named = set(re.findall(r"[a-z_]+\.py", file_map))
     modules = {path.name for path in SOURCE.rglob("*.py") if "cli" not in path.relative_to(SOURCE).parts}
     assert modules - named - {"__init__.py"} == set()
-    commands = {path.name for path in SOURCE.glob("cli/*.py")}
+    commands = {path.name for path in SOURCE.glob("cli/**/*.py")}
     assert named - modules - commands == set()
 
 
