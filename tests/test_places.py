@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from retriable_kafka_client.user_functions.code_places import place_in, place_of, told
+from retriable_kafka_client.user_functions.code_places import place_in, place_of, traceback_of
 from tests.support.raising import raised_by
 from tests.workers import handlers
 
@@ -79,7 +79,7 @@ def test_an_installed_package_is_the_users_only_if_it_was_called(tmp_path: Path)
 def test_nothing_but_names_and_lines_is_told() -> None:
     error = raised_by(outer)
     assert "secret" not in (place_of(error) or "")
-    text = told(error)
+    text = traceback_of(error)
     assert text is not None
     assert "secret" in text and "inner" in text and len(text) < 5_000
 
@@ -91,4 +91,4 @@ class Silent(Exception):
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="as the library")
 def test_a_traceback_that_cannot_be_written_is_none() -> None:
-    assert told(Silent()) is None or "Silent" in (told(Silent()) or "")
+    assert traceback_of(Silent()) is None or "Silent" in (traceback_of(Silent()) or "")

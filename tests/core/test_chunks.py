@@ -137,7 +137,7 @@ def test_chunks_do_not_count_against_the_window() -> None:
     made = bench(window=2)
     commands = made.chunks(BASE, *[(index, Raw(index, 9)) for index in range(8)])
     assert only(commands, p.Pause) == []
-    assert made.engine.appetite(500) == 2
+    assert made.engine.poll_budget(500) == 2
 
 
 def test_a_duplicate_and_what_comes_late_of_a_whole_message_complete_at_once() -> None:

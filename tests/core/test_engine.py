@@ -191,12 +191,12 @@ def test_a_full_window_pauses_and_half_of_it_resumes() -> None:
 def test_the_appetite_is_what_the_fullest_window_has_room_for() -> None:
     bench = Bench(window=5)
     bench.assign(BASE, OTHER)
-    assert bench.engine.appetite(500) == 5
+    assert bench.engine.poll_budget(500) == 5
     bench.plain(BASE, 0, 1)
-    assert bench.engine.appetite(500) == 3
-    assert bench.engine.appetite(2) == 2
+    assert bench.engine.poll_budget(500) == 3
+    assert bench.engine.poll_budget(2) == 2
     bench.plain(BASE, 2, 3, 4)
-    assert bench.engine.appetite(500) == 5
+    assert bench.engine.poll_budget(500) == 5
 
 
 def test_bytes_at_hand_pause_every_partition() -> None:

@@ -85,7 +85,7 @@ class AnyOrder(RuleBasedStateMachine):
     def arrive(self, place: p.Place, gap: int, delays: list[float | None]) -> None:
         if place not in self.live or self.bench.assignment(place).paused:
             return
-        delays = delays[: self.bench.engine.appetite(len(delays))]
+        delays = delays[: self.bench.engine.poll_budget(len(delays))]
         first = self.next[place] + gap
         raws = [Raw() if delay is None else due_in(self.bench, delay) for delay in delays]
         records = list(enumerate(raws, first))

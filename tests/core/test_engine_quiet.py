@@ -50,14 +50,18 @@ def crowd(partitions: int) -> Bench:
     return bench
 
 
-@pytest.mark.parametrize("what", ["tick", "record", "appetite", "figures"])
+@pytest.mark.parametrize("what", ["tick", "record", "poll_budget", "figures"])
 def test_the_work_does_not_grow_with_partitions_that_are_quiet(what: str) -> None:
     def work(partitions: int) -> int:
         bench = crowd(partitions)
         acts: dict[str, Callable[[], object]] = {
             "tick": lambda: bench.engine.handle(p.Tick(), bench.now),
             "record": lambda: bench.engine.handle(p.Arrived(BASE, [1], [Raw()]), bench.now),
-            "appetite": lambda: (bench.engine.appetite(500), bench.engine.held_up, bench.engine.active_bytes),
+            "poll_budget": lambda: (
+                bench.engine.poll_budget(500),
+                bench.engine.held_up,
+                bench.engine.active_bytes,
+            ),
             "figures": bench.engine.take_touched,
         }
         bench.engine.take_touched()

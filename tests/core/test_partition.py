@@ -21,14 +21,14 @@ PLENTY = 4_095
 
 def restored(topic_id: str | None, cluster: str = "cluster") -> p.Restored:
     """What the brokers of a cluster say of the partition; without an id, if they tell none."""
-    untold = f"{cluster}.{BASE.topic}"
+    fallback = f"{cluster}.{BASE.topic}"
     return p.Restored(
         place=BASE,
         position=None,
         metadata="",
-        uid=topic_id or untold,
+        uid=topic_id or fallback,
         topic_id=topic_id,
-        untold_uid=untold,
+        fallback_uid=fallback,
         cluster=cluster,
     )
 

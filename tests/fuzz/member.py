@@ -131,7 +131,7 @@ class Member:
     def poll(self, place: p.Place, count: int) -> int:
         """Let the next records of a partition arrive, unless it is paused; how many came."""
         first = self._ends[place]
-        count = 0 if place in self.paused else min(count, self.engine.appetite(count))
+        count = 0 if place in self.paused else min(count, self.engine.poll_budget(count))
         records = [(offset, self._log(place, offset)) for offset in range(first, first + count)]
         there = [(offset, record) for offset, record in records if record is not None]
         if there:
@@ -154,7 +154,7 @@ class Member:
     def reread(self, count: int = 500) -> None:
         """Read on in what is to be read again."""
         recall = self._recall
-        count = self.engine.recall_appetite(count)
+        count = self.engine.reread_budget(count)
         if recall is None or not count:
             return
         stop = min(recall.stop, self._recalled + count)

@@ -245,7 +245,7 @@ class Member:
 
     def _poll(self) -> None:
         world = self.world
-        most = self.engine.appetite(CALM_POLL if world.calm else world.settings.poll)
+        most = self.engine.poll_budget(CALM_POLL if world.calm else world.settings.poll)
         lost = world.often(world.faults.lose_batch)
         arrivals: list[p.EngineEvent] = []
         batch = 0
@@ -293,7 +293,7 @@ class Member:
     def _reread(self) -> None:
         """Go on with a recall."""
         world, under_way = self.world, self.rereading
-        most = self.engine.recall_appetite(CALM_POLL if world.calm else world.settings.poll)
+        most = self.engine.reread_budget(CALM_POLL if world.calm else world.settings.poll)
         if under_way is None or world.broker.down or not most:
             return
         log = world.broker.logs[under_way.recall.place]

@@ -535,7 +535,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     _one("run bad records", Dispatch, "_settle", _runs_what_it_must_not),
     _one("hold any number of messages", Assignment, "holds_too_much", _holds_any_number),
     _one("hold any number of bytes", Assignment, "holds_too_much", _holds_any_bytes),
-    _one("poll more than the window has room for", Throttle, "appetite", _appetite),
+    _one("poll more than the window has room for", Throttle, "poll_budget", _appetite),
     _one("never resume", Throttle, "_apply", _never_resumes),
     _one("forget the bytes of handlers that outlive a drain", Ownership, "_end", _forgets_left_bytes),
     _one("complete when a copy is produced", Outcomes, "_send", _complete_when_produced),

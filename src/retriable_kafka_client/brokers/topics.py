@@ -45,9 +45,9 @@ MISSING = frozenset({"UNKNOWN_TOPIC_OR_PART", "_UNKNOWN_TOPIC", "UNKNOWN_TOPIC_I
 class TopicFacts:
     """What a consumer must know of a topic that it reads."""
 
-    uid: str  # in ids of messages: the topic's id as it was when first asked for, else ``untold_uid``
+    uid: str  # in ids of messages: the topic's id as it was when first asked for, else ``fallback_uid``
     topic_id: str | None  # differs when a topic of the same name is made anew; None: the brokers do not say
-    untold_uid: str  # made of the cluster's id and the name
+    fallback_uid: str  # made of the cluster's id and the name
     retention_ms: int | None  # None: unlimited, or not known
 
 

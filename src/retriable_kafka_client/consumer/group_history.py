@@ -15,7 +15,7 @@ STEP_SECONDS = 0.01
 
 
 class GroupHistory:
-    """Tells what was added to what the group reads. The loop's thread only."""
+    """Knows what was added to what the group reads. The loop's thread only."""
 
     def __init__(self, partitions: Mapping[str, int], topics: Collection[str]) -> None:
         """``partitions``: how many each topic had when this process listed them; ``topics``: the names that it was given."""

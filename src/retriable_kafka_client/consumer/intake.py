@@ -256,11 +256,11 @@ class Intake:
             decisive = retry.decisive(None, error)
             place = place_of(decisive, error, function=keep)
             verdict = Verdict(events.REASON_FILTER, error=failure.error, text=failure.text, place=place)
-        trouble = message.deserializer_error
-        if trouble is not None and not isinstance(trouble, Reject):
+        refusal = message.deserializer_error
+        if refusal is not None and not isinstance(refusal, Reject):
             policy = self._policies[entry.route] if self._policies else None
-            failure = retry.judge(policy, entry.attempt, trouble, random.random(), self._error_text)
-            place = place_of(retry.decisive(policy, trouble), trouble, function=keep)
+            failure = retry.judge(policy, entry.attempt, refusal, random.random(), self._error_text)
+            place = place_of(retry.decisive(policy, refusal), refusal, function=keep)
             failure = replace(failure, place=place)
             verdict = Verdict(failure.reason, error=failure.error, text=failure.text, failure=failure)
         return verdict

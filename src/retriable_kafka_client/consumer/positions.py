@@ -155,6 +155,6 @@ class Positions:
             retention_ms=facts.retention_ms,
             cluster=directory.cluster_id,
             topic_id=facts.topic_id,
-            untold_uid=facts.untold_uid,
+            fallback_uid=facts.fallback_uid,
             earliest=place.topic in renewed and position < 0,
         )

@@ -201,7 +201,7 @@ class Session:
     def _poll(self) -> bool:
         """Poll once; whether any record came."""
         run, client = self._run, self._client
-        most = run.engine.appetite(BATCH)
+        most = run.engine.poll_budget(BATCH)
         try:
             batch = client.consume(most, 0)
             if not batch and self._waits_for_workers():
@@ -249,7 +249,7 @@ class Session:
 
     def _reread(self) -> None:
         """Go on with what is read again."""
-        most = self._run.engine.recall_appetite(BATCH)
+        most = self._run.engine.reread_budget(BATCH)
         if most:
             self._driver.handle_all(self._run.rereader.poll(most))
 

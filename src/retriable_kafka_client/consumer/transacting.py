@@ -69,8 +69,8 @@ class Transacting:
         answer = transactor.poll()
         if answer is not None:
             self._note(answer)
-        if transactor.trouble is not None:
-            self._problems.note("transactions", transactor.trouble)
+        if transactor.problem is not None:
+            self._problems.note("transactions", transactor.problem)
         elif not transactor.busy:
             self._problems.clear("transactions")
         silence = transactor.unanswered_for(time.monotonic())

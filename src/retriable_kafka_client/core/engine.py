@@ -144,13 +144,13 @@ class Engine:
         """Whether messages at hand wait for others to end: for one before them, or for room with the workers."""
         return self._dispatch.is_held_up(self._assignments.busy)
 
-    def appetite(self, most: int) -> int:
+    def poll_budget(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
-        return self._throttle.appetite(most)
+        return self._throttle.poll_budget(most)
 
-    def recall_appetite(self, most: int) -> int:
+    def reread_budget(self, most: int) -> int:
         """How many records a Recall may take now, at most ``most``; 0: it has to wait."""
-        return self._throttle.recall_appetite(most)
+        return self._throttle.reread_budget(most)
 
     def rest(self, now: p.Now, most: float) -> float:
         """For how long, at most so many seconds, nothing is to be done unless something happens outside; 0: there is

@@ -48,7 +48,7 @@ Each is one UTF-16 unit, which is what the broker counts, and three bytes of UTF
 fits. A map that says nothing (end = base) still says whose position it stands beside: a position whose map
 names this cluster, this place and another incarnation was committed for a topic that is gone; one that names
 another cluster was copied by a tool, for the records that it copied, too. Brokers that know of no topic ids
-may learn of them: then the map of before names the incarnation as it was named without (``Binding.untold``).
+may learn of them: then the map of before names the incarnation as it was named without (``Binding.fallback``).
 A map may claim less than is true: one that does not fit ends earlier.
 """
 
@@ -162,7 +162,7 @@ class Binding(NamedTuple):
     place: bytes  # names topic and partition
     incarnation: bytes  # differs when a topic of that name is made anew
     cluster: bytes = b""  # its id
-    untold: bytes | None = None  # what named the incarnation while the brokers named no topic ids
+    fallback: bytes | None = None  # what named the incarnation while the brokers named no topic ids
 
 
 def capacity(budget_units: int) -> int:
@@ -260,7 +260,7 @@ def decode(text: str, *, base: int, binding: Binding) -> OffsetMap:
         raise OffsetMapError("base")
     if claimed_place != _digest(binding.place):
         raise OffsetMapError("binding")
-    names = (binding.incarnation,) if binding.untold is None else (binding.incarnation, binding.untold)
+    names = (binding.incarnation,) if binding.fallback is None else (binding.incarnation, binding.fallback)
     if incarnation not in [_digest(name) for name in names]:
         raise OffsetMapError("topic")
 

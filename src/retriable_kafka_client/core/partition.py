@@ -225,7 +225,7 @@ class Assignment:
             f"{self.place.topic}/{self.place.partition}".encode(),
             (restored.uid if restored.topic_id is None else restored.topic_id).encode(),
             restored.cluster.encode(),
-            restored.untold_uid.encode() if self._knows_topic else None,
+            restored.fallback_uid.encode() if self._knows_topic else None,
         )
 
     def succeed(self, old: Assignment, topic_id: str | None, retention_ms: int | None) -> None:

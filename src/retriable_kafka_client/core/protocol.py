@@ -99,7 +99,7 @@ class Restored:
     retention_ms: int | None = None  # None: unknown or unlimited
     cluster: str = ""  # the cluster's id
     topic_id: str | None = None  # None: the brokers do not say
-    untold_uid: str = ""  # what ``uid`` is while they do not
+    fallback_uid: str = ""  # what ``uid`` is while they do not
     earliest: bool = False  # without a position, begin where the log does
 
 
@@ -364,7 +364,7 @@ class Resume:
 class Recall:
     """Read the log again from ``first`` up to ``stop``, beside what is consumed; one at a time.
 
-    Answer with Recalled, as ``Engine.recall_appetite`` says, and with RecallEnded: once ``stop`` is reached, or, as not
+    Answer with Recalled, as ``Engine.reread_budget`` says, and with RecallEnded: once ``stop`` is reached, or, as not
     reached, at the end of what the broker gives out before it.
     """
 

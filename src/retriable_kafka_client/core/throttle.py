@@ -47,7 +47,7 @@ class Throttle:
         """Large records are taken a few at a time: what a poll brings cannot be given back."""
         return max(LEAST_POLL, self._buffer_bytes // 8 // self._typical)
 
-    def appetite(self, most: int) -> int:
+    def poll_budget(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
         room = min(most, self._poll_budget, self._window)
         for assignment in self._assignments.busy:
@@ -55,7 +55,7 @@ class Throttle:
                 room = min(room, self._window - assignment.held)
         return max(1, room)
 
-    def recall_appetite(self, most: int) -> int:
+    def reread_budget(self, most: int) -> int:
         """How many records a Recall may take now, at most ``most``; 0: it has to wait."""
         if self.on_hold or self.active_bytes >= self._share:
             return 0

@@ -88,7 +88,7 @@ class TransactionThread:
     def __init__(self, means: Means, in_doubt: Transact | None = None) -> None:
         self.ready = threading.Event()  # the first producer is initialised
         self.refused: KafkaError | None = None  # why a producer could not be initialised, until one is
-        self.trouble: str | None = None  # why no transaction can begin at present
+        self.problem: str | None = None  # why no transaction can begin at present
         self.failure: BaseException | None = None  # what ended the thread
         self.moved_at = time.monotonic()  # when it came back from a call last
         self._thread = threading.Thread(target=self._run, name="rkc-transactions", daemon=True)
@@ -214,10 +214,10 @@ class TransactionThread:
             except KafkaException as error:
                 reason = self.refused = reason_of(error)
                 if is_refusal(reason):
-                    self.trouble = f"the brokers refuse transactional id {self._id!r}: {reason.name()}"
+                    self.problem = f"the brokers refuse transactional id {self._id!r}: {reason.name()}"
                 time.sleep(PAUSE_SECONDS)
             else:
-                self.trouble = self.refused = None
+                self.problem = self.refused = None
                 # If another thread has taken over meanwhile, this one has fenced that one's producer, and not the other
                 # way round: nothing may be done with it.
                 return None if self._closing.is_set() else producer

@@ -78,9 +78,9 @@ class Transactor:
         self._since: float | None = None  # monotonic; when the Transact in flight was given
 
     @property
-    def trouble(self) -> str | None:
+    def problem(self) -> str | None:
         """Why no transaction can begin at present."""
-        return self._thread.trouble
+        return self._thread.problem
 
     def begin(self, timeout: float, stopped: Callable[[], bool], ask: AskBrokers) -> None:
         """Start, and wait until transactions are possible. Raises ConsumerFailed: they are refused, or no broker answers for

@@ -11,7 +11,7 @@ from enum import Enum
 from types import CodeType, TracebackType
 from typing import Any
 
-__all__ = ["place_in", "place_of", "told"]
+__all__ = ["place_in", "place_of", "traceback_of"]
 
 _LONGEST = 300  # characters
 _LONGEST_TRACE = 4_000
@@ -71,7 +71,7 @@ def place_in(function: Any) -> str | None:
     return _written(module, code.co_firstlineno, code.co_name)
 
 
-def told(error: BaseException) -> str | None:
+def traceback_of(error: BaseException) -> str | None:
     """The traceback with the exception's text, its end if it is long. Only where users opted in to such texts."""
     try:
         text = "".join(traceback.format_exception(error, limit=-_MOST_FRAMES))

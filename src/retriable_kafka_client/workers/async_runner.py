@@ -70,7 +70,7 @@ class AsyncRunner:
         self._spec = spec
         self._context = spec.context or copy_context()
         self._ready: deque[Entry] = deque()  # the consumer's thread adds, the event loop takes
-        self._urgent: deque[Entry] = deque()  # likewise; goes first
+        self._urgent: deque[Entry] = deque()  # the same, but goes first
         self._poked = False  # a feed is scheduled that has not looked at _ready yet
         self._held = False
         self._sent_bytes = 0  # of all that was sent; only the event loop changes it

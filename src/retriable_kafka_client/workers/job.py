@@ -19,7 +19,7 @@ from retriable_kafka_client.core.protocol import Outcome
 from retriable_kafka_client.core.retry import Failure, Policy, decisive, judge
 from retriable_kafka_client.errors import ConfigError, RetryAfter
 from retriable_kafka_client.message import Deserializer, Message, PlainRecord
-from retriable_kafka_client.user_functions.code_places import place_in, place_of, told
+from retriable_kafka_client.user_functions.code_places import place_in, place_of, traceback_of
 from retriable_kafka_client.user_functions.interrupts import is_from_signal
 from retriable_kafka_client.user_functions.results import AwaitableReturned, refuse_unfinished
 from retriable_kafka_client.wire.headers import PLAIN, Marks
@@ -131,7 +131,7 @@ def failed(spec: HandlerSpec, message: Message[Any], route: int, error: BaseExce
     policy = spec.policies[route]
     failure = judge(policy, message.attempt, error, random.random(), spec.error_text)
     place = place_of(decisive(policy, error), error, function=spec.handler)
-    return replace(failure, place=place, traceback=told(error) if spec.error_text else None)
+    return replace(failure, place=place, traceback=traceback_of(error) if spec.error_text else None)
 
 
 # What a handler is, as far as it can be known without calling it ------------------------------------------
