@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from collections import deque
 
 import pytest
@@ -68,6 +69,21 @@ def committed(assignment: Assignment) -> p.Progress | None:
     if progress is not None:
         assignment.progress.mark_sent()
     return progress
+
+
+def test_what_has_ended_is_freed_at_once() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        assignment = running()
+        entries = take_in(assignment, 0, 1, 2)
+        assert taken(assignment) == [0, 1, 2]
+        finish(assignment, 0, 3)
+        assignment.end()
+        del assignment, entries
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_it_begins_where_the_group_stands() -> None:

@@ -18,7 +18,9 @@ class Load:
     def __init__(self) -> None:
         self.in_flight = 0  # messages with the workers
         self.overrun = 0  # of those in flight, the ones whose assignment has ended
-        self.left_bytes = 0  # what workers still run, and copies and outputs on their way, of what has ended
+        self.left_bytes = (
+            0  # with workers or on their way, of assignments that have ended; and records of overdue runs
+        )
 
     def validate(self, live: Iterable[Accounts]) -> None:
         """Check the invariants; ``live`` are the accounts of all assignments that have not ended."""
@@ -96,7 +98,7 @@ class Accounts:
             return False
         return True
 
-    def run_over(self, size: int) -> bool:
+    def begin_overdue(self, size: int) -> bool:
         """A run has failed for its time limit, and goes on; whether its assignment still lives."""
         self.overdue += 1
         if self.has_ended:
@@ -104,7 +106,7 @@ class Accounts:
         self._load.left_bytes += size  # it holds its record, whatever becomes of the message
         return True
 
-    def run_out(self, size: int) -> None:
+    def end_overdue(self, size: int) -> None:
         """An overdue run has come to its end."""
         if self.back(1, size):
             self._load.left_bytes -= size

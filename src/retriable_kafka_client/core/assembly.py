@@ -195,7 +195,7 @@ class Assembly:
     def _pass_gone(self, assignment: Assignment, stop: int, there: frozenset[int]) -> None:
         for offset in list(assignment.chunks.cut.within(self._next, stop)):
             if offset not in there:
-                assignment.sorter.pass_gone(offset)
+                assignment.sorter.pass_gone(assignment, offset)
         self._next = stop
 
 

@@ -371,10 +371,10 @@ class Engine:
         self._touch_again(event.transact.progress, units)
         # What completes now is what has just been committed.
         landed = [one.owner.progress for one in event.transact.progress if event.landed]
-        marks = [(progress, progress.mark()) for progress in landed]
+        checkpoints = [(progress, progress.checkpoint()) for progress in landed]
         commands = self._outcomes.transacted(event, now)
-        for progress, mark in marks:
-            progress.mark_included(mark)
+        for progress, checkpoint in checkpoints:
+            progress.count_included(checkpoint)
         return [*map(p.Notify, news), *commands]
 
     def validate(self) -> None:

@@ -82,10 +82,10 @@ class Owner(Protocol):
     def retry(self, entry: Entry) -> None:
         """Keep an active message that failed until its time comes again."""
 
-    def run_over(self, entry: Entry) -> bool:
+    def begin_overdue(self, entry: Entry) -> bool:
         """Its run has failed for its time limit, and goes on; whether the assignment still lives."""
 
-    def run_out(self, entry: Entry) -> None:
+    def end_overdue(self, entry: Entry) -> None:
         """Its overdue run has come to its end."""
 
 

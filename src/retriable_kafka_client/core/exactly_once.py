@@ -274,5 +274,5 @@ def _offsets(entries: Iterable[Entry]) -> list[int]:
 def _landed(progress: Progress) -> events.Event:
     topic, partition = progress.place
     units = len(progress.metadata)
-    progress.owner.progress.mark_taken(progress.position, progress.metadata)
+    progress.owner.progress.keep_committed(progress.position, progress.metadata)
     return events.Committed(topic=topic, partition=partition, position=progress.position, map_units=units)

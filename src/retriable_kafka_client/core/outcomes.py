@@ -68,10 +68,10 @@ class Outcomes:
             if _is_back(entry):
                 out += self._publish(p.Publication(entry, outputs, event.chance))
         for entry, failure in event.overdue:
-            if entry.assignment.run_over(entry):
+            if entry.assignment.begin_overdue(entry):
                 out += self._failed(entry, failure, now)
         for entry in event.released:
-            entry.assignment.run_out(entry)
+            entry.assignment.end_overdue(entry)
         return out
 
     def _on_succeeded(self, succeeded: Sequence[Succeeded]) -> None:

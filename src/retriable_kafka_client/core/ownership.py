@@ -132,7 +132,7 @@ class Ownership:
         self._suspects.settle(assignment, assignment.begin)
         problem = assignment.restore_problem
         if self._transactions is not None and event.position is not None and problem is None:
-            assignment.progress.mark_taken(event.position, event.metadata)
+            assignment.progress.keep_committed(event.position, event.metadata)
         out: list[p.Command] = []
         if problem is not None:
             out.append(p.Notify(notices.map_ignored(assignment, problem)))

@@ -78,7 +78,7 @@ class Assignment:
         self.progress = PartitionProgress(map_units, least_units)
         self.queues = Queues(self.accounts, self.progress, lanes, solo=solo)
         self.chunks = chunks if chunks is not None else Assembler()
-        self.sorter = Sorter(self, self.queues, self.chunks, mark)
+        self.sorter = Sorter(self.accounts, self.queues, self.chunks, mark)
         self.uid = ""  # names the topic's incarnation in ids of messages
         self.retention_ms: int | None = None
         self.paused = False  # the client fetches nothing of it
@@ -326,15 +326,15 @@ class Assignment:
         """Keep an active message that failed until its time comes again."""
         self.queues.retry(entry)
 
-    def run_over(self, entry: Entry) -> bool:
+    def begin_overdue(self, entry: Entry) -> bool:
         """Its run has failed for its time limit, and goes on; whether the assignment still lives."""
         if self.phase is Phase.RUNNING:
             self.queues.linger(entry)
-        return self.accounts.run_over(entry.size)
+        return self.accounts.begin_overdue(entry.size)
 
-    def run_out(self, entry: Entry) -> None:
+    def end_overdue(self, entry: Entry) -> None:
         """Its overdue run has come to its end."""
-        self.accounts.run_out(entry.size)
+        self.accounts.end_overdue(entry.size)
         self.queues.release(entry)
 
     def validate(self) -> None:

@@ -9,13 +9,13 @@ from retriable_kafka_client.core.offset_map import Binding, OffsetMap, decode
 from retriable_kafka_client.core.offsets import Tracker
 from retriable_kafka_client.core.runs import runs_of
 
-__all__ = ["LEAST_MAP_UNITS", "Mark", "PartitionProgress"]
+__all__ = ["LEAST_MAP_UNITS", "Checkpoint", "PartitionProgress"]
 
 LEAST_MAP_UNITS = 100  # with less room than this for its map, a partition goes without
 NO_MAP = 2**31  # a budget that holds nothing up
 
 
-class Mark(NamedTuple):
+class Checkpoint(NamedTuple):
     """How far an assignment had come at some moment."""
 
     completed: int
@@ -150,7 +150,8 @@ class PartitionProgress:
 
     def complete(self, first: int, stop: int) -> None:
         """These offsets need no more work."""
-        self.tracker.complete(first, stop)
+        assert self._tracker is not None
+        self._tracker.complete(first, stop)
         self.completed += stop - first
         self.dirty = True
 
@@ -169,15 +170,15 @@ class PartitionProgress:
         """What was sent last is acknowledged, or is no news."""
         self.committed = self._sent
 
-    def mark_taken(self, position: int, metadata: str) -> None:
+    def keep_committed(self, position: int, metadata: str) -> None:
         """Exactly once: the broker took this last."""
         self.last_committed = position, metadata
 
-    def mark(self) -> Mark:
+    def checkpoint(self) -> Checkpoint:
         """How far it has come."""
-        return Mark(self.completed, self.dirty)
+        return Checkpoint(self.completed, self.dirty)
 
-    def mark_included(self, since: Mark) -> None:
+    def count_included(self, since: Checkpoint) -> None:
         """What was completed since then was in the commit that has just been acknowledged."""
         self.dirty = self.dirty and since.dirty
         self.committed = self._sent + self.completed - since.completed

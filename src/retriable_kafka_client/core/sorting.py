@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
+from retriable_kafka_client.core.accounts import Accounts
 from retriable_kafka_client.core.chunks import Assembler, GroupKey, Part, key_of
 from retriable_kafka_client.core.entry import GONE, PART, Entry, Owner, Verdict
 from retriable_kafka_client.core.queues import Queues, completes_quietly
@@ -18,17 +19,16 @@ YEAR_MS = 366 * 24 * 3600 * 1000  # a not-before further off than this is a mist
 class Sorter:
     """Fills the queues of one assignment, and its assembler. Times are in milliseconds of the wall clock, or monotonic."""
 
-    __slots__ = ("_accounts", "_chunks", "_mark", "_owner", "_queues")
+    __slots__ = ("_accounts", "_chunks", "_mark", "_queues")
 
     def __init__(
         self,
-        owner: Owner,
+        accounts: Accounts,
         queues: Queues,
         chunks: Assembler,
         mark: Callable[[Sequence[Entry], int], None] | None,
     ) -> None:
-        self._owner = owner
-        self._accounts = owner.accounts
+        self._accounts = accounts
         self._queues = queues
         self._chunks = chunks
         self._mark = mark  # what is known of messages from before; at this time of the wall clock
@@ -62,7 +62,7 @@ class Sorter:
 
     def _assemble(self, part: Part, wall_ms: int, mono: float) -> None:
         chunks, key, lanes = self._chunks, key_of(part), self._queues.lanes
-        released = chunks.take(self._owner, part, wall_ms, mono)
+        released = chunks.take(part.assignment, part, wall_ms, mono)
         if lanes is not None and key in chunks.groups and key not in chunks.reservations:
             chunks.reservations[key] = lanes.reserve(part.key, part.offset)
         self._let_go(key, released, wall_ms)
@@ -108,10 +108,10 @@ class Sorter:
         for key in [key for key in self._chunks.reservations if key not in self._chunks.groups]:
             self._queues.drop_reservation(self._chunks.reservations.pop(key))
 
-    def pass_gone(self, offset: int) -> None:
+    def pass_gone(self, owner: Owner, offset: int) -> None:
         """A chunk that was cut is no longer in the log."""
         self._chunks.cut.remove(offset)
-        self._queues.enqueue(Entry.marked(self._owner, offset, 0, None, PLAIN, 0, verdict=GONE))
+        self._queues.enqueue(Entry.marked(owner, offset, 0, None, PLAIN, 0, verdict=GONE))
 
 
 def _refuse_far_off(entry: Entry, not_before_ms: int, wall_ms: int) -> None:

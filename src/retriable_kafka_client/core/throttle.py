@@ -43,13 +43,13 @@ class Throttle:
     # How much to poll --------------------------------------------------------------------------------------------------
 
     @property
-    def _poll_budget(self) -> int:
+    def _records_by_bytes(self) -> int:
         """Large records are taken a few at a time: what a poll brings cannot be given back."""
         return max(LEAST_POLL, self._buffer_bytes // 8 // self._typical)
 
     def poll_budget(self, most: int) -> int:
         """How many records to poll at once so that no window is overrun, at most ``most`` and at least 1."""
-        room = min(most, self._poll_budget, self._window)
+        room = min(most, self._records_by_bytes, self._window)
         for assignment in self._assignments.busy:
             if assignment.phase is Phase.RUNNING and not assignment.paused:
                 room = min(room, self._window - assignment.held)
@@ -59,7 +59,7 @@ class Throttle:
         """How many records a Recall may take now, at most ``most``; 0: it has to wait."""
         if self.on_hold or self.active_bytes >= self._share:
             return 0
-        return min(most, self._poll_budget)
+        return min(most, self._records_by_bytes)
 
     def note_poll(self, records: int, size: int) -> None:
         """A poll brought so many records (at least one) of ``size`` bytes."""
