@@ -1,5 +1,6 @@
 """What every executor promises a consumer, whatever its workers are."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from retriable_kafka_client import Message
 from retriable_kafka_client.errors import ConfigError
 from retriable_kafka_client.events import REASON_REJECTED, REASON_UNDECODABLE
 from retriable_kafka_client.wire.headers import Marks
@@ -256,6 +258,31 @@ def test_one_worker_keeps_the_order(kinds: Kinds, kind: str, told: Told) -> None
         driven.push(orders(*["ok"] * 250, first=first))
     driven.until_ended(2000)
     assert told.begun("ok") == list(range(2000))
+    driven.close()
+
+
+@pytest.mark.parametrize("kind", ["int", "InBatches", "ThreadPoolExecutor"])
+def test_what_was_taken_back_from_one_worker_goes_before_what_came_later(kinds: Kinds, kind: str) -> None:
+    gates = {0: threading.Event(), 100: threading.Event()}
+    begun: list[int] = []
+
+    def handler(message: Message[Any]) -> None:
+        begun.append(message.offset)
+        if message.offset in gates:
+            gates[message.offset].wait(60)
+
+    driven = Driven(kinds.get(kind, 1), spec(handler))
+    driven.warm_up()
+    begun.clear()
+    driven.push(orders(*["ok"] * 200))
+    driven.push(orders(*["ok"] * 200, first=200))
+    for offset, gate in gates.items():
+        driven.until(lambda: begun[-1:] == [offset])  # noqa: B023
+        driven.runner.hold(True)  # takes back what the worker has not begun
+        driven.runner.hold(False)
+        gate.set()
+    driven.until_ended(400)
+    assert begun == list(range(400))
     driven.close()
 
 

@@ -155,6 +155,9 @@ class SliceRunner(ABC):
         self._urgent: deque[Entry] = deque()  # goes first
         self._batches: deque[PlainBatch] = deque()  # takes turns with `_ready`
         self._batch_next = False
+        self._taken_back = (
+            0  # how many at the front of `_ready` were given out before: they go before any batch
+        )
         self._out: dict[Slice, None] = {}  # with the pool; in the order of their launch
         self._overdue = 0  # of _out
         self._finished = Finished()
@@ -207,7 +210,7 @@ class SliceRunner(ABC):
             ended = self._gather(part)
             self._finished.died.extend(died)
             self._finished.failed.extend((entry, timed_out(self.spec, entry)) for entry in killed)
-            self._ready.extendleft(part.take_back())
+            self._take_back(part)
             self._pace.note(ended, seconds)
             self._pace.note_cpu(cpu, time.monotonic())
         self._bell.set()
@@ -219,7 +222,7 @@ class SliceRunner(ABC):
             if part is not None:
                 self._forget(part)
                 self._gather(part)
-                self._ready.extendleft(part.take_back())
+                self._take_back(part)
             if self.failure is None:
                 self.failure = error
         self._bell.set()
@@ -269,7 +272,8 @@ class SliceRunner(ABC):
             return None
         if out - self._overdue >= self._pace.width:
             return None
-        self._batch_next = bool(batches) and (not ready or (self._batch_next and ready is self._ready))
+        turn = self._batch_next and not self._taken_back and ready is self._ready
+        self._batch_next = bool(batches) and (not ready or turn)
         if self._batch_next:
             self._batch_next = False
             return self._cut_batch(self._next_of(batches))
@@ -280,7 +284,14 @@ class SliceRunner(ABC):
             first = next(index for index, entry in enumerate(entries) if entry.alone)
             ready.extendleft(reversed(entries[first:]))
             del entries[first:]
+        if ready is self._ready:
+            self._taken_back = max(0, self._taken_back - len(entries))
         return self._cut(entries)
+
+    def _take_back(self, part: Slice) -> None:
+        taken = part.take_back()
+        self._ready.extendleft(taken)
+        self._taken_back += len(taken)
 
     def _next_of(self, batches: deque[PlainBatch]) -> PlainBatch:
         batch = batches.popleft()
@@ -310,11 +321,12 @@ class SliceRunner(ABC):
             while self._batches:
                 self._ready.extend(self._batches.popleft().entries())
             for part in reversed(self._out):
-                self._ready.extendleft(part.take_back())
+                self._take_back(part)
             given = [entry for entry in (*self._urgent, *self._ready) if which(entry)]
             if given:
                 self._urgent = deque(entry for entry in self._urgent if not which(entry))
                 self._ready = deque(entry for entry in self._ready if not which(entry))
+            self._taken_back = 0  # nothing is left that they would have to go before
         self._pump()
         return given
 
@@ -324,7 +336,7 @@ class SliceRunner(ABC):
             self._held = on
             if on:
                 for part in reversed(self._out):
-                    self._ready.extendleft(part.take_back())
+                    self._take_back(part)
         self._pump()
 
     def sweep(self, now: float) -> None:
@@ -340,10 +352,10 @@ class SliceRunner(ABC):
                         self._pace.note(ended + 1, now - part.started)
                         self._overdue += 1
                         part.overdue = True
-                    self._ready.extendleft(part.take_back())
+                    self._take_back(part)
                 late = None if timeout is None else part.expire(now, timeout)
                 if late is not None:
-                    self._ready.extendleft(part.take_back())  # also where the timeout is very short
+                    self._take_back(part)  # also where the timeout is very short
                     finished.overdue.append((late, timed_out(self.spec, late)))
             if finished:
                 self._bell.set()
