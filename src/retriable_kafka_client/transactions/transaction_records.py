@@ -107,8 +107,8 @@ class TransactionRecords:
         for number, record in enumerate(self._records):
             self._left += 1
             sends.send(record.parcel, record.batching)
-            if record.error is not None:
-                break
+            if record.error is not None and not record.is_alone:
+                break  # the client takes nothing more; one that goes alone was judged before it is given to the client
             if number % SERVE_EVERY == 0:
                 producer.poll(0)
         sends.advance()
