@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from retriable_kafka_client.brokers.reachability import AskBrokers, BrokerReachability, GroupReachability
@@ -30,9 +31,10 @@ class Connectivity:
         self._broker_reachability = BrokerReachability(ask)  # the consumer's
         self._admin_reachability = BrokerReachability(ask)
 
-    def begin(self) -> None:
-        """A client is about to be made, and to join the group."""
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """A client with these settings is about to be made, and to join the group."""
         self._errors.begin()
+        self._membership.renew(settings)
         self._membership.begin(time.monotonic())
 
     def belong(self) -> None:

@@ -149,10 +149,17 @@ class Loop:
                 session = Session(run)
                 session.live()
         finally:
-            run.rereader.close()
-            run.handoffs.close(0.0 if control.hard else 1.0)
-            if run.transacting is not None:
-                answer = run.transacting.close(0.0 if control.hard else CLOSE_SECONDS)
-                if answer is not None and session is not None:
-                    session.handle(answer)
-            run.snapshots.publish(time.monotonic(), force=True)
+            try:
+                self._end(run, session)
+            finally:
+                run.snapshots.publish(time.monotonic(), force=True)
+
+    def _end(self, run: RunParts, session: Session | None) -> None:
+        """Close what is left of the run."""
+        hard = self._control.hard
+        run.rereader.close()
+        run.handoffs.close(0.0 if hard else 1.0)
+        if run.transacting is not None:
+            answer = run.transacting.close(0.0 if hard else CLOSE_SECONDS)
+            if answer is not None and session is not None:
+                session.handle(answer)

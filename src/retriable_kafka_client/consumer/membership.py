@@ -49,6 +49,10 @@ class Membership:
         self._look_at = 0.0
         self._in_since: float | None = None  # None: the group does not have us, as far as the client knows
 
+    def renew(self, settings: Mapping[str, Any]) -> None:
+        """Another client is about to join, with these settings: whoever looks beside it shares its log."""
+        self._coordinator = _Coordinator(settings)
+
     def begin(self, now: float) -> None:
         """We wait for an assignment."""
         self._waits_since, self._in_since = now, None

@@ -57,7 +57,7 @@ class Session:
         self._settings = committing_settings(settings, self._callbacks.guarded(self._on_commit))
         interval = poll_interval(config.cluster)
         run.stalls.begin(interval, time.monotonic())
-        run.connectivity.begin()
+        run.connectivity.begin(self._settings)
         run.topics.client_opened()
         self._client: Any = open_client(KafkaConsumer, self._settings)
         self._assigner = Assigner(

@@ -19,7 +19,7 @@ __all__ = ["AsyncExecutor", "EventLoopHost"]
 
 P = ParamSpec("P")
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("retriable_kafka_client.workers.coroutines")
 
 _LOOK_SECONDS = 0.1  # how often to look whether an application's loop still runs
 
