@@ -55,11 +55,11 @@ class Standstills:
         if now.mono < self._look_at:
             return
         self._look_at = now.mono + LOOK_SECONDS
-        paused = [a for a in assignments if _is_held(a)]
-        for assignment in self._pauses.keys() - paused:
+        held = dict.fromkeys(one for one in assignments if _is_held(one))
+        for assignment in [one for one in self._pauses if one not in held]:
             del self._pauses[assignment]
             yield from self._moves(assignment)
-        for assignment in paused:
+        for assignment in held:
             completed = assignment.progress.completed
             pause = self._pauses.setdefault(assignment, _Pause(now.mono, now.mono, completed))
             if pause.stands:

@@ -41,7 +41,7 @@ Serializer = Callable[[Any], bytes]
 class SendRequest(NamedTuple):
     """What somebody gave to a ``send``, not checked yet; see Producer.send.
 
-    A tuple because one is made for every record: 0.2 us, against 0.9 us for a frozen dataclass.
+    A tuple because one is made for every record: 0.25 us, against 1.25 us for a frozen dataclass.
     """
 
     topic: str
