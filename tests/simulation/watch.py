@@ -292,6 +292,8 @@ class Watch:
         least = 0 if config.exactly_once else config.least_map_units
         if least <= config.map_units < 100:
             return  # admission lets through one or two at a time
+        if self.settings.stalls and len(record.begun) > 1:
+            return  # it ran in time: there, partitions are lost in the calm, too, and what no commit held runs again
         since_ms = max(self.calm_since_ms, record.stamp_ms, record.facts.not_before_ms or 0)
         late = now.wall - since_ms / 1000
         # Twice the interval: at its first end a message that is due within the second may still hold the window. Where
