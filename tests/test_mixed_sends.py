@@ -10,6 +10,7 @@ from retriable_kafka_client.sending.batching import LARGE, Batching, batching_of
 from retriable_kafka_client.sending.mixed_sends import MixedSends
 from retriable_kafka_client.sending.parcels import Parcel
 from retriable_kafka_client.sending.sources import MemorySource
+from tests.support.limits import FixedLimits
 
 TOO_LARGE = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
 FATAL = KafkaError(KafkaError._FATAL)
@@ -54,18 +55,6 @@ class _Report:
         return 1, 2
 
 
-class Unlimited:
-    """Topics that take anything."""
-
-    def limit(self, topic: str) -> int | None:
-        return None
-
-    def pending(self, topic: str) -> bool:
-        return False
-
-    def expire(self, topic: str) -> None: ...
-
-
 class Lab:
     """Two clients, and what became of the parcels."""
 
@@ -74,7 +63,7 @@ class Lab:
         self.settled: dict[bytes, str | None] = {}
         self.failures: list[tuple[Batching, str]] = []
         self.sends = MixedSends(
-            self._client, Unlimited(), budget=10_000, retry_alone=retry_alone, failed=self._failed
+            self._client, FixedLimits(None), budget=10_000, retry_alone=retry_alone, failed=self._failed
         )
 
     def send(self, body: bytes, batching: Batching = Batching.SHARED) -> None:

@@ -11,21 +11,9 @@ from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.transactions.transaction_records import TransactionRecords
 from retriable_kafka_client.wire.outbox import Output
 from tests.core.harness import BASE, Raw, entry
+from tests.support.limits import FixedLimits
 
 LIMIT = 1_000  # bytes of a batch that each topic takes
-
-
-class Topics:
-    """Their limit is known, and the same for all."""
-
-    def limit(self, topic: str) -> int | None:
-        return LIMIT
-
-    def pending(self, topic: str) -> bool:
-        return False
-
-    def expire(self, topic: str) -> None:
-        return None
 
 
 class Client:
@@ -54,7 +42,7 @@ def test_all_that_no_topic_takes_is_refused_in_one_transaction() -> None:
         [Output(topic="orders", body=b"body", headers=headers, split=True) for _ in range(5)]
     )
     fine = publications([Output(topic="orders", body=b"fine")])
-    records = TransactionRecords(p.Transact((), [*impossible, *fine], ()), Topics(), time.time())
+    records = TransactionRecords(p.Transact((), [*impossible, *fine], ()), FixedLimits(LIMIT), time.time())
     client = Client()
     assert records.send(cast("Producer", client), time.monotonic()) is not None
     assert records.refused() == dict.fromkeys(impossible, "MSG_SIZE_TOO_LARGE")

@@ -23,6 +23,7 @@ from retriable_kafka_client.wire.outbox import Output
 from tests.shell.chunked import random_bytes, sent
 from tests.shell.lab import Lab
 from tests.support.kafka import Kafka
+from tests.support.limits import FixedLimits
 from tests.support.names import Topics
 from tests.support.records import read_all
 from tests.support.waiting import WAIT, wait_until
@@ -49,19 +50,6 @@ class Post:
 
         wait_until(answered, what=f"{count} answers")
         return self.answers
-
-
-class Lying:
-    """Limits that are not so."""
-
-    def limit(self, topic: str) -> int | None:
-        return 1_000_000
-
-    def pending(self, topic: str) -> bool:
-        return False
-
-    def expire(self, topic: str) -> None:
-        pass
 
 
 @pytest.fixture
@@ -210,7 +198,7 @@ def test_a_chunk_whose_group_never_became_whole_stays_one_if_it_can(
 def test_what_is_refused_is_sent_again_in_halves_as_a_group_of_its_own(
     kafka: Kafka, topics: Topics, make: Callable[..., Post]
 ) -> None:
-    target, body, post = limited(topics, 100_000), random_bytes(3_000_000), make(Lying())
+    target, body, post = limited(topics, 100_000), random_bytes(3_000_000), make(FixedLimits(1_000_000))
     post.sender.send(retry(entry(record(body)), target))
     post.sender.send(retry(entry(record(body[:150_000], key=b"smaller")), target))
     assert [answer.code for answer in post.wait(2)] == [None, None]
@@ -220,7 +208,7 @@ def test_what_is_refused_is_sent_again_in_halves_as_a_group_of_its_own(
 
 
 def test_what_no_chunk_is_small_enough_for_is_refused(topics: Topics, make: Callable[..., Post]) -> None:
-    target, post = limited(topics, 1000), make(Lying())
+    target, post = limited(topics, 1000), make(FixedLimits(1_000_000))
     copy = retry(entry(record(random_bytes(30_000))), target)
     post.sender.send(copy)
     assert post.wait(1) == [p.HandOffAnswered(copy, "MSG_SIZE_TOO_LARGE")]

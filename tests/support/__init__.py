@@ -49,6 +49,8 @@ records
 waiting
     `wait_until(predicate, timeout=30, what="…")`: the first true value, or an AssertionError that says what
     did not happen.
+limits
+    `FixedLimits(size)`: what every topic takes, for what sends.
 raising
     `raised_by(function)`: the exception that the call raises.
 processes
