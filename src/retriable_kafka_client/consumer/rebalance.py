@@ -17,7 +17,7 @@ from retriable_kafka_client.consumer.engine_driver import EngineDriver
 from retriable_kafka_client.consumer.run_parts import RunParts
 from retriable_kafka_client.core import protocol as p
 
-__all__ = ["SERVE_SECONDS", "Rebalance", "RevokeTimes"]
+__all__ = ["Rebalance", "RevokeTimes"]
 
 SERVE_SECONDS = 0.01  # a round while draining
 DRAIN_SHARE = 0.7  # of max.poll.interval.ms that a drain within a rebalance may take

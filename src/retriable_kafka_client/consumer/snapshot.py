@@ -18,7 +18,7 @@ from retriable_kafka_client.core.partition import Assignment
 from retriable_kafka_client.core.protocol import Place
 from retriable_kafka_client.stats import PartitionStats, Stats
 
-__all__ = ["Figures", "Snapshot", "SnapshotPublisher", "take_stats", "why_not_ready", "worth_knowing"]
+__all__ = ["Figures", "Snapshot", "SnapshotPublisher", "take_stats", "worth_knowing"]
 
 ALL_SECONDS = 0.5  # as often as logs' ends are looked at; longer where there are many partitions
 ALL_SECONDS_EACH = 0.001

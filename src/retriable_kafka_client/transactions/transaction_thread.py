@@ -67,9 +67,8 @@ class Means:
     group: str
     id: str
     settings: Mapping[str, Any]
-    longer: Callable[
-        [float], Mapping[str, Any]
-    ]  # the settings for transactions that may take so many seconds
+    # The settings for transactions that may take so many seconds.
+    longer: Callable[[float], Mapping[str, Any]]
     offsets: GroupOffsets
     limits: BatchLimits
     admin: Callable[[], AdminClient]
@@ -98,12 +97,8 @@ class TransactionThread:
         self._in_doubt = in_doubt
         self._group, self._id, self._means = means.group, means.id, means
         self._producers: dict[Batching, TransactionalProducer] = {}
-        self._offsets = means.offsets
         self._settings = means.settings
-        self._limits = means.limits
         self._writable = Writable(means.admin)
-        self._wake = means.wake
-        self._clock = means.clock
 
     # For the loop ------------------------------------------------------------------------------------------------------
 
@@ -163,7 +158,7 @@ class TransactionThread:
                     self._answer(self._perform(job))
         except BaseException as error:  # noqa: BLE001 - the loop raises it
             self.failure = error
-            self._wake()
+            self._means.wake()
         finally:
             for producer in self._producers.values():
                 producer.discard()
@@ -181,7 +176,7 @@ class TransactionThread:
 
     def _take_time(self) -> None:
         """Where the brokers are so far away that a transaction would not be through in time, let it have more time."""
-        wanted = ROUND_TRIPS * (self._offsets.round_trip or 0.0)
+        wanted = ROUND_TRIPS * (self._means.offsets.round_trip or 0.0)
         if wanted > self.seconds:
             longer = self._means.longer(wanted)
             if transaction_seconds(longer) != self.seconds:
@@ -193,7 +188,7 @@ class TransactionThread:
     def _answer(self, answer: Transacted | Found | None) -> None:
         if answer is not None:
             self._answers.append(answer)
-            self._wake()
+            self._means.wake()
             self._tend()
 
     def _tend(self) -> None:
@@ -225,7 +220,7 @@ class TransactionThread:
 
     def _perform(self, job: Job) -> Transacted | Found | None:
         transact = job.transact
-        records = TransactionRecords(transact, self._limits, self._clock())
+        records = TransactionRecords(transact, self._means.limits, self._means.clock())
         asked_again = False
         while not self._closing.is_set():
             self._move()
@@ -308,14 +303,14 @@ class TransactionThread:
     def _find_out(self, transact: Transact, code: str) -> Found | None:
         """Read what the group has committed, now that nothing is open. None when closing."""
         wanted = {one.place: (one.position, one.metadata) for one in transact.progress if one.news}
-        questions = self._offsets.ask(wanted)
+        questions = self._means.offsets.ask(wanted)
         while any(question.answer is None for question in questions):
             if self._closing.is_set():
                 for question in questions:
                     question.withdrawn = True
                 return None
-            if self._offsets.failure is not None:
-                raise self._offsets.failure
+            if self._means.offsets.failure is not None:
+                raise self._means.offsets.failure
             self._move()
             time.sleep(LOOK_SECONDS)
         return Found(transact, {one.place: one.answer == wanted[one.place] for one in questions}, code)
